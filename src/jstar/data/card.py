@@ -1,0 +1,78 @@
+"""The distribution card: what exactly a model is trained on and J* is computed for."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jstar.errors import JstarError
+from jstar.records import fingerprint, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that decides the training distribution. Its `id` names that distribution.
+
+    A pixel u (stored unit) is x = (u - offset) * scale in the model's data scale.
+    """
+
+    name: str
+    source: str
+    count: int
+    shape: tuple[int, int, int]  # C, H, W
+    dtype: str
+    offset: float
+    scale: float
+    classes: int
+    mirror: bool
+    holdout: int
+    duplicates: int  # images equal to an earlier one
+    mean: float  # of x, over images and dimensions
+    std: float  # root of the mean over dimensions of the variance of x
+    images_sha256: str
+    labels_sha256: str
+    license: str
+    citation: str
+
+    @property
+    def dim(self) -> int:
+        """Dimensions D of one image."""
+        channels, rows, columns = self.shape
+        return channels * rows * columns
+
+    @property
+    def id(self) -> str:
+        """Fingerprint of the training distribution: equal ids, equal J*."""
+        keys = ("images_sha256", "labels_sha256", "shape", "dtype", "offset", "scale", "mirror")
+        tree = asdict(self)
+        return fingerprint({key: tree[key] for key in keys})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as written to card.json."""
+        return {"id": self.id, **asdict(self)}
+
+    def save(self, path: str | Path) -> None:
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Card":
+        tree = read_json(path)
+        stored = tree.pop("id", None)
+        try:
+            card = cls(**{**tree, "shape": tuple(tree["shape"])})
+        except (TypeError, KeyError) as error:
+            raise JstarError(f"{path}: is not a distribution card ({error})") from error
+        if stored != card.id:
+            raise JstarError(
+                f"{path}: the card says id {stored}, its content gives {card.id}; "
+                "it was edited by hand, run prepare again"
+            )
+        return card
+
+
+def require_same(card_id: str, other_id: str, what: str, other: str) -> None:
+    """Refuse to mix training distributions. Raises JstarError."""
+    if card_id != other_id:
+        raise JstarError(
+            f"{what} belongs to training distribution {card_id}, {other} to {other_id}; "
+            "J* and losses of different distributions must not be mixed"
+        )

@@ -1,0 +1,156 @@
+"""Every result is written here: tidy tables and their provenance, whole or not at all.
+
+A table `x.csv` always has a neighbour `x.json` that says where it comes from.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jstar import __version__
+from jstar.errors import JstarError
+
+FLOP_CONVENTION = "2 FLOPs per multiply-add; training = 3 x forward"
+LOSS_UNIT = "mean squared error per dimension, in the model's data scale"
+
+LOSSES_COLUMNS = (
+    "study", "run", "model", "params", "seed", "snapshot", "images", "flops",
+    "ema", "split", "sigma", "loss", "loss_se", "gap", "gap_se",
+)  # fmt: skip
+CURVE_COLUMNS = ("sigma", "loss", "stderr", "lower", "upper")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary name beside `path`, flush it to disk, then rename.
+
+    After a crash there is the old file or the new one, never half of one.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be written ({error.strerror})") from error
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes private files; results are meant to be shared
+        temporary.replace(path)
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: str | Path, tree: dict[str, Any]) -> None:
+    """Write JSON whole or not at all. NaN and infinity become null: JSON has no word for them."""
+    write_text(path, json.dumps(_plain(tree), indent=2, allow_nan=False) + "\n")
+
+
+def write_array(path: str | Path, array: Any) -> None:
+    """Write a .npy file whole or not at all."""
+    write_atomically(path, lambda p: np.save(p, array))
+
+
+def write_table(path: str | Path, frame: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write a tidy table to `path` (.csv) and its provenance beside it (.json).
+
+    Floats keep 9 significant digits: more than any error bar here, and the same on every machine.
+    """
+    path = Path(path)
+    write_text(path, frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    write_json(path.with_suffix(".json"), provenance)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file. Raises JstarError with one sentence."""
+    try:
+        tree: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise JstarError(f"{path}: is not valid JSON ({error})") from error
+    return tree
+
+
+def read_table(path: str | Path, required: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a tidy table and check that the required columns are there."""
+    try:
+        frame = pd.read_csv(path)
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise JstarError(f"{path}: is not a comma-separated table") from error
+    missing = [c for c in required if c not in frame.columns]
+    if missing:
+        raise JstarError(
+            f"{path}: the column '{missing[0]}' is missing, found are {', '.join(frame.columns)}"
+        )
+    return frame
+
+
+def fingerprint(content: Any) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON of `content`."""
+    text = content if isinstance(content, str) else json.dumps(_plain(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """What every result carries: version, commit, conventions, and the caller's own facts."""
+    return {
+        "jstar": __version__,
+        "commit": git_commit(),
+        "flop_convention": FLOP_CONVENTION,
+        "loss_unit": LOSS_UNIT,
+        **facts,
+    }
+
+
+@cache
+def git_commit() -> str | None:
+    """Commit of the checkout that this package lies in (`-dirty` if changed); None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _plain(value: Any) -> Any:
+    """`value` with plain Python numbers, lists and strings only."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    return value
