@@ -1,0 +1,112 @@
+"""The evaluate stage: losses.csv of one training run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from jstar.config import Study
+from jstar.data import Dataset, open_dataset
+from jstar.data.card import require_same
+from jstar.evaluate.losses import Measured, measure
+from jstar.noise import gaussian, process, total_weights
+from jstar.optimal.oracle import Oracle, open_oracle
+from jstar.progress import Progress
+from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
+from jstar.train.snapshots import list_snapshots, load_denoiser
+
+HOLDOUT_STREAM = 7_919  # the held-out draws' noise differs from the training draws' noise
+
+
+def study_process(study: Study) -> Any:
+    """The training process of a study."""
+    return process(
+        study.train.process,
+        sigma_data=study.train.sigma_data,
+        mean=study.train.noise_mean,
+        std=study.train.noise_std,
+    )
+
+
+def write_losses(
+    study: Study, run: Path, data: Path, oracle: Path, out: Path, device: str | None = None
+) -> pd.DataFrame:
+    """Measure every snapshot and EMA of `run` and write `out` (losses.csv).
+
+    One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the training
+    objective, sum_s W_s J(sigma_s), W from `jstar.noise.total_weights`. Split `train` carries the
+    direct gap; `holdout` (if the dataset has one) does not, the identity does not hold there.
+    """
+    dataset, draws = open_dataset(data), open_oracle(oracle)
+    info = read_json(run / "run.json")
+    require_same(dataset.card.id, info["card_id"], str(data), str(run))
+    require_same(dataset.card.id, draws.card_id, str(data), str(oracle))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sets = [_Split("train", dataset, draws, study)]
+    if dataset.card.holdout:
+        sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
+
+    weights = np.vstack(
+        [np.eye(len(draws.sigma)), total_weights(study_process(study), draws.sigma)]
+    )
+    names: list[float | str] = [*map(float, draws.sigma), "total"]
+    snapshots = list_snapshots(run)
+    lengths = study.evaluate.ema or study.train.ema
+    rows: list[tuple[Any, ...]] = []
+    with Progress(f"evaluate {run.name}", len(snapshots) * len(lengths), "snapshots") as bar:
+        for snapshot in snapshots:
+            for ema in lengths:
+                denoiser = load_denoiser(run, snapshot.index, ema, where)
+                key = (study.study, run.name, info["model"], info["params"], info["seed"])
+                for split in sets:
+                    measured = split.measure(denoiser, study.evaluate.batch, where)
+                    for sigma, values in zip(names, measured.summary(weights), strict=True):
+                        place = (snapshot.index, snapshot.images, snapshot.flops, ema, split.name)
+                        rows.append((*key, *place, sigma, *values))
+                bar.advance()
+    frame = pd.DataFrame(rows, columns=list(LOSSES_COLUMNS))
+    facts = provenance(
+        card_id=dataset.card.id,
+        run=run.name,
+        fingerprint=info["fingerprint"],
+        draws=len(draws.index_M),
+        seed=draws.seed,
+        process=study.train.process,
+        total="sum over sigma of W * loss, W = trapezoids of p(ln sigma) weight(sigma)",
+    )
+    write_table(out, frame, facts)
+    return frame
+
+
+class _Split:
+    """The draws of one split, made once and shared by all snapshots."""
+
+    def __init__(self, name: str, dataset: Dataset, draws: Oracle, study: Study) -> None:
+        self.name, self.draws = name, draws
+        self.labels_M: NDArray[np.int64] | None = None
+        if name == "train":
+            index = draws.index_M
+            self.x0, self.noise = draws.x0(dataset), draws.noise()
+        else:
+            count = min(study.evaluate.queries, len(dataset))
+            index = (np.arange(count) * len(dataset)) // count
+            self.x0 = dataset.scaled(index)
+            flat = gaussian(study.evaluate.seed + HOLDOUT_STREAM, np.arange(count), dataset.card.dim)
+            self.noise = flat.reshape(self.x0.shape)
+        if study.conditional:
+            self.labels_M = dataset.labels_N[index]
+
+    def measure(self, denoiser: Any, batch: int, device: str) -> Measured:
+        return measure(
+            denoiser,
+            self.x0,
+            self.noise,
+            self.draws.sigma,
+            labels_M=self.labels_M,
+            posterior_mean=self.draws.posterior_mean if self.name == "train" else None,
+            batch=batch,
+            device=device,
+        )

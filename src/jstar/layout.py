@@ -1,0 +1,51 @@
+"""Where every stage keeps its files: one place, used by the commands and the workflow alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jstar.config import Study
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one study below the results folder."""
+
+    study: Study
+    root: Path = Path("results")
+
+    @property
+    def data(self) -> Path:
+        """Folder of the prepared dataset (stage prepare)."""
+        return self.root / "data" / self.study.dataset.name
+
+    @property
+    def curve(self) -> Path:
+        """Table of J*(sigma) (stage optimal)."""
+        return self.root / "optimal" / self.study.dataset.name / "curve.csv"
+
+    @property
+    def oracle(self) -> Path:
+        """Folder of the oracle set (stage optimal)."""
+        return self.root / "optimal" / self.study.dataset.name / "oracle"
+
+    def run(self, model: str, seed: int) -> Path:
+        """Folder of a finished training run (stages train and evaluate)."""
+        return self.root / "runs" / self.study.study / f"{model}-s{seed}"
+
+    def state(self, model: str, seed: int) -> Path:
+        """Folder of a run's resumable state. Snakemake never knows of it: it deletes outputs."""
+        return self.root / "state" / self.study.study / f"{model}-s{seed}"
+
+    def losses(self, model: str, seed: int) -> Path:
+        """Table of the measured losses of a run (stage evaluate)."""
+        return self.run(model, seed) / "losses.csv"
+
+    @property
+    def fits(self) -> Path:
+        """Folder of the study's fits, figures, tables and report."""
+        return self.root / "studies" / self.study.study
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the study's figures."""
+        return self.fits / "figures"
