@@ -1,0 +1,30 @@
+# The whole study: prepare -> optimal -> train -> evaluate -> fit -> figures -> report.
+# A study is one file in config/: snakemake --cores all --configfile config/<study>.yaml
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# Two config files would be merged key by key, so the default is read only where none is given.
+if not workflow.configfiles:
+
+    configfile: "config/digits.yaml"
+
+
+include: "workflow/rules/study.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/optimal.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/fit.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/study.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/studies/{STUDY.study}/report.html",

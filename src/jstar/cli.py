@@ -1,0 +1,156 @@
+"""The command `jstar`: one subcommand a stage, thin. Heavy imports wait until they are needed."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jstar.config import Study
+from jstar.errors import JstarError
+from jstar.layout import Layout
+
+app = typer.Typer(
+    name="jstar",
+    help="Honest scaling laws for diffusion models: J(F) - J* = beta F^alpha.\n\n"
+    "The stages, in order: prepare, optimal, oracle, train, evaluate, fit, figures. Each reads "
+    "and writes files below --results; 'snakemake --cores all' runs them all.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", help="Study file, for example config/digits.yaml")]
+Results = Annotated[Path, typer.Option("--results", help="Folder that holds all results")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a size in the study's ladder")]
+SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of the training run")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+]
+RESULTS = Path("results")
+
+
+def _layout(config: Path, results: Path) -> Layout:
+    return Layout(Study.load(config), results)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def check(
+    text: Annotated[str | None, typer.Option(help="Study as JSON text, instead of a file")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the complete study here")] = None,
+) -> None:
+    """Check a study file, and its dataset as far as that is possible before prepare."""
+    import json
+
+    from jstar.data.check import check_study
+    from jstar.records import write_text
+
+    if (text is None) == (config is None):
+        raise JstarError("check: give either --config FILE or --text JSON")
+    study = Study.load(config) if config else Study.parse(json.loads(text or ""), "--text")
+    check_study(study)
+    if out is not None:
+        write_text(out, study.model_dump_json(indent=2) + "\n")
+    else:
+        typer.echo(f"{config or 'study'}: study '{study.study}' is fine, {len(study.runs())} runs")
+
+
+@app.command()
+def prepare(config: Config, results: Results = RESULTS) -> None:
+    """Read the dataset and write images.npy, labels.npy and the distribution card."""
+    from jstar.data import prepare as run
+
+    layout = _layout(config, results)
+    card = run(layout.study.dataset, layout.data)
+    typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
+
+
+@app.command()
+def optimal(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+    """Estimate the optimal loss J*(sigma) of the dataset: curve.csv."""
+    _set_threads(threads)
+    from jstar.optimal.stage import write_curve
+
+    layout = _layout(config, results)
+    curve = write_curve(layout.study, layout.data, layout.curve)
+    got, expected = curve.closure
+    typer.echo(f"{layout.curve}: I-MMSE closure {got:.4f} nats, ln N = {expected:.4f}")
+
+
+@app.command()
+def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+    """Write the oracle set: the evaluation draws and their posterior means D*."""
+    _set_threads(threads)
+    from jstar.optimal.stage import write_oracle
+
+    layout = _layout(config, results)
+    write_oracle(layout.study, layout.data, layout.oracle)
+
+
+@app.command()
+def train(
+    config: Config,
+    model: ModelName,
+    seed: SeedNumber = 0,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Train one size with one seed; resumes by itself from the run's state folder."""
+    from jstar.train import train as run
+
+    layout = _layout(config, results)
+    layout.study.entry(model)
+    status = run(
+        layout.study,
+        model,
+        seed,
+        layout.data,
+        layout.run(model, seed),
+        layout.state(model, seed),
+        device=device,
+        threads=threads,
+    )
+    raise typer.Exit(status.exit_code)
+
+
+@app.command()
+def evaluate(
+    config: Config,
+    model: ModelName,
+    seed: SeedNumber = 0,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Measure loss and direct gap of every snapshot of one run: losses.csv."""
+    _set_threads(threads)
+    from jstar.evaluate import write_losses
+
+    layout = _layout(config, results)
+    run, out = layout.run(model, seed), layout.losses(model, seed)
+    write_losses(layout.study, run, layout.data, layout.oracle, out, device)
+
+
+def main() -> None:
+    """Entry point: JstarError becomes one sentence and exit status 2."""
+    try:
+        app()
+    except JstarError as error:
+        print(f"jstar: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

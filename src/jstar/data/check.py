@@ -1,0 +1,47 @@
+"""What can be said about a study's dataset before any job has run."""
+
+import zipfile
+from pathlib import Path
+
+from numpy.lib import format as npy
+
+from jstar.config import DatasetConfig, Study
+from jstar.errors import JstarError
+
+DIGITS_COUNT = 1797
+
+
+def image_count(config: DatasetConfig) -> int:
+    """Images in the source, read from its header; raises JstarError if it does not exist."""
+    if config.source == "digits":
+        return DIGITS_COUNT
+    if config.path is None:
+        raise JstarError(f"dataset.path: is missing, the source '{config.source}' needs a path")
+    path = Path(config.path)
+    if not path.exists():
+        raise JstarError(
+            f"dataset.path = {str(path)!r}: no such file, put the data of '{config.name}' there"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as header:
+            version = npy.read_magic(header)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            return int(read(header)[0][0])
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise JstarError(f"{path}: is not a .npz archive with an array 'images'") from error
+
+
+def check_study(study: Study) -> None:
+    """Compare the study with its dataset. Raises JstarError, one sentence."""
+    found = image_count(study.dataset)
+    count = min(found, study.dataset.limit or found) - study.dataset.holdout
+    if count < 2:
+        raise JstarError(
+            f"dataset.holdout = {study.dataset.holdout}: leaves {count} of {found} images to train "
+            "on, at least 2 are needed"
+        )
+    if study.train.batch > count:
+        raise JstarError(
+            f"train.batch = {study.train.batch} is larger than the data: '{study.dataset.name}' has "
+            f"{count} images to train on, allowed is 1 to {count}"
+        )

@@ -1,0 +1,22 @@
+# Loss and direct gap of every snapshot, on the same images and noise for all models.
+rule evaluate:
+    input:
+        study=ancient(STUDY_FILE),
+        run="results/runs/{study}/{model}-s{seed}/run.json",
+        snapshots=ancient("results/runs/{study}/{model}-s{seed}/snapshots"),
+        oracle=f"results/optimal/{STUDY.dataset.name}/oracle/oracle.json",
+        images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
+    output:
+        multiext("results/runs/{study}/{model}-s{seed}/losses", ".csv", ".json"),
+    params:
+        content=STUDY.content("evaluate"),
+    threads: STUDY.resources.train_threads
+    resources:
+        mem_mb=STUDY.resources.train_mem_mb,
+    log:
+        "results/runs/{study}/{model}-s{seed}/evaluate.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar evaluate --config {input.study} --model {wildcards.model} --seed {wildcards.seed}"
+        " --threads {threads} 2> {log}"

@@ -1,0 +1,20 @@
+# Frontier, the three laws, intervals and verdicts, for every noise scale and for the total loss.
+rule fit:
+    input:
+        study=ancient(STUDY_FILE),
+        losses=expand("results/runs/{{study}}/{run}/losses.csv", run=RUNS),
+        curve=f"results/optimal/{STUDY.dataset.name}/curve.csv",
+    output:
+        expand(
+            "results/studies/{{study}}/{table}.csv",
+            table=["losses", "fits", "verdicts", "frontier", "predictions", "residuals"],
+        ),
+        "results/studies/{study}/fits.json",
+    params:
+        content=STUDY.content("fit"),
+    log:
+        "results/studies/{study}/logs/fit.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar fit --config {input.study} 2> {log}"

@@ -1,0 +1,42 @@
+# The optimal loss of the dataset, once, whatever studies use it; and the oracle set.
+rule optimal:
+    input:
+        study=ancient(STUDY_FILE),
+        card="results/data/{dataset}/card.json",
+        images=ancient("results/data/{dataset}/images.npy"),
+    output:
+        multiext("results/optimal/{dataset}/curve", ".csv", ".json"),
+    params:
+        content=STUDY.content("optimal"),
+    cache: True
+    threads: workflow.cores
+    resources:
+        mem_mb=STUDY.resources.optimal_mem_mb,
+    log:
+        "results/optimal/{dataset}/curve.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar optimal --config {input.study} --threads {threads} 2> {log}"
+
+
+rule oracle:
+    input:
+        study=ancient(STUDY_FILE),
+        card="results/data/{dataset}/card.json",
+        images=ancient("results/data/{dataset}/images.npy"),
+    output:
+        info="results/optimal/{dataset}/oracle/oracle.json",
+        draws="results/optimal/{dataset}/oracle/index.npy",
+        means="results/optimal/{dataset}/oracle/posterior_mean.npy",
+    params:
+        content=STUDY.content("oracle"),
+    threads: workflow.cores
+    resources:
+        mem_mb=STUDY.resources.optimal_mem_mb,
+    log:
+        "results/optimal/{dataset}/oracle.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar oracle --config {input.study} --threads {threads} 2> {log}"

@@ -1,0 +1,17 @@
+# Images and labels as memory-mapped arrays, and the card that identifies the distribution.
+rule prepare:
+    input:
+        study=ancient(STUDY_FILE),
+        source=ancient(STUDY.dataset.path or []),
+    output:
+        images="results/data/{dataset}/images.npy",
+        labels="results/data/{dataset}/labels.npy",
+        card="results/data/{dataset}/card.json",
+    params:
+        content=STUDY.content("prepare"),
+    log:
+        "results/data/{dataset}/prepare.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar prepare --config {input.study} 2> {log}"
