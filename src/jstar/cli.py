@@ -20,13 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path, typer.Option("--config", help="Study file, for example config/digits.yaml")]
+Config = Annotated[
+    Path, typer.Option("--config", help="Study file, for example config/digits.yaml")
+]
 Results = Annotated[Path, typer.Option("--results", help="Folder that holds all results")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of a size in the study's ladder")]
 SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of the training run")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one"),
 ]
 RESULTS = Path("results")
 
@@ -139,6 +142,83 @@ def evaluate(
     layout = _layout(config, results)
     run, out = layout.run(model, seed), layout.losses(model, seed)
     write_losses(layout.study, run, layout.data, layout.oracle, out, device)
+
+
+@app.command()
+def fit(
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    losses: Annotated[
+        list[Path] | None, typer.Option(help="Any table of losses; may be given several times")
+    ] = None,
+    optimal: Annotated[Path | None, typer.Option(help="Table of J*: sigma, loss, stderr")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for fits.csv and the rest")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Fit the raw, corrected and free law: of a study (--config), or of anybody's tables.
+
+    A foreign table needs the columns run, params, flops, sigma, loss; loss_se, gap and gap_se
+    improve the fit. Units: FLOPs; mean squared error per dimension of x0.
+    """
+    from jstar.config import FitConfig
+    from jstar.scaling.stage import write_fits
+
+    if config is not None:
+        if losses or optimal or out:
+            raise JstarError("fit: give either --config, or --losses, --optimal and --out")
+        layout = _layout(config, results)
+        study = layout.study
+        tables = [layout.losses(model, seed) for model, seed in study.runs()]
+        write_fits(
+            tables,
+            layout.curve,
+            layout.fits,
+            config=study.fit,
+            process=study.train.process,
+            ema=study.fit.ema or study.train.ema[0],
+        )
+        return
+    if not losses or out is None:
+        raise JstarError("fit: give either --config, or --losses and --out (and --optimal)")
+    write_fits(losses, optimal, out, config=FitConfig(), process=None)
+
+
+@app.command()
+def figures(
+    name: Annotated[str | None, typer.Argument(help="Name of one figure; default: all")] = None,
+    config: Config = Path("config/digits.yaml"),
+    results: Results = RESULTS,
+) -> None:
+    """Draw the study's figures from its tables: figures/NAME.pdf, .png and the caption's numbers."""
+    from jstar.figures import FIGURES
+    from jstar.figures.stage import draw_figure
+
+    layout = _layout(config, results)
+    for figure in [name] if name else FIGURES:
+        draw_figure(figure, layout.study, layout.fits, layout.curve, layout.figures)
+
+
+@app.command()
+def notebook(
+    path: Annotated[
+        Path, typer.Argument(help="Notebook, for example notebooks/inspect_fits.ipynb")
+    ],
+    config: Config,
+    out: Annotated[Path, typer.Option(help="HTML page to write")],
+    results: Results = RESULTS,
+) -> None:
+    """Execute a notebook on a study's tables and keep it as HTML."""
+    from jstar.figures.notebook import run_notebook
+
+    _layout(config, results)
+    run_notebook(path, out, {"study_file": str(config), "results": str(results)})
+
+
+@app.command()
+def plan(config: Config, results: Results = RESULTS) -> None:
+    """Print parameters, FLOPs, expected hours and disk of every run, before anything is spent."""
+    from jstar.plan import plan_study
+
+    typer.echo(plan_study(_layout(config, results)))
 
 
 def main() -> None:

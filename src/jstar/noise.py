@@ -84,7 +84,7 @@ def log_uniform(low: float, high: float) -> NoiseLaw:
     span = math.log(high / low)
     return NoiseLaw(
         quantile=lambda u: low * _lib(u).exp(u * span),
-        density=lambda s: ((s >= low) & (s <= high)) / span,
+        density=lambda s: _one(s) * ((s >= low) & (s <= high)) / span,
     )
 
 

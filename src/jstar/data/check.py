@@ -42,6 +42,6 @@ def check_study(study: Study) -> None:
         )
     if study.train.batch > count:
         raise JstarError(
-            f"train.batch = {study.train.batch} is larger than the data: '{study.dataset.name}' has "
+            f"train.batch = {study.train.batch} exceeds the data: '{study.dataset.name}' has "
             f"{count} images to train on, allowed is 1 to {count}"
         )

@@ -1,0 +1,10 @@
+"""Room of the figures stage: one function a figure, each reads result tables only."""
+
+# name -> module; the functions are imported when one is drawn, so that the workflow can list the
+# names without matplotlib.
+FIGURES = {
+    "optimal_loss": "jstar.figures.optimal_loss",
+    "scaling": "jstar.figures.scaling",
+    "exponents": "jstar.figures.exponents",
+    "gap": "jstar.figures.gap",
+}

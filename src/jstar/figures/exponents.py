@@ -1,0 +1,78 @@
+"""Figure 3: exponents with their intervals over the noise scale, raw against corrected."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jstar.config import Study
+from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure
+from jstar.figures.tables import StudyTables
+
+LAWS = ("raw", "corrected")
+MARKER = {"raw": "s", "corrected": "o"}
+VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
+
+
+def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+    """alpha(sigma) with 95 % intervals above, R^2 of each law's own response below."""
+    figure, axes = new_figure(
+        2, 1, COLUMN, 3.7, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
+    )
+    top, bottom = axes[0, 0], axes[1, 0]
+    step = (tables.sigmas[1] / tables.sigmas[0]) ** 0.12 if len(tables.sigmas) > 1 else 1.0
+    for law, shift in zip(LAWS, (1 / step, step), strict=True):
+        fits = _numbered(tables.fits[tables.fits["law"] == law])
+        good = fits["alpha"].notna()
+        error = np.abs(
+            np.vstack([fits["alpha"] - fits["alpha_low"], fits["alpha_high"] - fits["alpha"]])
+        )
+        top.errorbar(fits["sigma"][good] * shift, fits["alpha"][good], error[:, good.to_numpy()],
+                     fmt=MARKER[law], color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5,
+                     label=LAW_LABEL[law])  # fmt: skip
+        response = {"raw": r"$\ln J$", "corrected": r"$\ln(J-J^*)$"}[law]
+        bottom.plot(fits["sigma"], fits["r2"], MARKER[law] + "-", color=LAW_COLOR[law], lw=0.8,
+                    ms=2.8, label=f"{law}, of {response}")  # fmt: skip
+    top.axhline(0, color="#888888", lw=0.6)
+    top.set(xscale="log", ylabel=r"exponent $\alpha$")
+    bottom.set(ylabel=r"$R^2$ on the frontier", xlabel=SIGMA_LABEL)
+    bottom.set_ylim(max(-0.05, min(0.9, float(tables.fits["r2"].min()) - 0.05)), 1.03)
+    bottom.legend(loc="lower left")
+    top.legend(loc="lower left")
+    _verdicts(top, tables)
+    return figure, _numbers(tables)
+
+
+def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of single noise scales, with sigma as a number, in order."""
+    rows = frame[frame["sigma"] != "total"].copy()
+    rows["sigma"] = rows["sigma"].astype(float)
+    return rows.sort_values("sigma")
+
+
+def _verdicts(panel: Axes, tables: StudyTables) -> None:
+    """A strip along the upper edge: filled in the colour of the law that won, open if undecided."""
+    rows = _numbered(tables.verdicts)
+    for sigma, verdict in zip(rows["sigma"], rows["verdict"], strict=True):
+        color = VERDICT_COLOR.get(str(verdict))
+        panel.plot(sigma, 1.04, marker="v", ms=4, mew=0.6, clip_on=False,
+                   transform=panel.get_xaxis_transform(),
+                   mfc=color or "white", mec=color or "#888888")  # fmt: skip
+    panel.text(0, 1.09, "verdict per noise scale (open: undecided)", fontsize=7.5,
+               transform=panel.transAxes, va="bottom")  # fmt: skip
+
+
+def _numbers(tables: StudyTables) -> dict[str, Any]:
+    verdicts = _numbered(tables.verdicts)["verdict"].astype(str)
+    corrected = _numbered(tables.fits[tables.fits["law"] == "corrected"])
+    return {
+        "verdicts": verdicts.value_counts().to_dict(),
+        "scales": len(verdicts),
+        "alpha_first": float(corrected["alpha"].iloc[0]),
+        "alpha_last": float(corrected["alpha"].iloc[-1]),
+        "sigma_first": float(corrected["sigma"].iloc[0]),
+        "sigma_last": float(corrected["sigma"].iloc[-1]),
+        "confidence": 0.95,
+    }

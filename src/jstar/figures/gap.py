@@ -1,0 +1,59 @@
+"""Figure 4: the directly measured loss gap over the noise scale, by size."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jstar.config import Study
+from jstar.figures.style import (
+    COLUMN,
+    OPTIMAL_COLOR,
+    SIGMA_LABEL,
+    new_figure,
+    parameters_label,
+    size_colors,
+)
+from jstar.figures.tables import StudyTables
+
+
+def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+    """E|D - D*|^2 of every size at its last snapshot, with two standard errors, and J* itself."""
+    figure, axes = new_figure(1, 1, COLUMN, 2.9)
+    panel = axes[0, 0]
+    colors, last = size_colors(tables.models), tables.last()
+    worst: dict[str, float] = {}
+    for model in tables.models:
+        rows = last[(last["model"] == model) & (last["sigma"] != "total")]
+        grouped = rows.groupby(rows["sigma"].astype(float))
+        gap = grouped["gap"].mean()
+        # Runs of a size share the draws, so their mean is no more precise than one of them.
+        error = 2 * grouped["gap_se"].mean()
+        color, label = colors[model], parameters_label(tables.params[model])
+        panel.fill_between(gap.index, (gap - error).clip(lower=0.2 * gap), gap + error,
+                           color=color, alpha=0.25, lw=0)  # fmt: skip
+        panel.plot(gap.index, gap, "o-", color=color, lw=0.9, ms=2.2, label=label)
+        worst[model] = float(gap.idxmax())
+    curve = tables.curve
+    panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
+               lw=1, ls=(0, (4, 2)), label=r"$J^*$")  # fmt: skip
+    gaps = last.loc[last["sigma"] != "total", "gap"]
+    panel.set(
+        xscale="log",
+        yscale="log",
+        xlabel=SIGMA_LABEL,
+        ylabel=r"loss gap $J_\sigma-J^*_\sigma$ per dimension",
+        ylim=(0.4 * gaps.min(), 6 * gaps.max()),
+    )
+    panel.legend(ncols=2, loc="upper left", title="parameters", title_fontsize=7.5)
+    largest = tables.models[-1]
+    return figure, {
+        "worst_sigma": worst[largest],
+        "largest": parameters_label(tables.params[largest]),
+        "top_gap_share": float(
+            last[(last["model"] == largest) & (last["sigma"] != "total")]
+            .assign(s=lambda f: f["sigma"].astype(float))
+            .sort_values("s")
+            .iloc[-1][["gap", "loss"]]
+            .pipe(lambda r: r["gap"] / r["loss"])
+        ),
+    }

@@ -1,0 +1,51 @@
+"""Shared by all tests: where real data may lie, and the tiny study."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = Path(os.environ.get("JSTAR_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def real_data():
+    """`real_data(name)`: path of a real data file; skips the test where it is not there."""
+
+    def find(name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.is_file():
+            pytest.skip(f"{name} is not in {REAL_DATA} (set JSTAR_TEST_DATA)")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def tiny_study():
+    """`tiny_study(**overrides)`: a study that trains in a second or two, as a plain tree."""
+
+    def make(**overrides):
+        tree = {
+            "study": "tiny",
+            "dataset": {"name": "digits", "source": "digits", "limit": 256},
+            "sigmas": {"min": 0.05, "max": 20, "count": 6},
+            "optimal": {"queries": 256},
+            "model": {"patch": 4, "width_per_depth": 8, "head_width": 8},
+            "ladder": [{"name": "d1", "depth": 1, "seeds": [0, 1]}, {"name": "d2", "depth": 2}],
+            "train": {
+                "images": 6400, "batch": 64, "learning_rate": 0.003, "learning_rate_width": 16,
+                "warmup_images": 640, "snapshots": 6, "first_snapshot": 640,
+            },
+            "evaluate": {"queries": 64},
+            "fit": {"bootstrap": 100},
+        }  # fmt: skip
+        for key, value in overrides.items():
+            if isinstance(value, dict):
+                tree[key] = {**tree.get(key, {}), **value}
+            else:
+                tree[key] = value
+        return tree
+
+    return make

@@ -1,0 +1,74 @@
+# One rule a figure, so that each has its own caption; each reads result tables only.
+from jstar.figures import FIGURES
+
+
+def study_tables(wildcards):
+    folder = f"results/studies/{STUDY.study}"
+    tables = ["losses", "fits", "verdicts", "frontier", "predictions", "residuals"]
+    return [f"{folder}/{table}.csv" for table in tables]
+
+
+for figure in FIGURES:
+
+    rule:
+        name:
+            f"figure_{figure}"
+        input:
+            study_tables,
+            f"results/optimal/{STUDY.dataset.name}/curve.csv",
+            study=ancient(STUDY_FILE),
+        output:
+            report(
+                f"results/studies/{{study}}/figures/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure.replace("_", " ")},
+            ),
+            f"results/studies/{{study}}/figures/{figure}.pdf",
+            f"results/studies/{{study}}/figures/{figure}.json",
+        params:
+            content=STUDY.content("figures"),
+            figure=figure,
+        log:
+            f"results/studies/{{study}}/logs/figure-{figure}.log",
+        conda:
+            "../../envs/cpu.yaml"
+        shell:
+            "jstar figures {params.figure} --config {input.study} 2> {log}"
+
+
+rule notebook:
+    input:
+        study_tables,
+        f"results/optimal/{STUDY.dataset.name}/curve.csv",
+        notebook="notebooks/{notebook}.ipynb",
+        study=ancient(STUDY_FILE),
+    output:
+        report(
+            "results/studies/{study}/notebooks/{notebook}.html",
+            caption="../report/notebook.rst",
+            category="Notebooks",
+            labels={"notebook": "{notebook}"},
+        ),
+    log:
+        "results/studies/{study}/logs/{notebook}.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar notebook {input.notebook} --config {input.study} --out {output} 2> {log}"
+
+
+rule figures:
+    input:
+        expand(
+            "results/studies/{study}/figures/{figure}.{suffix}",
+            study=STUDY.study,
+            figure=FIGURES,
+            suffix=["png", "pdf"],
+        ),
+        expand(
+            "results/studies/{study}/notebooks/{notebook}.html",
+            study=STUDY.study,
+            notebook=["inspect_fits"],
+        ),
+    localrule: True

@@ -1,0 +1,16 @@
+# Snakemake's own report of everything that is marked `report(...)`, as one self-contained page.
+# A second Snakemake writes it from the metadata of the finished jobs, hence --nolock.
+rule report:
+    input:
+        rules.figures.input,
+        study=ancient(STUDY_FILE),
+    output:
+        "results/studies/{study}/report.html",
+    localrule: True
+    log:
+        "results/studies/{study}/logs/report.log",
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "snakemake figures --configfile {input.study} --cores 1 --nolock --report {output}"
+        " > {log} 2>&1"
