@@ -188,7 +188,7 @@ def figures(
     config: Config = Path("config/digits.yaml"),
     results: Results = RESULTS,
 ) -> None:
-    """Draw the study's figures from its tables: figures/NAME.pdf, .png and the caption's numbers."""
+    """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import FIGURES
     from jstar.figures.stage import draw_figure
 

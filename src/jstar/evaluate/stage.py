@@ -94,7 +94,9 @@ class _Split:
             count = min(study.evaluate.queries, len(dataset))
             index = (np.arange(count) * len(dataset)) // count
             self.x0 = dataset.scaled(index)
-            flat = gaussian(study.evaluate.seed + HOLDOUT_STREAM, np.arange(count), dataset.card.dim)
+            flat = gaussian(
+                study.evaluate.seed + HOLDOUT_STREAM, np.arange(count), dataset.card.dim
+            )
             self.noise = flat.reshape(self.x0.shape)
         if study.conditional:
             self.labels_M = dataset.labels_N[index]
