@@ -8,15 +8,15 @@ rule evaluate:
         images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
     output:
         multiext("results/runs/{study}/{model}-s{seed}/losses", ".csv", ".json"),
-    params:
-        content=STUDY.content("evaluate"),
-    threads: STUDY.resources.train_threads
-    resources:
-        mem_mb=STUDY.resources.train_mem_mb,
     log:
         "results/runs/{study}/{model}-s{seed}/evaluate.log",
     conda:
         "../../envs/cpu.yaml"
+    threads: STUDY.resources.train_threads
+    resources:
+        mem_mb=STUDY.resources.train_mem_mb,
+    params:
+        content=STUDY.content("evaluate"),
     shell:
         "jstar evaluate --config {input.study} --model {wildcards.model} --seed {wildcards.seed}"
         " --threads {threads} 2> {log}"

@@ -2,10 +2,10 @@
 from jstar.figures import FIGURES
 
 
-def study_tables(wildcards):
-    folder = f"results/studies/{STUDY.study}"
-    tables = ["losses", "fits", "verdicts", "frontier", "predictions", "residuals"]
-    return [f"{folder}/{table}.csv" for table in tables]
+STUDY_TABLES = [
+    f"results/studies/{STUDY.study}/{table}.csv"
+    for table in ["losses", "fits", "verdicts", "frontier", "predictions", "residuals"]
+]
 
 
 for figure in FIGURES:
@@ -14,7 +14,7 @@ for figure in FIGURES:
         name:
             f"figure_{figure}"
         input:
-            study_tables,
+            STUDY_TABLES,
             f"results/optimal/{STUDY.dataset.name}/curve.csv",
             study=ancient(STUDY_FILE),
         output:
@@ -26,20 +26,20 @@ for figure in FIGURES:
             ),
             f"results/studies/{{study}}/figures/{figure}.pdf",
             f"results/studies/{{study}}/figures/{figure}.json",
-        params:
-            content=STUDY.content("figures"),
-            figure=figure,
         log:
             f"results/studies/{{study}}/logs/figure-{figure}.log",
         conda:
             "../../envs/cpu.yaml"
+        params:
+            content=STUDY.content("figures"),
+            figure=figure,
         shell:
             "jstar figures {params.figure} --config {input.study} 2> {log}"
 
 
 rule notebook:
     input:
-        study_tables,
+        STUDY_TABLES,
         f"results/optimal/{STUDY.dataset.name}/curve.csv",
         notebook="notebooks/{notebook}.ipynb",
         study=ancient(STUDY_FILE),

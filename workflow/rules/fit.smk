@@ -7,14 +7,21 @@ rule fit:
     output:
         expand(
             "results/studies/{{study}}/{table}.csv",
-            table=["losses", "fits", "verdicts", "frontier", "predictions", "residuals"],
+            table=[
+                "losses",
+                "fits",
+                "verdicts",
+                "frontier",
+                "predictions",
+                "residuals",
+            ],
         ),
         "results/studies/{study}/fits.json",
-    params:
-        content=STUDY.content("fit"),
     log:
         "results/studies/{study}/logs/fit.log",
     conda:
         "../../envs/cpu.yaml"
+    params:
+        content=STUDY.content("fit"),
     shell:
         "jstar fit --config {input.study} 2> {log}"

@@ -6,16 +6,16 @@ rule optimal:
         images=ancient("results/data/{dataset}/images.npy"),
     output:
         multiext("results/optimal/{dataset}/curve", ".csv", ".json"),
-    params:
-        content=STUDY.content("optimal"),
+    log:
+        "results/optimal/{dataset}/curve.log",
     cache: True
+    conda:
+        "../../envs/cpu.yaml"
     threads: workflow.cores
     resources:
         mem_mb=STUDY.resources.optimal_mem_mb,
-    log:
-        "results/optimal/{dataset}/curve.log",
-    conda:
-        "../../envs/cpu.yaml"
+    params:
+        content=STUDY.content("optimal"),
     shell:
         "jstar optimal --config {input.study} --threads {threads} 2> {log}"
 
@@ -29,14 +29,14 @@ rule oracle:
         info="results/optimal/{dataset}/oracle/oracle.json",
         draws="results/optimal/{dataset}/oracle/index.npy",
         means="results/optimal/{dataset}/oracle/posterior_mean.npy",
-    params:
-        content=STUDY.content("oracle"),
-    threads: workflow.cores
-    resources:
-        mem_mb=STUDY.resources.optimal_mem_mb,
     log:
         "results/optimal/{dataset}/oracle.log",
     conda:
         "../../envs/cpu.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=STUDY.resources.optimal_mem_mb,
+    params:
+        content=STUDY.content("oracle"),
     shell:
         "jstar oracle --config {input.study} --threads {threads} 2> {log}"

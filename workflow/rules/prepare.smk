@@ -7,11 +7,11 @@ rule prepare:
         images="results/data/{dataset}/images.npy",
         labels="results/data/{dataset}/labels.npy",
         card="results/data/{dataset}/card.json",
-    params:
-        content=STUDY.content("prepare"),
     log:
         "results/data/{dataset}/prepare.log",
     conda:
         "../../envs/cpu.yaml"
+    params:
+        content=STUDY.content("prepare"),
     shell:
         "jstar prepare --config {input.study} 2> {log}"

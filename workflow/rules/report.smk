@@ -6,9 +6,9 @@ rule report:
         study=ancient(STUDY_FILE),
     output:
         "results/studies/{study}/report.html",
-    localrule: True
     log:
         "results/studies/{study}/logs/report.log",
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     shell:

@@ -33,13 +33,13 @@ wildcard_constraints:
 rule study:
     output:
         "results/studies/{study}/study.json",
-    params:
-        text=STUDY.model_dump_json(),
-    localrule: True
     log:
         "results/studies/{study}/logs/study.log",
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
+    params:
+        text=STUDY.model_dump_json(),
     shell:
         "jstar check --text {params.text:q} --out {output} 2> {log}"
 
