@@ -59,8 +59,11 @@ def check(
 
     if (text is None) == (config is None):
         raise JstarError("check: give either --config FILE or --text JSON")
-    study = Study.load(config) if config else Study.parse(json.loads(text or ""), "--text")
-    check_study(study)
+    if config is not None:
+        study, origin = Study.load(config), str(config)
+    else:
+        study, origin = Study.parse(json.loads(text or ""), "--text"), "--text"
+    check_study(study, origin)
     if out is not None:
         write_text(out, study.model_dump_json(indent=2) + "\n")
     else:

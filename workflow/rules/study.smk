@@ -8,7 +8,7 @@ from jstar.records import read_json
 
 try:
     STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
-    check_study(STUDY)
+    check_study(STUDY, str(workflow.configfiles[-1]))
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 

@@ -31,17 +31,20 @@ def image_count(config: DatasetConfig) -> int:
         raise JstarError(f"{path}: is not a .npz archive with an array 'images'") from error
 
 
-def check_study(study: Study) -> None:
-    """Compare the study with its dataset. Raises JstarError, one sentence."""
-    found = image_count(study.dataset)
+def check_study(study: Study, origin: str = "study") -> None:
+    """Compare the study with its dataset. Raises JstarError: one sentence that names `origin`."""
+    try:
+        found = image_count(study.dataset)
+    except JstarError as error:
+        raise JstarError(f"{origin}: {error}") from error
     count = min(found, study.dataset.limit or found) - study.dataset.holdout
     if count < 2:
         raise JstarError(
-            f"dataset.holdout = {study.dataset.holdout}: leaves {count} of {found} images to train "
-            "on, at least 2 are needed"
+            f"{origin}: dataset.holdout = {study.dataset.holdout} leaves {count} of {found} images "
+            "to train on, at least 2 are needed"
         )
     if study.train.batch > count:
         raise JstarError(
-            f"train.batch = {study.train.batch} exceeds the data: '{study.dataset.name}' has "
-            f"{count} images to train on, allowed is 1 to {count}"
+            f"{origin}: train.batch = {study.train.batch} exceeds the data: "
+            f"'{study.dataset.name}' has {count} images to train on, allowed is 1 to {count}"
         )

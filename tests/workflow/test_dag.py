@@ -1,0 +1,160 @@
+"""The DAG: a tiny study end to end, what reruns what, and what stops before any job starts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
+
+
+def snakemake(folder, *arguments, check=True):
+    """Run Snakemake in a copy of the project; the copy's package is the one that is imported."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    if check:
+        logs = "".join(p.read_text() for p in folder.glob("results/**/*.log"))
+        assert done.returncode == 0, done.stdout + done.stderr + logs
+    return done
+
+
+@pytest.fixture(scope="module")
+def copy_project(tmp_path_factory):
+    def make():
+        folder = tmp_path_factory.mktemp("project")
+        for name in COPIED:
+            source = ROOT / name
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignore)
+            else:
+                shutil.copy(source, folder / name)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(copy_project):
+    """The tiny study, run to its report."""
+    folder = copy_project()
+    shutil.copy(ROOT / "tests/workflow/tiny.yaml", folder / "config/tiny.yaml")
+    snakemake(folder, "--configfile", "config/tiny.yaml")
+    return folder
+
+
+def dry_run(folder, *arguments):
+    """Rules that would run, as Snakemake's dry run counts them."""
+    text = snakemake(folder, "-n", "--configfile", "config/tiny.yaml", *arguments).stdout
+    if "Nothing to be done" in text:
+        return []
+    table = text.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
+    return sorted(line.split()[0] for line in table if line.split()[0] not in ("total", "all"))
+
+
+def test_the_tiny_study_makes_everything(finished):
+    study = finished / "results/studies/tiny"
+    for name in ("optimal_loss", "scaling", "exponents", "gap"):
+        assert (study / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (study / f"figures/{name}.png").stat().st_size > 10_000
+    page = (study / "report.html").read_text()
+    assert len(page) > 200_000
+    assert "Loss gap E|D" in page  # captions are inside, with their numbers
+    assert "<html" in (study / "notebooks/inspect_fits.html").read_text()[:500]
+    losses = pd.read_csv(study / "losses.csv")
+    assert set(losses["run"]) == {"d1-s0", "d1-s1", "d2-s0"}
+    assert (losses["gap"] >= 0).all()
+    assert losses.groupby("run")["snapshot"].nunique().eq(6).all()
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert dry_run(finished) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "comment"),
+    [
+        ("src/jstar/train/__init__.py", "\n# a comment\n"),
+        ("src/jstar/optimal/__init__.py", "\n# a comment\n"),
+        ("src/jstar/figures/style.py", "\nCOLUMN = 3.4\n"),
+        ("workflow/report/gap.rst", "\nAnother sentence.\n"),
+        ("workflow/rules/train.smk", "\n# a comment\n"),
+    ],
+)
+def test_cosmetic_edits_rerun_nothing(finished, path, comment):
+    before = (finished / path).read_text()
+    try:
+        (finished / path).write_text(before + comment)
+        assert dry_run(finished) == []
+    finally:
+        (finished / path).write_text(before)
+
+
+def test_keys_that_change_no_number_rerun_no_science(finished):
+    path = finished / "config/tiny.yaml"
+    before = path.read_text()
+    try:
+        tree = yaml.safe_load(before)
+        tree["train"]["checkpoint_seconds"] = 33
+        tree["resources"] = {"train_threads": 2, "train_minutes": 5}
+        path.write_text(yaml.safe_dump(tree))
+        assert dry_run(finished) == ["study"]
+    finally:
+        path.write_text(before)
+
+
+def test_a_deleted_figure_comes_back_alone(finished):
+    (finished / "results/studies/tiny/figures/gap.png").unlink()
+    assert dry_run(finished) == ["figure_gap", "report"]
+    snakemake(finished, "--configfile", "config/tiny.yaml")
+    assert dry_run(finished) == []
+
+
+def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
+    path = finished / "config/tiny.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("learning_rate: 0.003", "learning_rate: 0.002"))
+        jobs = dry_run(finished)
+        assert "train" in jobs
+        assert not {"prepare", "optimal", "oracle"} & set(jobs)
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sigmaz", {"min": 1}, ["'sigmaz'", "unknown", "'sigmas'"]),
+        ("ladder", [{"name": "d1", "depth": -1}], ["ladder[0].depth = -1"]),
+        ("sigmas", {"min": 5, "max": 0.1}, ["sigmas", "min = 5", "max = 0.1"]),
+        ("dataset", {"name": "x", "source": "npz", "path": "none.npz"}, ["'none.npz'", "no such"]),
+        ("train", {"images": 9000, "batch": 5000}, ["train.batch = 5000", "256"]),
+    ],
+)
+def test_a_wrong_study_stops_before_any_job(copy_project, key, value, words):
+    folder = copy_project()
+    tree = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+    tree[key] = {**tree["train"], **value} if key == "train" else value
+    (folder / "config/wrong.yaml").write_text(yaml.safe_dump(tree))
+    done = snakemake(folder, "--configfile", "config/wrong.yaml", check=False)
+    assert done.returncode != 0
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("jstar:")]
+    assert len(sentences) == 1, done.stderr
+    for word in ["config/wrong.yaml", *words]:
+        assert word in sentences[0]
+    assert "Traceback" not in done.stderr
+    assert not (folder / "results").exists()
