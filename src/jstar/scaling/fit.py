@@ -1,0 +1,222 @@
+"""Fit one law to one frontier: lmfit, checked against variable projection."""
+
+from dataclasses import replace
+
+import lmfit
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from jstar.errors import JstarError, nearest
+from jstar.scaling import varpro
+from jstar.scaling.batch import Batch, line, offset_line
+from jstar.scaling.laws import LAWS, MIN_POINTS, MIN_RUNS, Array, LawFit, Points, Status
+
+SOLVER_TOLERANCE = 1e-6
+IDENTIFIED = 0.5  # a free exponent whose error exceeds this share of it is not identified
+
+
+def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
+    """One law by least squares in the logarithm of its response (METHOD section 4).
+
+    raw: ln J. corrected: ln(J - J*). free: ln J with J0 fitted. Weights are 1 / (scatter^2 + SE^2):
+    SE is the evaluation error of the log response, scatter what the points show beyond it.
+    Raises JstarError for an unknown law; everything else ends in `status`, with the reason.
+    """
+    if law not in LAWS:
+        raise JstarError(
+            f"law '{law}' is unknown, allowed are {', '.join(LAWS)}{nearest(law, LAWS)}"
+        )
+    empty = LawFit(law, Status.CONVERGED, len(points), len(np.unique(points.run)),
+                   r2_response="ln(J - J*)" if law == "corrected" else "ln J")  # fmt: skip
+    refused = _refusal(points, law)
+    if refused is not None:
+        return replace(empty, status=refused)
+    unit = float(np.exp(np.mean(np.log(points.loss))))  # no law may depend on the unit of J
+    response = points.gap / unit if law == "corrected" else points.loss / unit
+    error = points.gap_se if law == "corrected" else points.loss_se
+    y, se = np.log(response), error / unit / response
+    x = points.x
+    scatter = excess_scatter(x, y, se)
+    weight = 1 / (scatter**2 + se**2) if scatter > 0 or (se > 0).any() else np.ones_like(x)
+    solved = _solve(x, y, weight, law, absolute=bool((se > 0).all()))
+    status = Status.CONVERGED if solved.success else Status.NOT_CONVERGED
+    ln_scale, alpha = solved.params["ln_scale"], solved.params["alpha"]
+    offset, offset_se = points.optimal if law == "corrected" else 0.0, 0.0
+    if law == "free":
+        offset = float(solved.params["offset"].value) * unit
+        offset_se = _number(solved.params["offset"].stderr) * unit
+    difference = _second_solver(x, y, weight, law, solved)
+    alpha_se = _number(alpha.stderr)
+    if difference > SOLVER_TOLERANCE:
+        status = Status.SOLVERS_DISAGREE
+    if law == "free" and not alpha_se < IDENTIFIED * abs(alpha.value):
+        status = Status.NOT_IDENTIFIABLE
+    residual = y - solved.best_fit
+    freedom = len(points) - len(solved.var_names)
+    half = _quantile(confidence, freedom, bool((se > 0).all())) * alpha_se
+    fit = replace(
+        empty,
+        status=status,
+        alpha=float(alpha.value),
+        alpha_se=alpha_se,
+        covariance=(float(alpha.value) - half, float(alpha.value) + half),
+        ln_scale=float(ln_scale.value) + float(np.log(unit)),
+        center=points.center,
+        offset=offset,
+        offset_se=points.optimal_se if law == "corrected" else offset_se,
+        r2=r_squared(y, residual, weight),
+        scatter=scatter,
+        solver_difference=difference,
+        residual=residual,
+    )
+    return replace(fit, aicc=aicc_of_log_loss(points, fit))
+
+
+def _refusal(points: Points, law: str) -> Status | None:
+    """Why these points cannot carry the law, if they cannot."""
+    if len(points) < MIN_POINTS or np.ptp(points.x) == 0:
+        return Status.TOO_FEW_POINTS
+    if len(np.unique(points.run)) < MIN_RUNS:
+        return Status.TOO_FEW_RUNS
+    if law == "corrected" and not np.isfinite(points.optimal):
+        return Status.NO_OPTIMAL
+    if law == "corrected" and not (points.gap > 0).all():
+        return Status.GAP_NOT_RESOLVED
+    return None
+
+
+def _model(law: str) -> lmfit.Model:
+    def power(x: Array, ln_scale: float, alpha: float) -> Array:
+        return np.asarray(ln_scale + alpha * x)
+
+    def shifted(x: Array, ln_scale: float, alpha: float, offset: float) -> Array:
+        # Outside the law's domain the logarithm goes on smoothly, so no bounds are needed.
+        law = np.maximum(offset + np.exp(np.clip(ln_scale + alpha * x, -300, 300)), 1e-12)
+        return np.asarray(np.log(law))
+
+    return lmfit.Model(shifted if law == "free" else power)
+
+
+def _solve(
+    x: Array, y: Array, weight: Array, law: str, *, absolute: bool
+) -> lmfit.model.ModelResult:
+    """lmfit over (ln_scale, alpha[, offset]); weights are taken as true errors if `absolute`."""
+    model = _model(law)
+    first = line(x, y[None], weight)
+    start = {"ln_scale": float(first.ln_scale[0]), "alpha": float(first.alpha[0])}
+    params = model.make_params(**(_free_start(x, y) if law == "free" else start))
+    # Tighter still, and MINPACK returns without a covariance.
+    tight = {"ftol": 1e-13, "xtol": 1e-11, "gtol": 0.0}
+    return model.fit(
+        y,
+        params,
+        x=x,
+        weights=np.sqrt(weight),
+        scale_covar=not absolute,
+        max_nfev=20_000,
+        fit_kws=tight,
+        nan_policy="raise",
+    )
+
+
+def _free_start(x: Array, y: Array) -> dict[str, float]:
+    """The best of a grid of offsets, each with its own best power law."""
+    lowest = float(np.exp(y.min()))
+    shares = np.r_[0.0, np.geomspace(1e-3, 1, 60)[:-1], 1 - np.geomspace(1e-6, 0.5, 20)]
+    offset = lowest * np.unique(shares)
+    rest = np.log(np.exp(y)[None] - 0.999999999 * offset[:, None])
+    tried = offset_line(x, np.repeat(y[None], len(offset), 0), offset, line(x, rest))
+    best = int(np.nanargmin(tried.rss))
+    return {
+        "ln_scale": float(tried.ln_scale[best]),
+        "alpha": float(tried.alpha[best]),
+        "offset": float(offset[best]),
+    }
+
+
+def _second_solver(
+    x: Array, y: Array, weight: Array, law: str, solved: lmfit.model.ModelResult
+) -> float:
+    """Largest relative difference of (alpha, scale, offset) between the two solvers."""
+    values = solved.params.valuesdict()
+    if law == "free":
+        start = (values["alpha"], values["offset"] / np.exp(values["ln_scale"]))
+        other = varpro.offset_law(x, y, weight, start)
+    else:
+        other = varpro.power_law(x, y, weight)
+    scale = max(abs(other.alpha), 1e-3)
+    return float(
+        max(
+            abs(values["alpha"] - other.alpha) / scale,
+            abs(values["ln_scale"] - other.ln_scale),
+            abs(values.get("offset", 0.0) - other.offset),
+        )
+    )
+
+
+def excess_scatter(x: Array, y: Array, se: Array) -> float:
+    """Standard deviation of y about a line beyond the errors se (Paule & Mandel 1982).
+
+    The scatter at which the weighted sum of squares equals its degrees of freedom; 0 if the given
+    errors alone explain the residuals.
+    """
+    freedom = len(x) - 2
+
+    def surplus(variance: float) -> float:
+        weight = 1 / (variance + se**2)
+        fit = line(x, y[None], weight)
+        rest = y - fit.ln_scale[0] - fit.alpha[0] * x
+        return float(weight @ rest**2) - freedom
+
+    plain = float(line(x, y[None]).rss[0]) / freedom
+    if plain == 0 or ((se > 0).all() and surplus(0.0) <= 0):
+        return 0.0
+    low, high = 1e-12 * plain, 4 * plain
+    while surplus(high) > 0:
+        high *= 4
+    if surplus(low) <= 0:
+        return 0.0
+    return float(np.sqrt(brentq(surplus, low, high, rtol=1e-12)))
+
+
+def log_loss_rss(points: Points, fit: LawFit) -> float:
+    """Least sum of squares of ln J that the law allows, its offset held where it was found."""
+    unit = float(np.exp(np.mean(np.log(points.loss))))
+    y = np.log(points.loss / unit)[None]
+    if fit.law == "raw":
+        return float(line(points.x, y).rss[0])
+    start = Batch(np.array([fit.ln_scale - np.log(unit)]), np.array([fit.alpha]), np.zeros(1))
+    return float(offset_line(points.x, y, np.array([fit.offset / unit]), start).rss[0])
+
+
+def aicc(rss: float, n: int, parameters: int) -> float:
+    """n ln(rss / n) + 2k + 2k(k + 1) / (n - k - 1), k with sigma (Hurvich & Tsai 1989)."""
+    k = parameters + 1
+    if n - k - 1 <= 0:
+        return float("inf")
+    floor = n * np.finfo(float).eps ** 2  # an exact law has no residual to take the logarithm of
+    return float(n * np.log(max(rss, floor) / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
+
+
+def aicc_of_log_loss(points: Points, fit: LawFit) -> float:
+    """AICc of the law as a prediction of ln J: the one response that all laws share."""
+    return aicc(log_loss_rss(points, fit), len(points), 3 if fit.law == "free" else 2)
+
+
+def r_squared(y: Array, residual: Array, weight: Array) -> float:
+    """1 - weighted residual sum of squares / weighted total sum of squares."""
+    spread = float(weight @ (y - np.average(y, weights=weight)) ** 2)
+    return 1 - float(weight @ residual**2) / spread if spread > 0 else float("nan")
+
+
+def _quantile(confidence: float, freedom: int, known: bool) -> float:
+    """Two-sided quantile: normal where the errors are known, Student's where estimated."""
+    level = 0.5 + confidence / 2
+    return float(norm.ppf(level) if known else student.ppf(level, max(freedom, 1)))
+
+
+def _number(value: float | None) -> float:
+    """lmfit's stderr, which is None where the covariance could not be found."""
+    return float("nan") if value is None else float(value)

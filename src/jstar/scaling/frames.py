@@ -1,0 +1,133 @@
+"""StudyFits as tidy tables: what is written, and all that figures and notebooks read."""
+
+import numpy as np
+import pandas as pd
+
+from jstar.scaling.laws import LAWS
+from jstar.scaling.study import ScaleFits, StudyFits
+
+
+def losses_frame(study: StudyFits) -> pd.DataFrame:
+    """All rows of the input, and `loss_fit` (J* + direct gap) where a row was fitted."""
+    frame = study.losses.drop(columns=["source", "line"])
+    key = ["run", "flops", "sigma", *[c for c in ("ema", "split") if c in frame]]
+    used = pd.concat([s.rows for s in study.scales], ignore_index=True)
+    return frame.merge(used[[*key, "loss_fit"]], on=key, how="left")
+
+
+def fits_frame(study: StudyFits) -> pd.DataFrame:
+    """One row per (sigma or total, law)."""
+    rows = []
+    for scale in study.scales:
+        for law in LAWS:
+            fit = scale.fits[law]
+            rows.append(
+                {
+                    "sigma": scale.sigma,
+                    "law": law,
+                    "alpha": fit.alpha,
+                    "alpha_se": fit.alpha_se,
+                    "alpha_low": fit.alpha_low,
+                    "alpha_high": fit.alpha_high,
+                    "alpha_covariance_low": fit.covariance[0],
+                    "alpha_covariance_high": fit.covariance[1],
+                    "alpha_profile_low": fit.profile[0],
+                    "alpha_profile_high": fit.profile[1],
+                    "beta": fit.beta,
+                    "offset": fit.offset,
+                    "offset_se": fit.offset_se,
+                    "r2": fit.r2,
+                    "r2_response": fit.r2_response,
+                    "aicc": fit.aicc,
+                    "scatter": fit.scatter,
+                    "n": fit.n,
+                    "runs": fit.runs,
+                    "sizes": len(scale.edge.sizes),
+                    "flops_min": scale.points.flops.min(),
+                    "flops_max": scale.points.flops.max(),
+                    "solver_difference": fit.solver_difference,
+                    "status": str(fit.status),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdicts_frame(study: StudyFits) -> pd.DataFrame:
+    """One row per sigma or total."""
+    rows = []
+    for scale in study.scales:
+        c = scale.comparison
+        rows.append(
+            {
+                "sigma": scale.sigma,
+                "verdict": c.verdict,
+                "delta_aicc": c.delta_aicc,
+                "heldout_raw": c.heldout_raw,
+                "heldout_corrected": c.heldout_corrected,
+                "weight_corrected": c.weight_corrected,
+                "p_raw": c.p_raw,
+                "p_corrected": c.p_corrected,
+                "reason": c.reason,
+                "frontier": str(scale.edge.status),
+                "optimal": scale.points.optimal,
+                "optimal_se": scale.points.optimal_se,
+                "gap_source": "direct" if scale.points.direct else "loss - J*",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def frontier_frame(study: StudyFits) -> pd.DataFrame:
+    """Every fitted row, with on_frontier; `loss` and `gap` are the numbers that were fitted."""
+    frames = []
+    for scale in study.scales:
+        rows = scale.rows
+        frame = pd.DataFrame({c: rows[c] for c in ("sigma", "run", "model", "params", "flops")})
+        frame["loss"], frame["gap"] = rows["loss_fit"], rows["gap_fit"]
+        frame["loss_measured"], frame["on_frontier"] = rows["loss"], scale.edge.on
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def predictions_frame(study: StudyFits) -> pd.DataFrame:
+    """Smooth laws over the fitted compute, with the bands of the headline interval."""
+    frames = [_prediction(s, law, study.options.confidence) for s in study.scales for law in LAWS]
+    columns = ["sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
+               "gap_high"]  # fmt: skip
+    found = [f for f in frames if f is not None]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def _prediction(scale: ScaleFits, law: str, confidence: float) -> pd.DataFrame | None:
+    fit, draws = scale.fits[law], scale.draws.get(law)
+    if not fit.ok or draws is None:
+        return None
+    flops = np.exp(draws.x_grid + fit.center)
+    power = np.exp(draws.log_grid)
+    optimal = draws.optimal[:, None]
+    loss_QG = optimal + power if law == "corrected" else power
+    gap_QG = power if law == "corrected" else power - optimal
+    level = [0.5 - confidence / 2, 0.5 + confidence / 2]
+    loss, gap = np.quantile(loss_QG, level, axis=0), np.quantile(gap_QG, level, axis=0)
+    return pd.DataFrame(
+        {
+            "sigma": scale.sigma, "law": law, "flops": flops,
+            "loss": fit.loss(flops), "loss_low": loss[0], "loss_high": loss[1],
+            "gap": fit.loss(flops) - scale.points.optimal, "gap_low": gap[0], "gap_high": gap[1],
+        }
+    )  # fmt: skip
+
+
+def residuals_frame(study: StudyFits) -> pd.DataFrame:
+    """ln(measured) - ln(law) of every frontier point, each law in its own response."""
+    frames = []
+    for scale in study.scales:
+        points = scale.edge.points
+        for law in LAWS:
+            fit = scale.fits[law]
+            if len(fit.residual):
+                frame = points[["sigma", "run", "model", "params", "flops"]].copy()
+                frame.insert(1, "law", law)
+                frames.append(frame.assign(residual=fit.residual))
+    columns = ["sigma", "law", "run", "model", "params", "flops", "residual"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

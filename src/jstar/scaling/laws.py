@@ -1,0 +1,126 @@
+"""The three laws, their points and their results: small frozen records, no fitting here.
+
+raw        J(F)      = beta F^alpha
+corrected  J(F) - J* = beta F^alpha      J* given, with its standard error
+free       J(F)      = J0 + beta F^alpha J0 fitted: a check of J*, not a headline
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LAWS = ("raw", "corrected", "free")
+MIN_POINTS = 5  # AICc of three parameters and sigma needs n > k + 1
+MIN_RUNS = 3  # a slope between fewer clusters has no estimable run-to-run error
+
+
+class Status(StrEnum):
+    """What became of a fit. Only CONVERGED is a number to quote."""
+
+    CONVERGED = "converged"
+    TOO_FEW_POINTS = "too few points"
+    TOO_FEW_RUNS = "too few runs"
+    NO_OPTIMAL = "no optimal loss"
+    GAP_NOT_RESOLVED = "gap not resolved"
+    NOT_IDENTIFIABLE = "not identifiable"
+    AT_BOUND = "at bound"
+    NOT_CONVERGED = "not converged"
+    SOLVERS_DISAGREE = "solvers disagree"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Frontier points of one noise scale (or of the total), each array [P].
+
+    flops, loss: compute and loss. gap: loss - J* (nan without J*), measured directly if `direct`.
+    loss_se, gap_se: standard errors of the evaluation, zero where unknown. run, size: integer
+    labels of the training run and of the model size. optimal, optimal_se: J* and its error.
+    """
+
+    flops: Array
+    loss: Array
+    gap: Array
+    loss_se: Array
+    gap_se: Array
+    run: NDArray[np.int64]
+    size: NDArray[np.int64]
+    optimal: float = float("nan")
+    optimal_se: float = 0.0
+    direct: bool = False
+
+    def __len__(self) -> int:
+        return len(self.flops)
+
+    @property
+    def center(self) -> float:
+        """ln of the geometric mean of F: laws are fitted in x = ln F - center."""
+        return float(np.mean(np.log(self.flops)))
+
+    @property
+    def x(self) -> Array:
+        """Centred ln F, [P]."""
+        return np.asarray(np.log(self.flops) - self.center)
+
+    def take(self, keep: NDArray[np.bool_]) -> "Points":
+        """The points for which `keep` [P] is true."""
+        arrays = ("flops", "loss", "gap", "loss_se", "gap_se", "run", "size")
+        kept = {name: getattr(self, name)[keep] for name in arrays}
+        return Points(**kept, optimal=self.optimal, optimal_se=self.optimal_se, direct=self.direct)
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """One law fitted to one frontier.
+
+    alpha, beta: J = beta F^alpha (+ offset) with F in the table's own unit; alpha < 0 where the
+    loss falls. alpha_se: from the covariance of the fit alone. alpha_low, alpha_high: the headline
+    interval (wild cluster bootstrap over runs x J* draws x evaluation draws).
+    r2 is of the response named in r2_response: `ln J` or `ln(J - J*)`, never to be compared.
+    aicc: of the law as a prediction of ln J, sigma counted. scatter: standard deviation of the
+    log response beyond the evaluation error. center: ln F where ln beta F^alpha = ln_scale.
+    covariance, profile: the two other intervals of alpha. solver_difference: the largest relative
+    difference between lmfit and variable projection. residual: of the log response, [P].
+    """
+
+    law: str
+    status: Status
+    n: int
+    runs: int
+    alpha: float = float("nan")
+    alpha_se: float = float("nan")
+    alpha_low: float = float("nan")
+    alpha_high: float = float("nan")
+    covariance: tuple[float, float] = (float("nan"), float("nan"))
+    profile: tuple[float, float] = (float("nan"), float("nan"))
+    ln_scale: float = float("nan")
+    center: float = float("nan")
+    offset: float = float("nan")
+    offset_se: float = float("nan")
+    r2: float = float("nan")
+    r2_response: str = ""
+    aicc: float = float("nan")
+    scatter: float = float("nan")
+    solver_difference: float = float("nan")
+    residual: Array = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the fit converged to a unique answer."""
+        return self.status is Status.CONVERGED
+
+    @property
+    def beta(self) -> float:
+        """Factor of F^alpha, in loss units per (unit of F)^alpha."""
+        return float(np.exp(self.ln_scale - self.alpha * self.center))
+
+    def gap(self, flops: Array) -> Array:
+        """beta F^alpha, [P]."""
+        return np.asarray(np.exp(self.ln_scale + self.alpha * (np.log(flops) - self.center)))
+
+    def loss(self, flops: Array) -> Array:
+        """offset + beta F^alpha, [P]."""
+        return np.asarray(self.offset + self.gap(flops))

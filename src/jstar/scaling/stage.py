@@ -1,0 +1,70 @@
+"""The fit stage: from tables of losses and J* to the tables of a study."""
+
+from pathlib import Path
+from typing import Any
+
+from jstar.config import FitConfig
+from jstar.noise import Process
+from jstar.records import provenance, write_json, write_table
+from jstar.scaling import frames
+from jstar.scaling.inputs import read_curve, read_losses
+from jstar.scaling.study import Options, StudyFits, fit_study
+
+
+def write_fits(
+    losses: list[Path],
+    optimal: Path | None,
+    out: Path,
+    *,
+    config: FitConfig,
+    process: Process | str | None,
+    ema: float | None = None,
+    **facts: Any,
+) -> StudyFits:
+    """Fit and write losses, fits, verdicts, frontier, predictions and residuals into `out`.
+
+    losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
+    gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
+    training process, whose weights make the total. facts: the caller's own provenance.
+    Raises JstarError: one sentence with file, line and column.
+    """
+    table = read_losses([Path(p) for p in losses])
+    curve = read_curve(Path(optimal)) if optimal is not None else None
+    options = Options(
+        process=process,
+        ema=config.ema if ema is None else ema,
+        min_images=config.min_images,
+        tolerance=config.frontier_tolerance,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        confidence=config.confidence,
+    )
+    study = fit_study(table, curve, options)
+    curve_facts = curve.facts if curve is not None else {}
+    origin = provenance(
+        losses=[str(p) for p in losses],
+        optimal=None if optimal is None else str(optimal),
+        card_id=curve_facts.get("card_id"),
+        optimal_fingerprint=curve_facts.get("fingerprint"),
+        process=getattr(process, "name", process),
+        ema=options.ema,
+        confidence=config.confidence,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        **facts,
+    )
+    written = {
+        "losses": frames.losses_frame(study),
+        "frontier": frames.frontier_frame(study),
+        "predictions": frames.predictions_frame(study),
+        "residuals": frames.residuals_frame(study),
+        "verdicts": frames.verdicts_frame(study),
+    }
+    for name, frame in written.items():
+        write_table(Path(out) / f"{name}.csv", frame, origin)
+    fits = frames.fits_frame(study)
+    write_table(Path(out) / "fits.csv", fits, origin)
+    tree = {**origin, "fits": fits.to_dict("records"),
+            "verdicts": written["verdicts"].to_dict("records")}  # fmt: skip
+    write_json(Path(out) / "fits.json", tree)
+    return study

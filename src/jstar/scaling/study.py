@@ -1,0 +1,152 @@
+"""All noise scales of a study at once: frontier, three laws, intervals, verdict."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jstar.noise import Process, process, total_weights
+from jstar.scaling.compare import Comparison, compare
+from jstar.scaling.fit import fit_points
+from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
+from jstar.scaling.inputs import TOTAL, Curve, select, with_total
+from jstar.scaling.intervals import REFUSED_DRAWS, Draws, bootstrap
+from jstar.scaling.laws import LAWS, Array, LawFit, Points, Status
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is fitted and how surely. process: of the total loss, if it is to be fitted."""
+
+    process: Process | str | None = None
+    ema: float | None = None
+    split: str = "train"
+    min_images: int = 0
+    tolerance: float = TOLERANCE
+    bootstrap: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class ScaleFits:
+    """One noise scale (or the total): its rows, frontier, fits by law, draws and verdict."""
+
+    sigma: float | str
+    rows: pd.DataFrame
+    edge: Frontier
+    points: Points
+    fits: dict[str, LawFit]
+    draws: dict[str, Draws]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class StudyFits:
+    """Fits of every noise scale, increasing, the total last. losses: all rows of the input."""
+
+    losses: pd.DataFrame
+    scales: tuple[ScaleFits, ...]
+    options: Options
+
+
+def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> StudyFits:
+    """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`)."""
+    losses = with_total(losses, options.process)
+    rows = select(losses, split=options.split, ema=options.ema, min_images=options.min_images)
+    keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
+    keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
+    scales = []
+    for number, sigma in enumerate(keys):
+        optimal = optimal_loss(curve, sigma, keys, options.process)
+        scales.append(fit_scale(sigma, rows[rows["sigma"] == sigma], optimal, options, number))
+    return StudyFits(losses, tuple(scales), options)
+
+
+def optimal_loss(
+    curve: Curve | None, sigma: float | str, keys: list[Any], proc: Process | str | None
+) -> tuple[float, float]:
+    """J* and its standard error at sigma, or of the total; nan where it cannot be known."""
+    if curve is None:
+        return float("nan"), 0.0
+    if sigma != TOTAL:
+        return curve.at(float(sigma))
+    grid = np.array([float(k) for k in keys if k != TOTAL])
+    if proc is None or len(grid) < 2:
+        return float("nan"), 0.0
+    chosen = process(proc) if isinstance(proc, str) else proc
+    return curve.total(grid, np.asarray(total_weights(chosen, grid), dtype=float))
+
+
+def fit_scale(
+    sigma: float | str,
+    rows: pd.DataFrame,
+    optimal: tuple[float, float],
+    options: Options,
+    number: int,
+) -> ScaleFits:
+    """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
+    rows, direct = with_gap(rows, optimal[0])
+    edge = frontier(
+        rows,
+        value="gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit",
+        tolerance=options.tolerance,
+    )
+    points = make_points(edge.points, optimal, direct)
+    fits = {law: fit_points(points, law, options.confidence) for law in LAWS}
+    draws = {}
+    seed = options.seed + 1_000_003 * number
+    for law in ("raw", "corrected"):
+        if not fits[law].ok:
+            continue
+        draws[law] = bootstrap(points, fits[law], options.bootstrap, seed)
+        low, high = draws[law].interval(options.confidence)
+        fits[law] = replace(fits[law], alpha_low=low, alpha_high=high)
+        if draws[law].refused > REFUSED_DRAWS:
+            fits[law] = replace(fits[law], status=Status.GAP_NOT_RESOLVED)
+    comparison = compare(
+        points, fits["raw"], fits["corrected"],
+        level=1 - options.confidence, draws=options.bootstrap, seed=seed,
+    )  # fmt: skip
+    return ScaleFits(sigma, rows, edge, points, fits, draws, comparison)
+
+
+def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:
+    """Rows with loss_fit and gap_fit, and whether the gap was measured directly.
+
+    A direct gap mean|D - D*|^2 is free of the noise of x0, so the loss that is fitted is J* + gap:
+    the same quantity, and at large sigma up to a hundred times more precise than the measured
+    mean, whose error all models share. Without it the gap is loss - J* and inherits J*'s error.
+    """
+    direct = "gap" in rows and bool(rows["gap"].notna().all())
+    if direct:
+        gap = rows["gap"].to_numpy(dtype=float)
+        loss = optimal + gap if np.isfinite(optimal) else rows["loss"].to_numpy(dtype=float)
+    else:
+        loss = rows["loss"].to_numpy(dtype=float)
+        gap = loss - optimal
+    return rows.assign(loss_fit=loss, gap_fit=gap).reset_index(drop=True), direct
+
+
+def make_points(rows: pd.DataFrame, optimal: tuple[float, float], direct: bool) -> Points:
+    """Points of the fit from frontier rows."""
+
+    def column(name: str) -> Array:
+        if name not in rows:
+            return np.zeros(len(rows))
+        return rows[name].fillna(0.0).to_numpy(dtype=float)
+
+    gap_se = column("gap_se") if direct else column("loss_se")
+    return Points(
+        flops=rows["flops"].to_numpy(dtype=float),
+        loss=rows["loss_fit"].to_numpy(dtype=float),
+        gap=rows["gap_fit"].to_numpy(dtype=float),
+        loss_se=gap_se if direct and np.isfinite(optimal[0]) else column("loss_se"),
+        gap_se=gap_se,
+        run=np.unique(rows["run"].astype(str), return_inverse=True)[1].astype(np.int64),
+        size=np.unique(rows["params"], return_inverse=True)[1].astype(np.int64),
+        optimal=optimal[0],
+        optimal_se=optimal[1],
+        direct=direct,
+    )

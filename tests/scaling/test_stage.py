@@ -1,0 +1,151 @@
+"""Tables in, tables out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jstar.config import FitConfig
+from jstar.errors import JstarError
+from jstar.noise import process, total_weights
+from jstar.records import LOSSES_COLUMNS, read_json
+from jstar.scaling.inputs import read_curve, with_total
+from jstar.scaling.stage import write_fits
+
+SIGMAS = (0.5, 2.0, 10.0)
+OPTIMAL = {0.5: 0.02, 2.0: 0.15, 10.0: 0.3}
+CONFIG = FitConfig(bootstrap=200)
+
+
+def study_table(direct=True, seed=0, seeds=(0, 1)):
+    """Losses J* + gap with gap ~ N^-a + D^-b; its frontier falls close to F^-0.16."""
+    rng, rows = np.random.default_rng(seed), []
+    for k, params in enumerate(np.geomspace(1e5, 1e7, 5)):
+        for s in seeds:
+            luck = np.exp(0.005 * rng.standard_normal())
+            for index, images in enumerate(np.geomspace(1e4, 3e6, 16)):
+                shape = 0.5 * (params / 1e5) ** -0.35 + 0.5 * (images / 1e4) ** -0.3
+                for sigma in SIGMAS:
+                    gap = 0.1 * sigma**-0.5 * shape * luck
+                    rows.append(("t", f"m{k}-s{s}", f"m{k}", params, s, index, images,
+                                 6 * params * images, 0.1, "train", sigma, OPTIMAL[sigma] + gap,
+                                 0.01 * OPTIMAL[sigma], gap, 0.01 * gap))  # fmt: skip
+    frame = pd.DataFrame(rows, columns=list(LOSSES_COLUMNS))
+    return frame if direct else frame.drop(columns=["gap", "gap_se"])
+
+
+def curve_table(stderr=0.01):
+    loss = np.array([OPTIMAL[s] for s in SIGMAS])
+    se = stderr * loss
+    return pd.DataFrame({"sigma": SIGMAS, "loss": loss, "stderr": se,
+                         "lower": loss - 2 * se, "upper": loss + 2 * se})  # fmt: skip
+
+
+@pytest.fixture
+def tables(tmp_path):
+    study_table().to_csv(tmp_path / "losses.csv", index=False)
+    curve_table().to_csv(tmp_path / "curve.csv", index=False)
+    return tmp_path
+
+
+def test_a_study_is_fitted_and_written(tables):
+    out = tables / "out"
+    write_fits([tables / "losses.csv"], tables / "curve.csv", out, config=CONFIG, process="edm")
+    fits = pd.read_csv(out / "fits.csv")
+    corrected = fits[fits["law"] == "corrected"]
+    assert list(corrected["sigma"]) == ["0.5", "2.0", "10.0", "total"]
+    assert (corrected["status"] == "converged").all()
+    assert corrected["alpha"].between(-0.175, -0.15).all()
+    assert (corrected["alpha_low"] < corrected["alpha"]).all()
+    assert (corrected["alpha_high"] > corrected["alpha"]).all()
+    assert (fits["solver_difference"] < 1e-6).all()
+    verdicts = pd.read_csv(out / "verdicts.csv")
+    assert (verdicts["verdict"] == "corrected").all()
+    frontier = pd.read_csv(out / "frontier.csv")
+    on = frontier[frontier["on_frontier"]].groupby("sigma")["params"].nunique()
+    assert (on >= 4).all()
+    bands = pd.read_csv(out / "predictions.csv")
+    assert (bands["loss_low"] <= bands["loss"]).all()
+    assert (bands["loss"] <= bands["loss_high"]).all()
+    residuals = pd.read_csv(out / "residuals.csv")
+    assert set(residuals["law"]) == {"raw", "corrected", "free"}
+    tree = read_json(out / "fits.json")
+    assert tree["flop_convention"].startswith("2 FLOPs")
+    assert len(tree["fits"]) == len(fits)
+
+
+def test_the_same_input_gives_the_same_bytes(tables):
+    texts = []
+    for name in ("a", "b"):
+        write_fits([tables / "losses.csv"], tables / "curve.csv", tables / name,
+                   config=CONFIG, process="edm")  # fmt: skip
+        texts.append((tables / name / "fits.csv").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def test_required_columns_alone_are_enough(tables):
+    frame = study_table(direct=False)[["run", "params", "flops", "sigma", "loss"]]
+    frame.to_csv(tables / "foreign.csv", index=False)
+    study = write_fits([tables / "foreign.csv"], tables / "curve.csv", tables / "out",
+                       config=CONFIG, process=None)  # fmt: skip
+    assert [s.sigma for s in study.scales] == list(SIGMAS)
+    assert all(not s.points.direct for s in study.scales)
+    alone = write_fits([tables / "foreign.csv"], None, tables / "alone", config=CONFIG,
+                       process=None)  # fmt: skip
+    assert all(s.fits["raw"].ok for s in alone.scales)
+    assert all(str(s.fits["corrected"].status) == "no optimal loss" for s in alone.scales)
+
+
+def test_total_is_the_weighted_sum(tables):
+    frame = with_total(study_table(), "edm")
+    weights = total_weights(process("edm"), SIGMAS)
+    one = frame[(frame["run"] == "m0-s0") & (frame["snapshot"] == 3)].set_index("sigma")["loss"]
+    assert one["total"] == pytest.approx(float(weights @ one[list(SIGMAS)].astype(float)))
+    curve = read_curve(tables / "curve.csv")
+    loss, stderr = curve.total(np.array(SIGMAS), weights)
+    assert loss == pytest.approx(float(weights @ curve.loss))
+    assert stderr == pytest.approx(float(weights @ curve.stderr))  # fully correlated by default
+
+
+def spoil(frame, column, row, value):
+    frame = frame.copy()
+    frame[column] = frame[column].astype(object)
+    frame.loc[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="flops"), "column 'flops' is missing"),
+        (lambda f: spoil(f, "gap", 3, -1.0), r"line 5, column 'gap': found -1\.0"),
+        (lambda f: spoil(f, "loss", 7, np.nan), "line 9, column 'loss': found nan"),
+        (lambda f: spoil(f, "loss", 7, "abc"), "line 9, column 'loss': found abc"),
+        (lambda f: spoil(f, "sigma", 0, "all"), "line 2, column 'sigma': found all"),
+        (lambda f: spoil(f, "flops", 1, 0), "line 3, column 'flops': found 0"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "repeats run 'm0-s0'"),
+        (lambda f: f[f["model"] == "m0"], "holds one size only"),
+        (lambda f: f.iloc[:0], "holds no rows"),
+        (lambda f: spoil(f, "sigma", 0, 0.7), "sigma = 0.7 of the losses is not on the curve"),
+    ],
+)
+def test_bad_tables_end_in_one_sentence(tables, change, message):
+    change(study_table()).to_csv(tables / "bad.csv", index=False)
+    with pytest.raises(JstarError, match=message):
+        write_fits([tables / "bad.csv"], tables / "curve.csv", tables / "out", config=CONFIG,
+                   process=None)  # fmt: skip
+    assert not (tables / "out").exists()
+
+
+def test_no_torch_is_imported():
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name.split('.')[0] != 'torch', 'torch is imported'\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import jstar.scaling, jstar.scaling.stage\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
