@@ -176,7 +176,7 @@ def fit(
             layout.curve,
             layout.fits,
             config=study.fit,
-            process=study.train.process,
+            process=study.process,
             ema=study.fit.ema or study.train.ema[0],
         )
         return

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from jstar.errors import JstarError, nearest
-from jstar.noise import PROCESSES, sigma_grid
+from jstar.noise import PROCESSES, Process, process, sigma_grid
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
@@ -197,6 +197,9 @@ class ResourcesConfig(Part):
     train_threads: PositiveInt = Field(1, description="CPU threads of a training job")
     train_gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of a training job")
     train_minutes: PositiveInt = Field(60, description="time limit of a training job")
+    flops_per_second: Positive | None = Field(
+        None, description="speed of one training device, for jstar plan; default: measured"
+    )
     train_mem_mb: PositiveInt = Field(2000, description="memory of a training job")
     optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")
 
@@ -270,6 +273,17 @@ class Study(Part):
     def conditional(self) -> bool:
         """Whether the models see class labels; their optimal loss is then class by class."""
         return self.model.class_drop < 1
+
+    @property
+    def process(self) -> Process:
+        """The training process: noise law, weight and preconditioning."""
+        train = self.train
+        return process(
+            train.process,
+            sigma_data=train.sigma_data,
+            mean=train.noise_mean,
+            std=train.noise_std,
+        )
 
     def entry(self, name: str) -> LadderEntry:
         """The ladder entry called `name`."""

@@ -13,8 +13,13 @@ DIGITS_COUNT = 1797
 
 def image_count(config: DatasetConfig) -> int:
     """Images in the source, read from its header; raises JstarError if it does not exist."""
+    return source_shape(config)[0]
+
+
+def source_shape(config: DatasetConfig) -> tuple[int, int, int, int]:
+    """(N, C, H, W) of the source, read from its header; raises JstarError if it does not exist."""
     if config.source == "digits":
-        return DIGITS_COUNT
+        return DIGITS_COUNT, 1, 8, 8
     if config.path is None:
         raise JstarError(f"dataset.path: is missing, the source '{config.source}' needs a path")
     path = Path(config.path)
@@ -26,7 +31,8 @@ def image_count(config: DatasetConfig) -> int:
         with zipfile.ZipFile(path) as archive, archive.open("images.npy") as header:
             version = npy.read_magic(header)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            return int(read(header)[0][0])
+            count, rows, columns, *channels = read(header)[0]
+            return count, channels[0] if channels else 1, rows, columns
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise JstarError(f"{path}: is not a .npz archive with an array 'images'") from error
 

@@ -12,23 +12,13 @@ from jstar.config import Study
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
-from jstar.noise import gaussian, process, total_weights
+from jstar.noise import gaussian, total_weights
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
 from jstar.train.snapshots import list_snapshots, load_denoiser
 
 HOLDOUT_STREAM = 7_919  # the held-out draws' noise differs from the training draws' noise
-
-
-def study_process(study: Study) -> Any:
-    """The training process of a study."""
-    return process(
-        study.train.process,
-        sigma_data=study.train.sigma_data,
-        mean=study.train.noise_mean,
-        std=study.train.noise_std,
-    )
 
 
 def write_losses(
@@ -50,7 +40,7 @@ def write_losses(
         sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
 
     weights = np.vstack(
-        [np.eye(len(draws.sigma)), total_weights(study_process(study), draws.sigma)]
+        [np.eye(len(draws.sigma)), total_weights(study.process, draws.sigma)]
     )
     names: list[float | str] = [*map(float, draws.sigma), "total"]
     snapshots = list_snapshots(run)
