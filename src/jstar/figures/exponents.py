@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jstar.config import Study
 from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure
@@ -19,7 +20,7 @@ VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
 def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     """alpha(sigma) with 95 % intervals above, R^2 of each law's own response below."""
     figure, axes = new_figure(
-        2, 1, COLUMN, 3.7, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
+        2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
     )
     top, bottom = axes[0, 0], axes[1, 0]
     step = (tables.sigmas[1] / tables.sigmas[0]) ** 0.12 if len(tables.sigmas) > 1 else 1.0
@@ -30,17 +31,18 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
             np.vstack([fits["alpha"] - fits["alpha_low"], fits["alpha_high"] - fits["alpha"]])
         )
         top.errorbar(fits["sigma"][good] * shift, fits["alpha"][good], error[:, good.to_numpy()],
-                     fmt=MARKER[law], color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5,
-                     label=LAW_LABEL[law])  # fmt: skip
-        response = {"raw": r"$\ln J$", "corrected": r"$\ln(J-J^*)$"}[law]
+                     fmt=MARKER[law], color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5)  # fmt: skip
         bottom.plot(fits["sigma"], fits["r2"], MARKER[law] + "-", color=LAW_COLOR[law], lw=0.8,
-                    ms=2.8, label=f"{law}, of {response}")  # fmt: skip
+                    ms=2.8)  # fmt: skip
     top.axhline(0, color="#888888", lw=0.6)
     top.set(xscale="log", ylabel=r"exponent $\alpha$")
-    bottom.set(ylabel=r"$R^2$ on the frontier", xlabel=SIGMA_LABEL)
+    bottom.set(ylabel=r"$R^2$, own response", xlabel=SIGMA_LABEL)
     bottom.set_ylim(max(-0.05, min(0.9, float(tables.fits["r2"].min()) - 0.05)), 1.03)
-    bottom.legend(loc="lower left")
-    top.legend(loc="lower left")
+    handles = [Line2D([], [], color=LAW_COLOR[law], marker=MARKER[law], ms=3, lw=0.9,
+                      label=LAW_LABEL[law]) for law in LAWS]  # fmt: skip
+    handles.append(Line2D([], [], ls="", marker="v", ms=4, color="#888888", mfc="white",
+                          label="verdict (open: undecided)"))  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     _verdicts(top, tables)
     return figure, _numbers(tables)
 
@@ -60,8 +62,6 @@ def _verdicts(panel: Axes, tables: StudyTables) -> None:
         panel.plot(sigma, 1.04, marker="v", ms=4, mew=0.6, clip_on=False,
                    transform=panel.get_xaxis_transform(),
                    mfc=color or "white", mec=color or "#888888")  # fmt: skip
-    panel.text(0, 1.09, "verdict per noise scale (open: undecided)", fontsize=7.5,
-               transform=panel.transAxes, va="bottom")  # fmt: skip
 
 
 def _numbers(tables: StudyTables) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jstar.config import Study
 from jstar.figures.style import (
@@ -12,13 +13,14 @@ from jstar.figures.style import (
     new_figure,
     parameters_label,
     size_colors,
+    size_handles,
 )
 from jstar.figures.tables import StudyTables
 
 
 def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     """E|D - D*|^2 of every size at its last snapshot, with two standard errors, and J* itself."""
-    figure, axes = new_figure(1, 1, COLUMN, 2.9)
+    figure, axes = new_figure(1, 1, COLUMN, 3.1)
     panel = axes[0, 0]
     colors, last = size_colors(tables.models), tables.last()
     worst: dict[str, float] = {}
@@ -28,23 +30,26 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         gap = grouped["gap"].mean()
         # Runs of a size share the draws, so their mean is no more precise than one of them.
         error = 2 * grouped["gap_se"].mean()
-        color, label = colors[model], parameters_label(tables.params[model])
+        color = colors[model]
         panel.fill_between(gap.index, (gap - error).clip(lower=0.2 * gap), gap + error,
                            color=color, alpha=0.25, lw=0)  # fmt: skip
-        panel.plot(gap.index, gap, "o-", color=color, lw=0.9, ms=2.2, label=label)
+        panel.plot(gap.index, gap, "o-", color=color, lw=0.9, ms=2.2)
         worst[model] = float(gap.idxmax())
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
-               lw=1, ls=(0, (4, 2)), label=r"$J^*$")  # fmt: skip
+               lw=1, ls=(0, (4, 2)))  # fmt: skip
     gaps = last.loc[last["sigma"] != "total", "gap"]
     panel.set(
         xscale="log",
         yscale="log",
         xlabel=SIGMA_LABEL,
         ylabel=r"loss gap $J_\sigma-J^*_\sigma$ per dimension",
-        ylim=(0.4 * gaps.min(), 6 * gaps.max()),
+        ylim=(0.5 * gaps.min(), 3 * gaps.max()),
     )
-    panel.legend(ncols=2, loc="upper left", title="parameters", title_fontsize=7.5)
+    handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
+    handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1, ls=(0, (4, 2)), label="$J^*$"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, title="parameters",
+                  title_fontsize=7.5)  # fmt: skip
     largest = tables.models[-1]
     return figure, {
         "worst_sigma": worst[largest],

@@ -22,7 +22,7 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     figure, axes = new_figure(1, 1, COLUMN, 2.9)
     panel = axes[0, 0]
     curve = tables.curve
-    floor = 1e-2 * tables.last().query("sigma != 'total'")["loss"].min()
+    floor = 0.3 * tables.last().query("sigma != 'total'")["loss"].min()
     colors = size_colors(tables.models)
     last = tables.last()
     for model in tables.models:
@@ -48,7 +48,7 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         ylabel="mean squared error per dimension",
         ylim=(floor, 2.2 * variance),
     )
-    visible = curve[curve["loss"] > 10 * floor].iloc[0]
+    visible = curve[curve["loss"] > 30 * floor].iloc[0]
     panel.annotate(
         r"optimal loss $J^*$",
         (visible["sigma"], visible["loss"]),
@@ -56,7 +56,7 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         textcoords="offset points",
         va="center",
     )
-    panel.legend(title="parameters", loc="upper left", title_fontsize=7.5)
+    panel.legend(title="parameters", loc="lower right", title_fontsize=7.5)
     return figure, _numbers(tables)
 
 

@@ -13,10 +13,11 @@ from jstar.figures.style import (
     LAW_COLOR,
     LAW_LABEL,
     PAGE,
-    direct_label,
+    log_ticks,
     new_figure,
-    parameters_label,
+    panel_title,
     size_colors,
+    size_handles,
 )
 from jstar.figures.tables import StudyTables
 
@@ -40,10 +41,10 @@ def draw_panels(figure: Figure, axes: Any, tables: StudyTables, columns: list[fl
         _laws(top, tables, sigma, "loss")
         _laws(bottom, tables, sigma, "gap")
         title = "total loss" if sigma == "total" else rf"$\sigma={sigma:.3g}$"
-        direct_label(top, title)
+        panel_title(top, title)
         verdict = tables.at("verdicts", sigma)
         if len(verdict):
-            direct_label(bottom, f"verdict: {verdict['verdict'].iloc[0]}")
+            panel_title(bottom, f"verdict: {verdict['verdict'].iloc[0]}")
     axes[0, 0].set_ylabel(r"loss $J$")
     axes[1, 0].set_ylabel(r"loss gap $J-J^*$")
     figure.supxlabel(FLOPS_LABEL, fontsize=8.5)
@@ -77,7 +78,7 @@ def _curves(panel: Axes, tables: StudyTables, sigma: float | str, column: str) -
     points = tables.at("frontier", sigma)
     points = points[points["on_frontier"].astype(bool)]
     panel.plot(points["flops"], points[column], "o", mfc="white", mec="#444444", mew=0.6, ms=2.6)
-    panel.set(xscale="log", yscale="log")
+    panel.set_xscale("log")
 
 
 def _laws(panel: Axes, tables: StudyTables, sigma: float | str, column: str) -> None:
@@ -96,16 +97,12 @@ def _laws(panel: Axes, tables: StudyTables, sigma: float | str, column: str) -> 
                            color=LAW_COLOR[law], alpha=0.18, lw=0)  # fmt: skip
     low, high = float(seen[seen > 0].min()), float(seen.max())
     margin = (high / low) ** 0.08
-    panel.set_ylim(low / margin, high * margin)
+    log_ticks(panel, low / margin, high * margin)
 
 
 def _legend(figure: Figure, tables: StudyTables) -> None:
     """Sizes, frontier and laws in one row above the panels, never over the data."""
-    colors = size_colors(tables.models)
-    handles = [
-        Line2D([], [], color=colors[m], lw=1.2, label=parameters_label(tables.params[m]))
-        for m in tables.models
-    ]
+    handles = size_handles(tables.models, tables.params, lw=1.2)
     handles.append(
         Line2D([], [], ls="", marker="o", mfc="white", mec="#444444", ms=3, label="frontier")
     )

@@ -1,5 +1,6 @@
 """Size, type and colour of every figure: readable at column width, safe for colour blindness."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,15 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from jstar.records import write_atomically
 
@@ -77,9 +87,49 @@ def parameters_label(count: float) -> str:
     return f"{count:.0f}"
 
 
-def direct_label(axes: Axes, text: str) -> None:
-    """A panel's title inside its upper left corner, outside the data by the axis margin."""
+def panel_title(axes: Axes, text: str) -> None:
+    """A panel's title above its left edge."""
     axes.set_title(text, loc="left", pad=3)
+
+
+def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
+    """Set a log y axis from low to high with about `count` labels, as short as they can be.
+
+    Over less than a decade Matplotlib labels every minor tick as 2.35 x 10^-1; a plain 0.235 at a
+    few round values is what a reader wants.
+    """
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    if high / low > 10 ** (count / 2):
+        axes.yaxis.set_major_locator(LogLocator(numticks=count + 1))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    ticks = [t for t in MaxNLocator(nbins=count + 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+             if low <= t <= high]  # fmt: skip
+    if high / low > 4:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [t for d in decades for m in (1, 2, 5) if low <= (t := m * 10.0**d) <= high]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
+
+
+def _short_number(value: float) -> str:
+    """0.0235 -> '0.0235', 0.00002 -> 2x10^-5."""
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    number = f"{float(mantissa):g}"
+    power = rf"10^{{{int(exponent)}}}"
+    return f"${power}$" if number == "1" else rf"${number}\times{power}$"
+
+
+def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> list[Line2D]:
+    """Legend entries of the sizes: colour and number of parameters."""
+    colors = size_colors(models)
+    return [
+        Line2D([], [], color=colors[m], label=parameters_label(params[m]), **line) for m in models
+    ]
 
 
 def save(figure: Figure, stem: Path) -> None:
