@@ -1,0 +1,154 @@
+"""From the sums of each draw to J*: pair form, control variates, honest standard errors.
+
+Every control variate has a known mean, so J* is the intercept of a regression on them
+(METHOD section 1, item 3). All in stored units, summed over the D dimensions.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jstar.optimal.moments import Moments
+
+DRAWS_A_CONTROL = 8  # draws needed for each control variate that is fitted
+RANK_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class QueryTerms:
+    """What the control variates need of each draw: projections of source and noise."""
+
+    norm_M: NDArray[np.float64]  # |y|^2 with y = x_i - anchor
+    cross_M: NDArray[np.float64]  # <y, eps>
+    noise_M: NDArray[np.float64]  # |eps|^2
+    along_MP: NDArray[np.float64]  # projections of y
+    noise_along_MP: NDArray[np.float64]
+
+    @classmethod
+    def gather(cls, parts: list[tuple[NDArray[np.int64], "QueryTerms"]]) -> "QueryTerms":
+        """Terms of all draws from those of groups of draws, each with its rows."""
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        return cls(
+            *(
+                np.concatenate([getattr(part, field.name) for _, part in parts])[order]
+                for field in fields(cls)
+            )
+        )
+
+
+def query_terms(z_MD: torch.Tensor, noise_MD: torch.Tensor, moments: Moments) -> QueryTerms:
+    """Projections of the draws; z and noise in stored units."""
+    y_MD = z_MD.float() - moments.anchor_D
+    eps_MD = noise_MD.float()
+    return QueryTerms(
+        y_MD.double().square().sum(1).numpy(),
+        (y_MD * eps_MD).sum(1, dtype=torch.float64).numpy(),
+        eps_MD.double().square().sum(1).numpy(),
+        (y_MD @ moments.direction_DP).double().numpy(),
+        (eps_MD @ moments.direction_DP).double().numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Pair form and control variates of each draw at one noise scale, known means removed.
+
+    pair_M: sum_n w |x_i - x_n|^2 / 2, whose mean is J*. control_MC: mean 0.
+    """
+
+    pair_M: NDArray[np.float64]
+    control_MC: NDArray[np.float64]
+
+
+def draws_at(
+    tau: float, sums_GMF: NDArray[np.float64], terms: QueryTerms, moments: Moments, dim: int
+) -> Draws:
+    """One noise scale: averages over the antithetic pair of pair form and control variates."""
+    total = moments.total
+    known = len(moments.power_P)
+    rest = max(moments.total - float(moments.power_P.sum()), 0.0) / max(dim - known, 1)
+    kappa_P, kappa = moments.power_P / (moments.power_P + tau**2), rest / (rest + tau**2)
+    pair, controls = [], []
+    for sign, sums_MF in zip((1.0, -1.0), sums_GMF, strict=False):
+        weight_M = sums_MF[:, 0]
+        q_M, e_M, h_M = (sums_MF[:, k] / weight_M for k in (1, 2, 3))
+        y2, ye, ee = terms.norm_M, sign * tau * terms.cross_M, tau**2 * terms.noise_M
+        a_MP, b_MP = terms.along_MP, sign * tau * terms.noise_along_MP
+        rest_y2 = y2 - (a_MP**2).sum(1)
+        rest_ye = ye - (a_MP * b_MP).sum(1)
+        rest_ee = ee - (b_MP**2).sum(1)
+        # <y, K(x - c)> and |K(x - c)|^2 of the linear denoiser K, with their known means
+        linear = (kappa_P * a_MP * (a_MP + b_MP)).sum(1) + kappa * (rest_y2 + rest_ye)
+        linear_mean = (kappa_P * moments.power_P).sum() + kappa * rest * (dim - known)
+        square = (kappa_P**2 * (a_MP + b_MP) ** 2).sum(1)
+        square += kappa**2 * (rest_y2 + 2 * rest_ye + rest_ee)
+        square_mean = (kappa_P**2 * (moments.power_P + tau**2)).sum()
+        square_mean += kappa**2 * (rest + tau**2) * (dim - known)
+        # <x_i - D*, x_i - c + tau eps>: orthogonality
+        orthogonal = 0.5 * y2 - h_M + q_M - sign * tau * e_M
+        pair.append(q_M)
+        controls.append(
+            np.stack(
+                [
+                    y2 - total,
+                    2 * h_M - total,
+                    orthogonal,
+                    linear - linear_mean,
+                    square - square_mean,
+                    ye,
+                    ee - tau**2 * dim,
+                ],
+                axis=1,
+            )
+        )
+    return Draws(np.mean(pair, axis=0), np.mean(controls, axis=0))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of a form over the draws. residual_M: what is left of each draw, mean 0."""
+
+    value: float
+    stderr: float
+    residual_M: NDArray[np.float64]
+    form: str
+
+
+def successive_variance(residual_M: NDArray[np.float64]) -> float:
+    """Variance of the mean of a systematic sample, from differences of neighbours.
+
+    Neighbours in the order of the strata differ by little but their noise (Wolter, Introduction to
+    Variance Estimation, 2007, section 8.2.1, v_2). Errs on the safe side when M is near N.
+    """
+    count = len(residual_M)
+    return float(np.square(np.diff(residual_M)).sum() / (2 * (count - 1) * count))
+
+
+def plain(value_M: NDArray[np.float64], form: str) -> Estimate:
+    """The mean of one form as it is."""
+    mean = float(value_M.mean())
+    residual = value_M - mean
+    return Estimate(mean, successive_variance(residual) ** 0.5, residual, form)
+
+
+def regress(draws: Draws) -> Estimate:
+    """J* as the intercept of the pair form on its control variates; the better of the two forms."""
+    base = plain(draws.pair_M, "pair")
+    count = len(draws.pair_M)
+    control = draws.control_MC[:, : max(0, count // DRAWS_A_CONTROL - 1)]
+    size = np.sqrt(np.square(control).mean(axis=0)) if control.size else np.zeros(0)
+    control = control[:, size > 0] / size[size > 0]
+    if control.shape[1] == 0 or base.stderr == 0:
+        return base
+    # A control's mean is 0 by construction, its sample mean is not: that is the correction.
+    design = np.column_stack([np.ones(count), control])
+    fit, _, rank, _ = np.linalg.lstsq(design, draws.pair_M, rcond=RANK_TOLERANCE)
+    residual = draws.pair_M - design @ fit
+    variance = successive_variance(residual) * count / max(count - int(rank), 1)
+    value = float(fit[0])
+    if value < 0 or variance >= base.stderr**2:
+        return base
+    return Estimate(value, variance**0.5, residual * (count / max(count - int(rank), 1)) ** 0.5,
+                    "pair+controls")  # fmt: skip

@@ -1,0 +1,151 @@
+"""The oracle set: fixed noisy draws and their posterior means, written once for each dataset.
+
+With D* at hand the loss gap of a checkpoint is a plain mean of squares, E|D_theta(x) - D*(x)|^2
+(METHOD section 1, "The gap, measured directly").
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jstar.data.card import require_same
+from jstar.data.store import Dataset
+from jstar.errors import JstarError
+from jstar.noise import gaussian
+from jstar.optimal.draws import systematic_sources
+from jstar.optimal.moments import measure_moments
+from jstar.optimal.points import Points, as_points, check_sigmas
+from jstar.optimal.posterior import mean_of_points
+from jstar.optimal.products import choose_precision
+from jstar.records import provenance, read_json, write_array, write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """An opened oracle set. x = x0 + sigma * noise, the same x0 and noise at every sigma."""
+
+    card_id: str
+    sigma: NDArray[np.float64]
+    index_M: NDArray[np.int64]  # image of each draw
+    mirrored_M: NDArray[np.bool_]  # whether the draw starts from its mirror image
+    seed: int
+    shape: tuple[int, ...]  # C, H, W
+    mean_SMCHW: NDArray[np.float32]  # memory-mapped
+
+    def x0(self, dataset: Dataset) -> NDArray[np.float32]:
+        """Clean images of the draws in the data scale, float32 [M, C, H, W]."""
+        require_same(self.card_id, dataset.card.id, "the oracle set", "the dataset")
+        images = dataset.scaled(self.index_M)
+        flipped_MCHW: NDArray[np.float32] = images[..., ::-1]
+        return np.where(self.mirrored_M[:, None, None, None], flipped_MCHW, images)
+
+    def noise(self) -> NDArray[np.float32]:
+        """Unit noise of the draws, float32 [M, C, H, W]: row m is a function of (seed, m)."""
+        dim = int(np.prod(self.shape))
+        flat = gaussian(self.seed, np.arange(len(self.index_M)), dim)
+        return flat.reshape(len(flat), *self.shape)
+
+    def posterior_mean(self, s: int) -> NDArray[np.float32]:
+        """D* of the draws at sigma[s], float32 [M, C, H, W]."""
+        mean_MCHW: NDArray[np.float32] = self.mean_SMCHW[s]
+        return mean_MCHW
+
+
+def dataset_points(dataset: Dataset) -> Points:
+    """The points of a prepared dataset."""
+    card = dataset.card
+    return as_points(dataset.images_NCHW, scale=card.scale, offset=card.offset, mirror=card.mirror)
+
+
+def build_oracle(
+    dataset: Dataset,
+    sigmas: Any,
+    *,
+    queries: int,
+    seed: int,
+    estimator: str,
+    out: str | Path,
+    progress: Callable[[float], None] | None = None,
+    device: torch.device | str | None = None,
+) -> None:
+    """Write the oracle set of `dataset` to the folder `out`; oracle.json last.
+
+    queries: draws M, each image (or mirror image) at most once, so at most N. With the estimator
+    `exact_by_class` the posterior runs over the points of the draw's class.
+    progress: called with the number of draws that are done, S times M in all.
+    """
+    out, sigma_S = Path(out), check_sigmas(sigmas)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    points = dataset_points(dataset)
+    by_class = estimator == "exact_by_class"
+    labels_N = np.tile(dataset.labels_N, 2 if points.mirror else 1)
+    moments = measure_moments(points, where)
+    source_M = systematic_sources(
+        moments.half_norm_N, min(queries, len(points)), seed, labels_N if by_class else None
+    )
+    index_M, mirrored_M = source_M % points.images, source_M >= points.images
+    noise_MD = torch.from_numpy(gaussian(seed, np.arange(len(source_M)), points.dim)).double()
+    z_MD = points.take(source_M).double()
+    precision = choose_precision("auto", points, where)
+    groups = [(np.arange(len(source_M)), points)]
+    if by_class:
+        classes_M = dataset.labels_N[index_M]
+        groups = [
+            (np.flatnonzero(classes_M == c), points.subset(np.flatnonzero(dataset.labels_N == c)))
+            for c in np.unique(classes_M)
+        ]
+
+    def write_means(path: Path) -> None:
+        shape = (len(sigma_S), len(source_M), *dataset.card.shape)
+        means = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        for s, sigma in enumerate(sigma_S):
+            tau = float(sigma) / points.scale
+            for rows_M, inside in groups:
+                x_MD = z_MD[rows_M] + tau * noise_MD[rows_M]
+                mean_MD = mean_of_points(inside, x_MD, tau, precision, where)
+                scaled = (mean_MD + (points.centre - dataset.card.offset)) * points.scale
+                means[s, rows_M] = scaled.numpy().reshape(-1, *dataset.card.shape)
+                if progress is not None:
+                    progress(len(rows_M))
+        means.flush()
+
+    (out / "oracle.json").unlink(missing_ok=True)  # no marker while the arrays change
+    write_array(out / "index.npy", index_M)
+    write_array(out / "mirrored.npy", mirrored_M)
+    write_atomically(out / "posterior_mean.npy", write_means)
+    facts = provenance(
+        card_id=dataset.card.id,
+        sigma=sigma_S,
+        queries=len(source_M),
+        seed=seed,
+        estimator=estimator,
+        shape=dataset.card.shape,
+    )
+    write_json(out / "oracle.json", facts)
+
+
+def open_oracle(folder: str | Path) -> Oracle:
+    """Open the oracle set in `folder`; its posterior means stay on disk."""
+    folder = Path(folder)
+    if not (folder / "oracle.json").is_file():
+        raise JstarError(f"{folder}: holds no oracle.json, run 'jstar oracle' first")
+    facts = read_json(folder / "oracle.json")
+    try:
+        mean = np.load(folder / "posterior_mean.npy", mmap_mode="r", allow_pickle=False)
+        index = np.load(folder / "index.npy", allow_pickle=False)
+        mirrored = np.load(folder / "mirrored.npy", allow_pickle=False)
+        shape = tuple(int(n) for n in facts["shape"])
+        expected = (len(facts["sigma"]), facts["queries"], *shape)
+    except (OSError, ValueError, KeyError) as error:
+        raise JstarError(f"{folder}: is not a complete oracle set ({error})") from error
+    if mean.shape != expected or index.shape != expected[1:2] or mirrored.shape != index.shape:
+        raise JstarError(
+            f"{folder}/posterior_mean.npy: has shape {mean.shape}, oracle.json says {expected}"
+        )
+    sigma = np.array(facts["sigma"], dtype=np.float64)
+    return Oracle(facts["card_id"], sigma, index, mirrored, int(facts["seed"]), shape, mean)

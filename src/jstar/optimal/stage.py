@@ -1,0 +1,83 @@
+"""The optimal stage: curve.csv and the oracle set of a prepared dataset."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jstar.config import Study
+from jstar.data.store import open_dataset
+from jstar.errors import JstarError
+from jstar.optimal.curve import OptimalLoss
+from jstar.optimal.estimate import optimal_loss
+from jstar.optimal.oracle import build_oracle
+from jstar.progress import Progress
+from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_table
+
+FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
+         "repeats")  # fmt: skip
+
+
+def write_curve(study: Study, data: Path, out: Path) -> OptimalLoss:
+    """Estimate J* of the dataset in `data` as the study asks; write `out` (curve.csv) and .json."""
+    dataset, config = open_dataset(data), study.optimal
+    points = len(dataset) * (2 if dataset.card.mirror else 1)
+    with Progress(f"optimal {dataset.card.name}", points, "points") as bar:
+        curve = optimal_loss(
+            dataset.images_NCHW,
+            study.sigmas.values,
+            estimator=config.estimator,
+            labels=dataset.labels_N if study.conditional else None,
+            queries=config.queries,
+            seed=config.seed,
+            scale=dataset.card.scale,
+            offset=dataset.card.offset,
+            mirror=dataset.card.mirror,
+            advance=bar.advance,
+        )
+    write_result(curve, dataset.card.id, config.seed, out)
+    return curve
+
+
+def write_result(curve: OptimalLoss, card_id: str, seed: int, out: Path) -> None:
+    """Write a curve and its provenance."""
+    write_table(out, curve.to_frame(), provenance(card_id=card_id, seed=seed, **curve.facts()))
+
+
+def write_oracle(study: Study, data: Path, out: Path) -> None:
+    """Write the oracle set of the dataset in `data` to the folder `out`."""
+    dataset, sigmas = open_dataset(data), study.sigmas.values
+    points = len(dataset) * (2 if dataset.card.mirror else 1)
+    total = len(sigmas) * min(study.evaluate.queries, points)
+    with Progress(f"oracle {dataset.card.name}", total, "draws") as bar:
+        build_oracle(
+            dataset,
+            sigmas,
+            queries=study.evaluate.queries,
+            seed=study.evaluate.seed,
+            estimator=study.optimal.estimator,
+            out=out,
+            progress=bar.advance,
+        )
+
+
+def read_curve(path: str | Path) -> OptimalLoss:
+    """Read what `write_curve` wrote."""
+    path = Path(path)
+    frame = read_table(path, (*CURVE_COLUMNS, "form"))
+    facts = read_json(path.with_suffix(".json"))
+    sigma, loss, stderr, lower, upper = (
+        frame[name].to_numpy(dtype=np.float64) for name in CURVE_COLUMNS
+    )
+    try:
+        return OptimalLoss(
+            sigma,
+            loss,
+            stderr,
+            lower,
+            upper,
+            correlation_SS=np.array(facts["correlation"], dtype=np.float64),
+            form=tuple(frame["form"]),
+            **{key: facts[key] for key in FACTS},
+        )
+    except (KeyError, TypeError) as error:
+        raise JstarError(f"{path.with_suffix('.json')}: lacks the key {error}") from error
