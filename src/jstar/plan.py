@@ -37,7 +37,8 @@ def plan_study(layout: Layout) -> str:
     rows: list[RunPlan] = []
     sources: set[str] = set()
     for name, seed in study.runs():
-        config = model_config(study, study.entry(name), tuple(shape))
+        # The label table costs no FLOPs, so the number of classes can wait for prepare.
+        config = model_config(study.model, study.entry(name), (shape[0], shape[1], shape[2]), 0)
         total = 3.0 * flops(config) * study.train.images
         measured = _measured(layout, name)
         if measured is None and study.resources.flops_per_second:
