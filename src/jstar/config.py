@@ -178,6 +178,9 @@ class FitConfig(Part):
     frontier_tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.02, description="a point this far (relative) above the best so far is on the frontier"
     )
+    cluster: Annotated[str, _one_of("size", "run")] = Field(
+        "size", description="what the bootstrap resamples: sizes with all their seeds, or runs"
+    )
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="bootstrap draws")
     seed: Seed = Field(0, description="seed of the bootstrap")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="of intervals")

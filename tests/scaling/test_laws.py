@@ -83,7 +83,7 @@ def test_statuses_say_why():
     gap = 3.0 * FLOPS**-0.2
     assert fit_law(FLOPS[:3], gap[:3], law="raw").status is Status.TOO_FEW_POINTS
     two = np.repeat([0, 1], 12)
-    assert fit_law(FLOPS, gap, law="raw", run=two).status is Status.TOO_FEW_RUNS
+    assert fit_law(FLOPS, gap, law="raw", run=two).status is Status.TOO_FEW_CLUSTERS
     assert fit_law(FLOPS, gap).status is Status.NO_OPTIMAL
     assert fit_law(FLOPS, gap, optimal=float(gap[-1]) * 1.01).status is Status.GAP_NOT_RESOLVED
     with pytest.raises(JstarError, match="law 'power' is unknown, allowed are raw"):

@@ -73,7 +73,7 @@ def _tail(observed: float, null_Q: Array) -> float:
 
 def _null(points: Points, fit: LawFit, draws: int, rng: np.random.Generator) -> Array:
     """delta AICc [Q] of data drawn from `fit`; both laws have the same number of parameters."""
-    codes = np.unique(points.run, return_inverse=True)[1]
+    codes = points.cluster
     between, within = noise_components(fit.residual, codes)
     log_response = (
         np.log(fit.gap(points.flops))

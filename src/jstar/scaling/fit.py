@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from jstar.errors import JstarError, nearest
 from jstar.scaling import varpro
 from jstar.scaling.batch import Batch, line, offset_line
-from jstar.scaling.laws import LAWS, MIN_POINTS, MIN_RUNS, Array, LawFit, Points, Status
+from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, LawFit, Points, Status
 
 SOLVER_TOLERANCE = 1e-6
 IDENTIFIED = 0.5  # a free exponent whose error exceeds this share of it is not identified
@@ -28,15 +28,14 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
         raise JstarError(
             f"law '{law}' is unknown, allowed are {', '.join(LAWS)}{nearest(law, LAWS)}"
         )
-    empty = LawFit(law, Status.CONVERGED, len(points), len(np.unique(points.run)),
+    empty = LawFit(law, Status.CONVERGED, len(points), points.clusters,
                    r2_response="ln(J - J*)" if law == "corrected" else "ln J")  # fmt: skip
     refused = _refusal(points, law)
     if refused is not None:
         return replace(empty, status=refused)
     unit = float(np.exp(np.mean(np.log(points.loss))))  # no law may depend on the unit of J
-    response = points.gap / unit if law == "corrected" else points.loss / unit
-    error = points.gap_se if law == "corrected" else points.loss_se
-    y, se = np.log(response), error / unit / response
+    response, error = points.response(law)
+    y, se = np.log(response / unit), error / response
     x = points.x
     scatter = excess_scatter(x, y, se)
     weight = 1 / (scatter**2 + se**2) if scatter > 0 or (se > 0).any() else np.ones_like(x)
@@ -70,6 +69,7 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
         scatter=scatter,
         solver_difference=difference,
         residual=residual,
+        weight=weight,
     )
     return replace(fit, aicc=aicc_of_log_loss(points, fit))
 
@@ -78,8 +78,8 @@ def _refusal(points: Points, law: str) -> Status | None:
     """Why these points cannot carry the law, if they cannot."""
     if len(points) < MIN_POINTS or np.ptp(points.x) == 0:
         return Status.TOO_FEW_POINTS
-    if len(np.unique(points.run)) < MIN_RUNS:
-        return Status.TOO_FEW_RUNS
+    if points.clusters < MIN_CLUSTERS:
+        return Status.TOO_FEW_CLUSTERS
     if law == "corrected" and not np.isfinite(points.optimal):
         return Status.NO_OPTIMAL
     if law == "corrected" and not (points.gap > 0).all():

@@ -41,7 +41,7 @@ def fits_frame(study: StudyFits) -> pd.DataFrame:
                     "aicc": fit.aicc,
                     "scatter": fit.scatter,
                     "n": fit.n,
-                    "runs": fit.runs,
+                    "clusters": fit.clusters,
                     "sizes": len(scale.edge.sizes),
                     "flops_min": scale.points.flops.min(),
                     "flops_max": scale.points.flops.max(),

@@ -5,7 +5,7 @@ corrected  J(F) - J* = beta F^alpha      J* given, with its standard error
 free       J(F)      = J0 + beta F^alpha J0 fitted: a check of J*, not a headline
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 LAWS = ("raw", "corrected", "free")
 MIN_POINTS = 5  # AICc of three parameters and sigma needs n > k + 1
-MIN_RUNS = 3  # a slope between fewer clusters has no estimable run-to-run error
+MIN_CLUSTERS = 3  # a line through fewer has no estimable error
 
 
 class Status(StrEnum):
@@ -23,7 +23,7 @@ class Status(StrEnum):
 
     CONVERGED = "converged"
     TOO_FEW_POINTS = "too few points"
-    TOO_FEW_RUNS = "too few runs"
+    TOO_FEW_CLUSTERS = "too few clusters"
     NO_OPTIMAL = "no optimal loss"
     GAP_NOT_RESOLVED = "gap not resolved"
     NOT_IDENTIFIABLE = "not identifiable"
@@ -37,8 +37,8 @@ class Points:
     """Frontier points of one noise scale (or of the total), each array [P].
 
     flops, loss: compute and loss. gap: loss - J* (nan without J*), measured directly if `direct`.
-    loss_se, gap_se: standard errors of the evaluation, zero where unknown. run, size: integer
-    labels of the training run and of the model size. optimal, optimal_se: J* and its error.
+    loss_se, gap_se: standard errors of the evaluation, zero where unknown. cluster: labels
+    0 ... R-1 of what varies together. optimal, optimal_se: J* and its standard error.
     """
 
     flops: Array
@@ -46,8 +46,7 @@ class Points:
     gap: Array
     loss_se: Array
     gap_se: Array
-    run: NDArray[np.int64]
-    size: NDArray[np.int64]
+    cluster: NDArray[np.int64]
     optimal: float = float("nan")
     optimal_se: float = 0.0
     direct: bool = False
@@ -65,11 +64,28 @@ class Points:
         """Centred ln F, [P]."""
         return np.asarray(np.log(self.flops) - self.center)
 
+    @property
+    def clusters(self) -> int:
+        """Number of clusters R."""
+        return int(self.cluster.max()) + 1 if len(self) else 0
+
+    def response(self, law: str) -> tuple[Array, Array]:
+        """What the law is fitted to, and its evaluation error: gap (corrected) or loss."""
+        if law == "corrected":
+            return self.gap, self.gap_se
+        return self.loss, self.loss_se
+
     def take(self, keep: NDArray[np.bool_]) -> "Points":
         """The points for which `keep` [P] is true."""
-        arrays = ("flops", "loss", "gap", "loss_se", "gap_se", "run", "size")
-        kept = {name: getattr(self, name)[keep] for name in arrays}
-        return Points(**kept, optimal=self.optimal, optimal_se=self.optimal_se, direct=self.direct)
+        arrays = ("flops", "loss", "gap", "loss_se", "gap_se")
+        cluster = np.unique(self.cluster[keep], return_inverse=True)[1].astype(np.int64)
+        return replace(self, cluster=cluster, **{a: getattr(self, a)[keep] for a in arrays})
+
+    def with_optimal(self, optimal: float) -> "Points":
+        """The same losses against another J*; a direct gap stays, and its loss moves."""
+        if self.direct:
+            return replace(self, optimal=optimal, loss=optimal + self.gap)
+        return replace(self, optimal=optimal, gap=self.loss - optimal)
 
 
 @dataclass(frozen=True)
@@ -83,13 +99,14 @@ class LawFit:
     aicc: of the law as a prediction of ln J, sigma counted. scatter: standard deviation of the
     log response beyond the evaluation error. center: ln F where ln beta F^alpha = ln_scale.
     covariance, profile: the two other intervals of alpha. solver_difference: the largest relative
-    difference between lmfit and variable projection. residual: of the log response, [P].
+    difference between lmfit and variable projection. residual: of the log response, [P];
+    weight: of the points in the fit, [P].
     """
 
     law: str
     status: Status
     n: int
-    runs: int
+    clusters: int
     alpha: float = float("nan")
     alpha_se: float = float("nan")
     alpha_low: float = float("nan")
@@ -106,6 +123,7 @@ class LawFit:
     scatter: float = float("nan")
     solver_difference: float = float("nan")
     residual: Array = field(default_factory=lambda: np.empty(0), repr=False)
+    weight: Array = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def ok(self) -> bool:

@@ -35,6 +35,7 @@ def write_fits(
         ema=config.ema if ema is None else ema,
         min_images=config.min_images,
         tolerance=config.frontier_tolerance,
+        cluster=config.cluster,
         bootstrap=config.bootstrap,
         seed=config.seed,
         confidence=config.confidence,

@@ -24,6 +24,7 @@ class Options:
     split: str = "train"
     min_images: int = 0
     tolerance: float = TOLERANCE
+    cluster: str = "size"
     bootstrap: int = 1000
     seed: int = 0
     confidence: float = 0.95
@@ -93,7 +94,7 @@ def fit_scale(
         value="gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit",
         tolerance=options.tolerance,
     )
-    points = make_points(edge.points, optimal, direct)
+    points = make_points(edge.points, optimal, direct, options.cluster)
     fits = {law: fit_points(points, law, options.confidence) for law in LAWS}
     draws = {}
     seed = options.seed + 1_000_003 * number
@@ -129,8 +130,11 @@ def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:
     return rows.assign(loss_fit=loss, gap_fit=gap).reset_index(drop=True), direct
 
 
-def make_points(rows: pd.DataFrame, optimal: tuple[float, float], direct: bool) -> Points:
-    """Points of the fit from frontier rows."""
+def make_points(
+    rows: pd.DataFrame, optimal: tuple[float, float], direct: bool, cluster: str
+) -> Points:
+    """Points of the fit from frontier rows; a cluster is a `size` (all its seeds) or a `run`."""
+    labels = {"size": "params", "run": "run"}[cluster]
 
     def column(name: str) -> Array:
         if name not in rows:
@@ -144,8 +148,7 @@ def make_points(rows: pd.DataFrame, optimal: tuple[float, float], direct: bool) 
         gap=rows["gap_fit"].to_numpy(dtype=float),
         loss_se=gap_se if direct and np.isfinite(optimal[0]) else column("loss_se"),
         gap_se=gap_se,
-        run=np.unique(rows["run"].astype(str), return_inverse=True)[1].astype(np.int64),
-        size=np.unique(rows["params"], return_inverse=True)[1].astype(np.int64),
+        cluster=np.unique(rows[labels].astype(str), return_inverse=True)[1].astype(np.int64),
         optimal=optimal[0],
         optimal_se=optimal[1],
         direct=direct,

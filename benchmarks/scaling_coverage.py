@@ -1,0 +1,125 @@
+"""Coverage of the headline interval: does a 95 % interval hold the true exponent 95 times of 100?
+
+    python benchmarks/scaling_coverage.py [--studies 800] [--out results/reference/benchmarks]
+
+Writes scaling_coverage.csv (a grid of truths), scaling_coverage_optimal.csv (J* off by its own
+error, with that error in the interval and without) and scaling_coverage.png.
+"""
+
+import argparse
+import itertools
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from jstar.records import provenance, write_atomically, write_table
+from jstar.scaling.fit import fit_points
+from jstar.scaling.intervals import bootstrap
+from jstar.scaling.simulate import Truth, simulate_points
+
+SHARES = (0.0, 0.5, 0.95)
+ALPHAS = (-0.02, -0.1, -0.4)
+RUNS = (4, 6, 8)
+NOISES = (0.0005, 0.02)
+
+
+def coverage(truth: Truth, studies: int, draws: int, *, propagate: bool = True) -> dict:
+    """Share of studies whose interval holds the truth, and the bias of alpha in its own SD."""
+    ends, alphas = np.full((studies, 2), np.nan), np.full(studies, np.nan)
+    for index in range(studies):
+        points = simulate_points(truth, 0, index)
+        if not propagate:
+            points = replace(points, optimal_se=0.0)
+        fit = fit_points(points, "corrected")
+        if fit.ok:
+            alphas[index] = fit.alpha
+            ends[index] = bootstrap(points, fit, draws, index).interval(0.95)
+    held = (ends[:, 0] <= truth.alpha) & (truth.alpha <= ends[:, 1])
+    good = np.isfinite(alphas)
+    return {
+        **asdict(truth),
+        "propagated": propagate,
+        "studies": studies,
+        "fitted": int(good.sum()),
+        "coverage": float(held[good].mean()),
+        "coverage_se": float(np.sqrt(0.05 * 0.95 / good.sum())),
+        "bias_over_sd": float((alphas[good].mean() - truth.alpha) / alphas[good].std(ddof=1)),
+        "sd": float(alphas[good].std(ddof=1)),
+        "median_width": float(np.median((ends[:, 1] - ends[:, 0])[good])),
+    }
+
+
+def grid() -> list[Truth]:
+    """Every combination; losses that hold J* have their gap made by subtraction, J* 0.1 % of gap."""
+    truths = []
+    for share, alpha, runs, noise in itertools.product(SHARES, ALPHAS, RUNS, NOISES):
+        truths.append(
+            Truth(alpha, share, runs, run_noise=noise, point_noise=noise / 2, direct=share == 0)
+        )
+    return truths
+
+
+def off_by_its_error(share: float, relative: float) -> Truth:
+    """J* is `share` of the loss, its error `relative` of the smallest gap."""
+    truth = Truth(-0.1, share, 6, run_noise=0.005, point_noise=0.002, direct=False)
+    smallest = (1 - share) * 10 ** (truth.alpha * truth.decades / 2)
+    return replace(truth, optimal_error=relative * smallest / share)
+
+
+def run(job: tuple[Truth, int, int, bool]) -> dict:
+    truth, studies, draws, propagate = job
+    return coverage(truth, studies, draws, propagate=propagate)
+
+
+def figure(table: pd.DataFrame, path: Path) -> None:
+    """Coverage of every cell, by number of runs, with the range that is allowed."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawing, panel = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
+    rng = np.random.default_rng(0)
+    for alpha, marker in zip(ALPHAS, "osv", strict=True):
+        rows = table[table["alpha"] == alpha]
+        jitter = rng.uniform(-0.35, 0.35, len(rows))
+        panel.plot(rows["runs"] + jitter, 100 * rows["coverage"], marker, ms=4, mfc="none",
+                   label=rf"$\alpha={alpha:g}$")  # fmt: skip
+    panel.axhspan(92, 98, color="#dddddd", zorder=0, label="92 to 98 %")
+    panel.axhline(95, color="#888888", lw=0.7)
+    panel.set(xlabel="training runs on the frontier", ylabel="coverage of the 95 % interval (%)",
+              xticks=RUNS)  # fmt: skip
+    panel.legend(fontsize=7, ncols=2)
+    write_atomically(path, lambda p: drawing.savefig(p, dpi=200))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=800)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("results/reference/benchmarks"))
+    options = parser.parse_args()
+    jobs = [(truth, options.studies, options.draws, True) for truth in grid()]
+    errors = [
+        (off_by_its_error(share, relative), options.studies, options.draws, propagate)
+        for share in (0.5, 0.9)
+        for relative in (0.02, 0.1, 0.2)
+        for propagate in (True, False)
+    ]
+    with ProcessPoolExecutor(2) as pool:
+        table = pd.DataFrame(pool.map(run, jobs))
+        optimal = pd.DataFrame(pool.map(run, errors))
+    facts = provenance(command="python benchmarks/scaling_coverage.py", draws=options.draws)
+    write_table(options.out / "scaling_coverage.csv", table, facts)
+    write_table(options.out / "scaling_coverage_optimal.csv", optimal, facts)
+    figure(table, options.out / "scaling_coverage.png")
+    for name, frame in (("grid", table), ("J* off by its error", optimal)):
+        print(f"{name}: coverage {frame['coverage'].min():.3f} to {frame['coverage'].max():.3f}, "
+              f"largest bias {frame['bias_over_sd'].abs().max():.2f} SD")  # fmt: skip
+    print(optimal[["optimal_share", "optimal_error", "propagated", "coverage"]].to_string())
+
+
+if __name__ == "__main__":
+    main()
