@@ -54,7 +54,7 @@ def coverage(truth: Truth, studies: int, draws: int, *, propagate: bool = True) 
 
 
 def grid() -> list[Truth]:
-    """Every combination; losses that hold J* have their gap made by subtraction, J* 0.1 % of gap."""
+    """Every combination; the gap is made by subtraction wherever J* is not zero."""
     truths = []
     for share, alpha, runs, noise in itertools.product(SHARES, ALPHAS, RUNS, NOISES):
         truths.append(

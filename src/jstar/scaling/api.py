@@ -1,6 +1,5 @@
 """The public functions for arrays in memory; tables go through `jstar.scaling.stage`."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ from numpy.typing import ArrayLike
 from jstar.errors import JstarError
 from jstar.scaling.compare import Comparison, compare
 from jstar.scaling.fit import fit_points
-from jstar.scaling.intervals import REFUSED_DRAWS, bootstrap
-from jstar.scaling.laws import Array, LawFit, Points, Status
+from jstar.scaling.laws import Array, LawFit, Points
+from jstar.scaling.study import Options, with_intervals
 
 
 def fit_law(
@@ -33,17 +32,13 @@ def fit_law(
     of the loss. gap: directly measured J - J* [P]; without it loss - optimal is used. se: standard
     errors of the gap (of the loss without one) [P]. run: label of the training run of every point;
     without it every point counts as a run of its own.
-    Returns LawFit; its interval (alpha_low, alpha_high) is the wild cluster bootstrap's.
+    Returns LawFit; its interval (alpha_low, alpha_high) is the wild cluster bootstrap's, for the
+    free law the profile likelihood's.
     Raises JstarError for an unknown law or arrays that do not fit together. METHOD section 4.
     """
     points = make_points(flops, loss, optimal, optimal_se, gap, se, run)
     fit = fit_points(points, law, confidence)
-    if not fit.ok or law == "free":
-        return fit
-    sample = bootstrap(points, fit, draws, seed)
-    low, high = sample.interval(confidence)
-    status = Status.GAP_NOT_RESOLVED if sample.refused > REFUSED_DRAWS else fit.status
-    return replace(fit, alpha_low=low, alpha_high=high, status=status)
+    return with_intervals(points, fit, Options(bootstrap=draws, confidence=confidence), seed)[0]
 
 
 def compare_laws(

@@ -6,15 +6,18 @@ around that law and with J* redrawn (a Cox test by parametric bootstrap, William
 wins if the other one is rejected and it is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from jstar.scaling.batch import line, offset_line
 from jstar.scaling.fit import fit_points
+from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, LawFit, Points
 
+UNKNOWN = "unknown"
 HELD_OUT = 0.2  # share of the range of ln F that is predicted from the rest
 
 
@@ -24,7 +27,9 @@ class Comparison:
 
     delta_aicc: AICc(raw) - AICc(corrected). p_raw, p_corrected: how often the law in question,
     were it true, would speak against itself at least this strongly. weight_corrected: Akaike
-    weight. heldout_raw, heldout_corrected: root mean square error of ln J at the largest compute.
+    weight. q_raw, q_corrected: the p-values adjusted for testing all noise scales. heldout_raw,
+    heldout_corrected: root mean square error of ln J at the largest compute, predicted from below;
+    hit_raw, hit_corrected: whether the mean there lies in the law's prediction interval.
     """
 
     verdict: str
@@ -33,8 +38,12 @@ class Comparison:
     weight_corrected: float = float("nan")
     p_raw: float = float("nan")
     p_corrected: float = float("nan")
+    q_raw: float = float("nan")
+    q_corrected: float = float("nan")
     heldout_raw: float = float("nan")
     heldout_corrected: float = float("nan")
+    hit_raw: str = UNKNOWN
+    hit_corrected: str = UNKNOWN
 
 
 def compare(
@@ -48,20 +57,54 @@ def compare(
     rng = np.random.default_rng([seed, len(points), 1])
     p_raw = _tail(delta, _null(points, raw, draws, rng))
     p_corrected = _tail(-delta, -_null(points, corrected, draws, rng))
-    verdict, reason = decide(p_raw, p_corrected, level)
+    verdict, reason = decide(p_raw, p_corrected, p_raw, p_corrected, level)
+    ahead = {law: held_out(points, law, level, draws, seed) for law in ("raw", "corrected")}
     return Comparison(
-        verdict, reason, delta, float(1 / (1 + np.exp(-0.5 * np.clip(delta, -700, 700)))),
-        p_raw, p_corrected, held_out_error(points, "raw"), held_out_error(points, "corrected"),
-    )  # fmt: skip
+        verdict=verdict,
+        reason=reason,
+        delta_aicc=delta,
+        weight_corrected=float(1 / (1 + np.exp(-0.5 * np.clip(delta, -700, 700)))),
+        p_raw=p_raw,
+        p_corrected=p_corrected,
+        q_raw=p_raw,
+        q_corrected=p_corrected,
+        heldout_raw=ahead["raw"][0],
+        heldout_corrected=ahead["corrected"][0],
+        hit_raw=ahead["raw"][1],
+        hit_corrected=ahead["corrected"][1],
+    )
 
 
-def decide(p_raw: float, p_corrected: float, level: float) -> tuple[str, str]:
-    """Verdict and its reason from the two p-values."""
+def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
+    """The verdicts of many noise scales together: false discovery rate at `level`.
+
+    A law is called rejected by its adjusted p-value (Benjamini & Hochberg 1995; noise scales share
+    runs, so their tests depend positively), and called unrejected by its plain one: both choices
+    lean to `undecided`.
+    """
+    tested = [c for c in comparisons if np.isfinite(c.delta_aicc)]
+    if not tested:
+        return comparisons
+    q_raw = false_discovery_control([c.p_raw for c in tested])
+    q_corrected = false_discovery_control([c.p_corrected for c in tested])
+    done = {}
+    for c, q0, q1 in zip(tested, q_raw, q_corrected, strict=True):
+        verdict, reason = decide(c.p_raw, c.p_corrected, float(q0), float(q1), level)
+        done[id(c)] = replace(
+            c, verdict=verdict, reason=reason, q_raw=float(q0), q_corrected=float(q1)
+        )
+    return [done.get(id(c), c) for c in comparisons]
+
+
+def decide(
+    p_raw: float, p_corrected: float, q_raw: float, q_corrected: float, level: float
+) -> tuple[str, str]:
+    """Verdict and its reason from the plain (p) and adjusted (q) p-values."""
     if p_raw < level and p_corrected < level:
         return "undecided", "neither law fits"
-    if p_raw < level:
+    if q_raw < level:
         return "corrected", "the raw law is rejected, the corrected is not"
-    if p_corrected < level:
+    if q_corrected < level:
         return "raw", "the corrected law is rejected, the raw is not"
     return "undecided", "both laws fit"
 
@@ -106,13 +149,28 @@ def noise_components(residual: Array, codes: NDArray[np.int64]) -> tuple[float, 
     return float(np.sqrt(max(total - within, 0.0) / size)), float(np.sqrt(within))
 
 
-def held_out_error(points: Points, law: str) -> float:
-    """RMS error of ln J in the top fifth of ln F, predicted from the points below it."""
+def held_out(points: Points, law: str, level: float, draws: int, seed: int) -> tuple[float, str]:
+    """(RMS error of ln J, hit or miss) in the top fifth of ln F, predicted from the points below.
+
+    The prediction interval is that of the mean log response of the held-out points: draws of the
+    line, and beside them the noise between and within clusters that the training points show.
+    """
     train, test = split_held_out(points)
+    if not len(test):
+        return float("nan"), UNKNOWN
     fit = fit_points(train, law)
-    if not fit.ok or not len(test):
-        return float("nan")
-    return float(np.sqrt(np.mean((np.log(test.loss) - np.log(fit.loss(test.flops))) ** 2)))
+    if not fit.ok:
+        return float("nan"), UNKNOWN
+    error = np.log(test.loss) - np.log(np.maximum(fit.loss(test.flops), 1e-300))
+    x_mean = float(np.mean(np.log(test.flops))) - fit.center
+    sample = bootstrap(train, fit, draws, seed, np.array([x_mean]))
+    between, within = noise_components(fit.residual, train.cluster)
+    spread = np.sqrt(between**2 / test.clusters + within**2 / len(test))
+    rng = np.random.default_rng([seed, len(test), 2])
+    ahead = sample.log_grid[:, 0] + spread * rng.standard_normal(draws)
+    low, high = np.quantile(ahead, [level / 2, 1 - level / 2])
+    seen = float(np.mean(np.log(test.response(law)[0])))
+    return float(np.sqrt(np.mean(error**2))), "hit" if low <= seen <= high else "miss"
 
 
 def split_held_out(points: Points) -> tuple[Points, Points]:

@@ -14,7 +14,6 @@ from jstar.scaling.batch import Batch, line, offset_line
 from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, LawFit, Points, Status
 
 SOLVER_TOLERANCE = 1e-6
-IDENTIFIED = 0.5  # a free exponent whose error exceeds this share of it is not identified
 
 
 def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
@@ -50,8 +49,6 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
     alpha_se = _number(alpha.stderr)
     if difference > SOLVER_TOLERANCE:
         status = Status.SOLVERS_DISAGREE
-    if law == "free" and not alpha_se < IDENTIFIED * abs(alpha.value):
-        status = Status.NOT_IDENTIFIABLE
     residual = y - solved.best_fit
     freedom = len(points) - len(solved.var_names)
     half = _quantile(confidence, freedom, bool((se > 0).all())) * alpha_se

@@ -1,10 +1,14 @@
 """StudyFits as tidy tables: what is written, and all that figures and notebooks read."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
 from jstar.scaling.laws import LAWS
-from jstar.scaling.study import ScaleFits, StudyFits
+from jstar.scaling.residuals import ResidualTests
+from jstar.scaling.study import ScaleFits, StudyFits, frontier_value
+from jstar.scaling.views import FLOORS, Parametric, iso_flop, parametric_law
 
 
 def losses_frame(study: StudyFits) -> pd.DataFrame:
@@ -67,6 +71,10 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "weight_corrected": c.weight_corrected,
                 "p_raw": c.p_raw,
                 "p_corrected": c.p_corrected,
+                "q_raw": c.q_raw,
+                "q_corrected": c.q_corrected,
+                "hit_raw": c.hit_raw,
+                "hit_corrected": c.hit_corrected,
                 "reason": c.reason,
                 "frontier": str(scale.edge.status),
                 "optimal": scale.points.optimal,
@@ -131,3 +139,50 @@ def residuals_frame(study: StudyFits) -> pd.DataFrame:
                 frames.append(frame.assign(residual=fit.residual))
     columns = ["sigma", "law", "run", "model", "params", "flops", "residual"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def tests_frame(study: StudyFits) -> pd.DataFrame:
+    """Residual tests: one row per (sigma or total, raw or corrected law)."""
+    rows = [
+        {"sigma": scale.sigma, "law": law, **asdict(tests)}
+        for scale in study.scales
+        for law, tests in scale.tests.items()
+    ]
+    return pd.DataFrame(rows, columns=["sigma", "law", *ResidualTests.__dataclass_fields__])
+
+
+def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """isoFLOP curves and their minima, of the gap where it is known, else of the loss."""
+    curves: list[pd.DataFrame] = []
+    minima: list[pd.DataFrame] = []
+    for scale in study.scales:
+        value = frontier_value(scale.rows)
+        found = iso_flop(scale.rows, value)
+        names = {value: "value"}
+        word = "gap" if value == "gap_fit" else "loss"
+        for frames, frame in zip((curves, minima), found, strict=True):
+            frame = frame.rename(columns=names)
+            frame.insert(0, "sigma", scale.sigma)
+            frames.append(frame.assign(of=word))
+    return pd.concat(curves, ignore_index=True), pd.concat(minima, ignore_index=True)
+
+
+def parametric_frame(study: StudyFits) -> pd.DataFrame:
+    """L(N, D) of every noise scale with its floor zero, J* and free; needs the column images."""
+    rows = []
+    for scale in study.scales:
+        table = scale.rows
+        if "images" not in table or table["images"].isna().any() or len(table) < 8:
+            continue
+        n, d, loss = (table[c].to_numpy(dtype=float) for c in ("params", "images", "loss_fit"))
+        if len(np.unique(d)) < 3:
+            continue
+        for floor in FLOORS:
+            optimal = scale.points.optimal
+            if floor == "optimal" and not optimal < loss.min():
+                continue
+            law = parametric_law(n, d, loss, floor, optimal)
+            extra = {"alpha": law.alpha, "size_exponent": law.size_exponent}
+            rows.append({"sigma": scale.sigma, **asdict(law), **extra})
+    columns = ["sigma", *Parametric.__dataclass_fields__, "alpha", "size_exponent"]
+    return pd.DataFrame(rows, columns=columns)

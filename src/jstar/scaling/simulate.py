@@ -72,7 +72,7 @@ def simulate_points(truth: Truth, seed: int, index: int = 0) -> Points:
 
 @dataclass(frozen=True)
 class StudyTruth:
-    """A whole study: gap_sigma(N, D) = scale(sigma) (A N^-a + B D^-b), J* = v sigma^2 / (v + sigma^2).
+    """A whole study: gap = scale(sigma) (A N^-a + B D^-b), J* = v sigma^2 / (v + sigma^2).
 
     N: parameters, D: images, F = 6 N D. Along the optimal N(F), gap is proportional to F^alpha
     with alpha = -a b / (a + b), at every sigma. run_noise, snapshot_noise: of ln gap.
@@ -114,8 +114,8 @@ def simulate_study(
     frames = []
     for number, params in enumerate(np.geomspace(*truth.sizes)):
         for s in range(truth.seeds):
-            noise = truth.run_noise * rng.standard_normal()
-            noise = noise + truth.snapshot_noise * rng.standard_normal(len(images))
+            luck = truth.run_noise * rng.standard_normal()
+            noise = luck + truth.snapshot_noise * rng.standard_normal(len(images))
             shape = truth.b * (params / middle) ** -truth.a + truth.a * (images / first) ** -truth.b
             gap_DS = np.outer(shape * np.exp(noise), 0.1 * truth.variance / (1 + sigma))
             frames.append(

@@ -8,6 +8,8 @@ from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import frames
 from jstar.scaling.inputs import read_curve, read_losses
+from jstar.scaling.paper import write_paper_tables
+from jstar.scaling.sensitivity import sensitivity_frame
 from jstar.scaling.study import Options, StudyFits, fit_study
 
 
@@ -21,7 +23,10 @@ def write_fits(
     ema: float | None = None,
     **facts: Any,
 ) -> StudyFits:
-    """Fit and write losses, fits, verdicts, frontier, predictions and residuals into `out`.
+    """Fit, and write into `out` the tables fits, verdicts and what figures read.
+
+    These are losses, frontier, predictions, residuals, residual_tests, sensitivity, isoflop,
+    isoflop_minima, parametric (.csv, provenance in .json), and tables/*.md and *.tex for a paper.
 
     losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
     gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
@@ -54,18 +59,27 @@ def write_fits(
         seed=config.seed,
         **facts,
     )
+    curves, minima = frames.isoflop_frames(study)
     written = {
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
         "predictions": frames.predictions_frame(study),
         "residuals": frames.residuals_frame(study),
+        "residual_tests": frames.tests_frame(study),
+        "sensitivity": sensitivity_frame(study),
+        "isoflop": curves,
+        "isoflop_minima": minima,
+        "parametric": frames.parametric_frame(study),
         "verdicts": frames.verdicts_frame(study),
+        "fits": frames.fits_frame(study),
     }
     for name, frame in written.items():
         write_table(Path(out) / f"{name}.csv", frame, origin)
-    fits = frames.fits_frame(study)
-    write_table(Path(out) / "fits.csv", fits, origin)
-    tree = {**origin, "fits": fits.to_dict("records"),
-            "verdicts": written["verdicts"].to_dict("records")}  # fmt: skip
+    write_paper_tables(Path(out) / "tables", written, study, origin)
+    tree = {
+        **origin,
+        "fits": written["fits"].to_dict("records"),
+        "verdicts": written["verdicts"].to_dict("records"),
+    }
     write_json(Path(out) / "fits.json", tree)
     return study

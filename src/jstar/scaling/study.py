@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from jstar.noise import Process, process, total_weights
-from jstar.scaling.compare import Comparison, compare
+from jstar.scaling.compare import Comparison, adjust, compare
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
 from jstar.scaling.inputs import TOTAL, Curve, select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, Draws, bootstrap
 from jstar.scaling.laws import LAWS, Array, LawFit, Points, Status
+from jstar.scaling.profile import profile_interval
+from jstar.scaling.residuals import ResidualTests, examine
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ScaleFits:
     points: Points
     fits: dict[str, LawFit]
     draws: dict[str, Draws]
+    tests: dict[str, ResidualTests]
     comparison: Comparison
 
 
@@ -62,6 +65,10 @@ def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> St
     for number, sigma in enumerate(keys):
         optimal = optimal_loss(curve, sigma, keys, options.process)
         scales.append(fit_scale(sigma, rows[rows["sigma"] == sigma], optimal, options, number))
+    # The total is one question of its own; the noise scales are many.
+    single = [s for s in scales if s.sigma != TOTAL]
+    judged = adjust([s.comparison for s in single], 1 - options.confidence)
+    scales[: len(single)] = [replace(s, comparison=c) for s, c in zip(single, judged, strict=True)]
     return StudyFits(losses, tuple(scales), options)
 
 
@@ -89,28 +96,49 @@ def fit_scale(
 ) -> ScaleFits:
     """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
     rows, direct = with_gap(rows, optimal[0])
-    edge = frontier(
-        rows,
-        value="gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit",
-        tolerance=options.tolerance,
-    )
+    edge = frontier(rows, value=frontier_value(rows), tolerance=options.tolerance)
     points = make_points(edge.points, optimal, direct, options.cluster)
-    fits = {law: fit_points(points, law, options.confidence) for law in LAWS}
-    draws = {}
     seed = options.seed + 1_000_003 * number
-    for law in ("raw", "corrected"):
-        if not fits[law].ok:
-            continue
-        draws[law] = bootstrap(points, fits[law], options.bootstrap, seed)
-        low, high = draws[law].interval(options.confidence)
-        fits[law] = replace(fits[law], alpha_low=low, alpha_high=high)
-        if draws[law].refused > REFUSED_DRAWS:
-            fits[law] = replace(fits[law], status=Status.GAP_NOT_RESOLVED)
+    fits, draws, tests = {}, {}, {}
+    for law in LAWS:
+        fit = fit_points(points, law, options.confidence)
+        if fit.ok and law != "free":
+            tests[law] = examine(points, fit)
+        fits[law], sample = with_intervals(points, fit, options, seed)
+        if sample is not None:
+            draws[law] = sample
     comparison = compare(
         points, fits["raw"], fits["corrected"],
         level=1 - options.confidence, draws=options.bootstrap, seed=seed,
     )  # fmt: skip
-    return ScaleFits(sigma, rows, edge, points, fits, draws, comparison)
+    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, comparison)
+
+
+def with_intervals(
+    points: Points, fit: LawFit, options: Options, seed: int
+) -> tuple[LawFit, Draws | None]:
+    """The fit with its bootstrap and profile intervals, and the draws behind the former.
+
+    The free law's headline is its profile interval: an end that is not found means that offset and
+    exponent trade places, and the law is not identifiable.
+    """
+    if not fit.ok:
+        return fit, None
+    profile = profile_interval(points, fit, options.confidence)
+    if fit.law == "free":
+        if not np.isfinite(profile).all():
+            return replace(fit, status=Status.NOT_IDENTIFIABLE), None
+        return replace(fit, profile=profile, alpha_low=profile[0], alpha_high=profile[1]), None
+    sample = bootstrap(points, fit, options.bootstrap, seed)
+    low, high = sample.interval(options.confidence)
+    refused = sample.refused > REFUSED_DRAWS
+    status = Status.GAP_NOT_RESOLVED if refused else fit.status
+    return replace(fit, profile=profile, alpha_low=low, alpha_high=high, status=status), sample
+
+
+def frontier_value(rows: pd.DataFrame) -> str:
+    """The gap where it is known: the order is the loss's, without the noise of x0."""
+    return "gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit"
 
 
 def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:

@@ -1,0 +1,118 @@
+"""Profile-likelihood intervals of the exponent, with J* profiled inside its own error."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import chi2
+
+from jstar.scaling.batch import line
+from jstar.scaling.compare import noise_components
+from jstar.scaling.laws import Array, LawFit, Points
+
+STEPS = 161
+EDGE = (0.02, 40.0)  # |alpha| x range of ln F between which a free exponent is looked for
+DEPTHS = 41
+DEPTH = (1e-3, 1e4)  # what is left above the floor at the largest F, in units of the total fall
+
+
+def profile_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
+    """alpha whose likelihood, maximised over everything else, is within chi2_1 of the maximum."""
+    if fit.law == "free":
+        return free_interval(points, fit, confidence)
+    drop = float(chi2.ppf(confidence, 1))
+    base, error = points.response(fit.law)
+    uncertain = fit.law == "corrected" and not points.direct and points.optimal_se > 0
+    if (error > 0).all() and fit.scatter == 0 and not uncertain:
+        half = np.sqrt(drop) * _slope_error(points.x, fit.weight)
+        return fit.alpha - half, fit.alpha + half
+    z = np.linspace(-6, 6, STEPS) if uncertain else np.zeros(1)
+    shifted = base - z[:, None] * points.optimal_se * uncertain
+    z, shifted = z[(shifted > 0).all(axis=1)], shifted[(shifted > 0).all(axis=1)]
+    y_ZP = np.log(shifted / np.exp(np.mean(np.log(base))))
+    weight = fit.weight / fit.weight.mean()
+    best = line(points.x, y_ZP, weight)
+    rest = y_ZP - best.ln_scale[:, None] - best.alpha[:, None] * points.x
+    rss_Z = (rest**2) @ weight
+    curve = 1 / _slope_error(points.x, weight) ** 2
+    n = len(points)
+    # The response depends on J*, so its likelihood carries the Jacobian 2 sum ln(gap).
+    fixed_Z = 2 * y_ZP.sum(axis=1) + z**2
+
+    def deviance(alpha_A: Array) -> Array:
+        rss_AZ = rss_Z + (alpha_A[:, None] - best.alpha) ** 2 * curve
+        return np.asarray((n * np.log(np.maximum(rss_AZ, 1e-300)) + fixed_Z).min(axis=1))
+
+    spread = np.sqrt(rss_Z.min() / max(n - 2, 1) / curve)
+    low, high = float(best.alpha.min()) - 12 * spread, float(best.alpha.max()) + 12 * spread
+    return _crossings(np.linspace(low, high, 20 * STEPS), deviance, drop)
+
+
+def _slope_error(x: Array, weight: Array) -> float:
+    """Standard error of a slope for errors of variance 1 / weight."""
+    return float(1 / np.sqrt(weight @ (x - np.average(x, weights=weight)) ** 2))
+
+
+def _crossings(grid: Array, deviance: Callable[[Array], Array], drop: float) -> tuple[float, float]:
+    """Ends of the region within `drop` of the minimum, linear between grid points."""
+    value = deviance(grid)
+    value = value - value.min() - drop
+    inside = np.flatnonzero(value <= 0)
+    first, last = int(inside[0]), int(inside[-1])
+    low, high = grid[first], grid[last]
+    if first > 0:
+        low = np.interp(0, [value[first], value[first - 1]], [grid[first], grid[first - 1]])
+    if last < len(grid) - 1:
+        high = np.interp(0, [value[last], value[last + 1]], [grid[last], grid[last + 1]])
+    return float(low), float(high)
+
+
+def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
+    """Profile interval of a free law's exponent; an end that is not found is infinite.
+
+    For every alpha the floor is searched over its whole range and the scale projected out, so the
+    ridge along which J0 and alpha trade places is followed to its end. Points of one cluster are
+    not independent: n is divided by the design effect of the residuals.
+    """
+    reach = float(np.ptp(points.x))
+    between, within = noise_components(fit.residual, points.cluster)
+    size = len(points) / points.clusters
+    share = between**2 / max(between**2 + within**2, 1e-300)
+    effective = len(points) / (1 + (size - 1) * share)
+    near = fit.alpha + fit.alpha_se * np.sqrt(len(points) / effective) * np.linspace(-6, 6, STEPS)
+    far = -np.geomspace(*EDGE, STEPS) / reach
+    grid = np.union1d(far, near[(near > far.min()) & (near < far.max())])
+    rss_A = _free_rss(points, fit.weight / fit.weight.sum(), grid)
+    drop = float(chi2.ppf(confidence, 1))
+
+    def deviance(alpha_A: Array) -> Array:
+        return np.asarray(effective * np.log(np.maximum(rss_A, 1e-300)))
+
+    low, high = _crossings(grid, deviance, drop)
+    return (-np.inf if low == grid[0] else low), (np.inf if high == grid[-1] else high)
+
+
+def _free_rss(points: Points, weight: Array, alpha_A: Array) -> Array:
+    """Least weighted sum of squares of ln J for every alpha, over all floors and scales, [A].
+
+    The floor is searched through the depth d > 0: what is left above it at the largest F, in units
+    of the fall of the power law, first on a grid, then by golden section.
+    """
+    x, y = points.x, np.log(points.loss) - np.log(points.loss).mean()
+    power = np.exp(alpha_A[:, None] * (x - x.max())) - 1  # 0 at the largest F, above 0 elsewhere
+    fall = power.max(axis=1, keepdims=True)
+
+    def rss(log_depth_A: Array) -> Array:
+        rest = y - np.log(power + np.exp(log_depth_A)[:, None] * fall)
+        rest = rest - (rest @ weight)[:, None]
+        return np.asarray((rest**2) @ weight)
+
+    depth = np.log(np.geomspace(*DEPTH, DEPTHS))
+    coarse = np.stack([rss(np.full(len(alpha_A), d)) for d in depth])
+    best = coarse.argmin(axis=0)
+    low, high = depth[np.maximum(best - 1, 0)], depth[np.minimum(best + 1, DEPTHS - 1)]
+    ratio = (np.sqrt(5) - 1) / 2
+    for _ in range(40):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        lower = rss(left) < rss(right)
+        low, high = np.where(lower, low, left), np.where(lower, right, high)
+    return np.asarray(np.minimum(rss(0.5 * (low + high)), coarse.min(axis=0)))

@@ -1,0 +1,113 @@
+"""How far the corrected exponent moves when a choice is made otherwise."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from jstar.scaling.batch import line
+from jstar.scaling.fit import fit_points
+from jstar.scaling.frontier import frontier
+from jstar.scaling.inputs import select
+from jstar.scaling.intervals import bootstrap
+from jstar.scaling.laws import Array, Points
+from jstar.scaling.study import ScaleFits, StudyFits, frontier_value, make_points, with_gap
+
+HUBER = 1.345  # in robust standard deviations: 95 % efficient for normal residuals
+TOLERANCES = (0.0, 0.05, 0.1)
+SHARES = (0.25, 0.5)
+COLUMNS = ("sigma", "choice", "alpha", "shift_in_se", "alpha_low", "alpha_high", "n")
+
+
+def sensitivity_frame(study: StudyFits) -> pd.DataFrame:
+    """One row per (sigma or total, choice): the exponent under that choice alone.
+
+    shift_in_se: its distance from the headline, in quarter widths of the headline interval.
+    """
+    rows = []
+    for scale in study.scales:
+        base = scale.fits["corrected"]
+        if not base.ok:
+            continue
+        unit = (base.alpha_high - base.alpha_low) / 4
+        for choice, alpha, low, high, n in _choices(scale, study):
+            shift = (alpha - base.alpha) / unit if unit > 0 else float("nan")
+            rows.append((scale.sigma, choice, alpha, shift, low, high, n))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, float, float, int]]:
+    """(choice, alpha, low, high, points); intervals only where the choice is about them."""
+    options, base = study.options, scale.fits["corrected"]
+    none = (float("nan"), float("nan"))
+    yield "as fitted", base.alpha, base.alpha_low, base.alpha_high, base.n
+    for choice, points in _other_points(scale, study):
+        yield choice, _alpha(points), *none, len(points)
+    robust = huber(scale.points.x, np.log(scale.points.gap))
+    yield f"Huber, {HUBER} robust SD", robust, *none, base.n
+    other = "run" if options.cluster == "size" else "size"
+    optimal = (scale.points.optimal, scale.points.optimal_se)
+    points = make_points(scale.edge.points, optimal, scale.points.direct, other)
+    fit = fit_points(points, "corrected", options.confidence)
+    if fit.ok:
+        sample = bootstrap(points, fit, options.bootstrap, options.seed)
+        yield f"clusters: {other}", fit.alpha, *sample.interval(options.confidence), len(points)
+
+
+def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Points]]:
+    """The points under every other choice."""
+    points, options = scale.points, study.options
+    optimal = (points.optimal, points.optimal_se)
+    if points.optimal_se > 0 and not points.direct:
+        for word, sign in (("low", -1), ("high", 1)):
+            moved = points.with_optimal(points.optimal + sign * 1.96 * points.optimal_se)
+            yield f"J* at the {word} end of its interval", moved
+    for tolerance in TOLERANCES:
+        edge = frontier(scale.rows, value=frontier_value(scale.rows), tolerance=tolerance)
+        other = make_points(edge.points, optimal, points.direct, options.cluster)
+        yield f"frontier tolerance {tolerance:g}", other
+    if points.direct and np.isfinite(points.optimal):
+        subtracted = scale.rows.drop(columns=["gap", "gap_se"], errors="ignore")
+        yield "gap = loss - J*", _fresh(subtracted, optimal, study)
+    if "ema" in study.losses:
+        used = float(scale.rows["ema"].iloc[0])
+        for length in sorted(study.losses["ema"].dropna().unique()):
+            if length != used:
+                rows = select(
+                    study.losses, split=options.split, ema=length, min_images=options.min_images
+                )
+                rows = rows[rows["sigma"] == scale.sigma]
+                yield f"EMA {length:g}", _fresh(rows, optimal, study)
+    for share in SHARES:
+        start = points.x.min() + share * np.ptp(points.x)
+        yield f"first {share:.0%} of ln F left out", points.take(points.x >= start)
+    largest = points.cluster[int(np.argmax(points.flops))]
+    yield "cluster with the largest F left out", points.take(points.cluster != largest)
+    yield "equal weights", replace(points, gap_se=np.zeros(len(points)))
+
+
+def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], study: StudyFits) -> Points:
+    """Points from other rows, with their own frontier."""
+    prepared, direct = with_gap(rows, optimal[0])
+    edge = frontier(prepared, value=frontier_value(prepared), tolerance=study.options.tolerance)
+    return make_points(edge.points, optimal, direct, study.options.cluster)
+
+
+def _alpha(points: Points) -> float:
+    fit = fit_points(points, "corrected")
+    return fit.alpha if fit.ok else float("nan")
+
+
+def huber(x: Array, y: Array, steps: int = 200) -> float:
+    """Slope by iteratively reweighted least squares; the scale is 1.4826 MAD of the residuals."""
+    weight, alpha = np.ones_like(x), np.inf
+    for _ in range(steps):
+        fit = line(x, y[None], weight)
+        rest = y - fit.ln_scale[0] - fit.alpha[0] * x
+        scale = 1.4826 * float(np.median(np.abs(rest - np.median(rest))))
+        if scale == 0 or abs(float(fit.alpha[0]) - alpha) < 1e-13:
+            break
+        alpha = float(fit.alpha[0])
+        weight = np.minimum(1, HUBER * scale / np.maximum(np.abs(rest), 1e-300))
+    return float(fit.alpha[0])
