@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from jstar.config import Study
-from jstar.data.check import DIGITS_COUNT, check_study, image_count
+from jstar.data.check import check_study, image_count
+from jstar.data.sources.digits import COUNT as DIGITS_COUNT
 from jstar.errors import JstarError
 
 

@@ -92,12 +92,6 @@ def test_a_wrong_archive_is_one_sentence_and_writes_nothing(tmp_path, arrays, wo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_file_named_npz(tmp_path):
-    (tmp_path / "x.npz").write_text("hello")
-    with pytest.raises(JstarError, match="not a .npz archive"):
-        prepare(config(tmp_path / "x.npz"), tmp_path / "out")
-
-
 def test_an_edited_card_and_a_wrong_array_are_noticed(npz, tmp_path):
     out = tmp_path / "out"
     prepare(config(npz), out)

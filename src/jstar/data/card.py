@@ -12,7 +12,9 @@ from jstar.records import fingerprint, read_json, write_json
 class Card:
     """Everything that decides the training distribution. Its `id` names that distribution.
 
-    A pixel u (stored unit) is x = (u - offset) * scale in the model's data scale.
+    A pixel u (stored unit) is x = (u - offset) * scale in the model's data scale. A *sampled*
+    dataset of latents is a mixture of Gaussians N(mean, std^2), one an image: training draws from
+    them, and J* must be that of the mixture.
     """
 
     name: str
@@ -32,6 +34,15 @@ class Card:
     labels_sha256: str
     license: str
     citation: str
+    origin: str = ""  # path, or address, the images were read from
+    converted: int = 0  # images of another colour mode (grey, CMYK ...) that became RGB
+    duplicate_pairs: tuple[tuple[int, int], ...] = ()  # (image, earlier equal one), the first 100
+    holdout_duplicates: int = 0  # held-out images that are trained on as well
+    sampled: bool = False  # latents: each image is a Gaussian, images.npy its mean
+    stds_sha256: str = ""  # of stds.npy, where sampled
+    channel_mean: tuple[float, ...] = ()  # latents: taken off each channel before storing
+    channel_std: tuple[float, ...] = ()  # latents: each channel was divided by it
+    encoder: str = ""  # the VAE that made the latents, and the sha256 of its weights
 
     @property
     def dim(self) -> int:
@@ -44,7 +55,8 @@ class Card:
         """Fingerprint of the training distribution: equal ids, equal J*."""
         keys = ("images_sha256", "labels_sha256", "shape", "dtype", "offset", "scale", "mirror")
         tree = asdict(self)
-        return fingerprint({key: tree[key] for key in keys})
+        sampled = {"stds_sha256": self.stds_sha256} if self.sampled else {}
+        return fingerprint({key: tree[key] for key in keys} | sampled)
 
     def to_dict(self) -> dict[str, Any]:
         """The card as written to card.json."""
@@ -58,7 +70,7 @@ class Card:
         tree = read_json(path)
         stored = tree.pop("id", None)
         try:
-            card = cls(**{**tree, "shape": tuple(tree["shape"])})
+            card = cls(**{key: _tuples(value) for key, value in tree.items()})
         except (TypeError, KeyError) as error:
             raise JstarError(f"{path}: is not a distribution card ({error})") from error
         if stored != card.id:
@@ -67,6 +79,11 @@ class Card:
                 "it was edited by hand, run prepare again"
             )
         return card
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where the card has tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def require_same(card_id: str, other_id: str, what: str, other: str) -> None:

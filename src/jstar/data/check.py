@@ -1,56 +1,57 @@
 """What can be said about a study's dataset before any job has run."""
 
-import zipfile
 from pathlib import Path
 
-from numpy.lib import format as npy
-
 from jstar.config import DatasetConfig, Study
+from jstar.data.prepare import check_split
+from jstar.data.sources import Shape, present, reader
+from jstar.data.vae import latent_shape
 from jstar.errors import JstarError
 
-DIGITS_COUNT = 1797
 
+def image_count(config: DatasetConfig) -> int | None:
+    """Images in the source; None where only reading a whole archive would tell.
 
-def image_count(config: DatasetConfig) -> int:
-    """Images in the source, read from its header; raises JstarError if it does not exist."""
-    return source_shape(config)[0]
+    Raises JstarError if the source is not there, is not of its kind, or does not take a key.
+    """
+    return present(config).glance(config)[0]
 
 
 def source_shape(config: DatasetConfig) -> tuple[int, int, int, int]:
-    """(N, C, H, W) of the source, read from its header; raises JstarError if it does not exist."""
-    if config.source == "digits":
-        return DIGITS_COUNT, 1, 8, 8
-    if config.path is None:
-        raise JstarError(f"dataset.path: is missing, the source '{config.source}' needs a path")
-    path = Path(config.path)
-    if not path.exists():
-        raise JstarError(
-            f"dataset.path = {str(path)!r}: no such file, put the data of '{config.name}' there"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as header:
-            version = npy.read_magic(header)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            count, rows, columns, *channels = read(header)[0]
-            return count, channels[0] if channels else 1, rows, columns
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise JstarError(f"{path}: is not a .npz archive with an array 'images'") from error
+    """(N, C, H, W) of the prepared source; of a well-known set also before its files are there.
+
+    Raises JstarError as `image_count` does.
+    """
+    count, shape = _glance(config)
+    return count, *latent_shape(config, shape)
+
+
+def _glance(config: DatasetConfig) -> tuple[int, Shape]:
+    chosen = reader(config)
+    there = config.path is not None and Path(config.path).exists()
+    if chosen.published is not None and not there:
+        return chosen.published(config)
+    count, shape = present(config).glance(config)
+    return (chosen.open(config).count if count is None else count), shape
 
 
 def check_study(study: Study, origin: str = "study") -> None:
     """Compare the study with its dataset. Raises JstarError: one sentence that names `origin`."""
     try:
-        found = image_count(study.dataset)
+        _check(study)
     except JstarError as error:
         raise JstarError(f"{origin}: {error}") from error
-    count = min(found, study.dataset.limit or found) - study.dataset.holdout
-    if count < 2:
-        raise JstarError(
-            f"{origin}: dataset.holdout = {study.dataset.holdout} leaves {count} of {found} images "
-            "to train on, at least 2 are needed"
-        )
+
+
+def _check(study: Study) -> None:
+    found = image_count(study.dataset)
+    if found is None:
+        return
+    total = min(found, study.dataset.limit or found)
+    check_split(study.dataset, total)
+    count = total - study.dataset.holdout
     if study.train.batch > count:
         raise JstarError(
-            f"{origin}: train.batch = {study.train.batch} exceeds the data: "
-            f"'{study.dataset.name}' has {count} images to train on, allowed is 1 to {count}"
+            f"train.batch = {study.train.batch} exceeds the data: '{study.dataset.name}' has "
+            f"{count} images to train on, allowed is 1 to {count}"
         )

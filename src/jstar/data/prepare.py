@@ -1,77 +1,256 @@
-"""The prepare stage: from a source to images.npy, labels.npy and card.json."""
+"""The prepare stage: from a source to images.npy, labels.npy and card.json.
+
+Fill (decode and write, a shard at a time, resumable), survey (hash, moments, duplicates), publish
+(rename, the card last: a folder without card.json is not a dataset).
+"""
 
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
-from jstar.data.sources import READERS
+from jstar.data.download import fetch
+from jstar.data.partial import Partial, ResumableError
+from jstar.data.pool import cpu_count, in_order, process_pool
+from jstar.data.sources import Job, Rows, Source, present
+from jstar.data.survey import Survey, duplicates, shared, survey
+from jstar.data.vae import with_vae
 from jstar.errors import JstarError
-from jstar.records import write_array
+from jstar.progress import Progress
+from jstar.records import fingerprint
+
+LAYOUT = 1  # of the partial folder: another number does not resume
+BLOCK_BYTES = 4 << 20  # decoded at a time by one worker
+SHARD_BYTES = 64 << 20  # between two entries of the journal
+POOL_IMAGES = 2_000  # fewer are decoded at once in this process
 
 
-def prepare(config: DatasetConfig, out: str | Path) -> Card:
+def prepare(
+    config: DatasetConfig,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    shard: int | None = None,
+) -> Card:
     """Read `config.source`, write the store to the folder `out`, return its card.
 
-    The card is written last: a folder without card.json is not a dataset.
+    workers: processes that decode; default: the CPUs this process may use.
+    shard: images between two entries of the journal; default: 64 MiB of them.
+
+    Killed at any moment it goes on, when called again, from the last entry of the journal, to the
+    same bytes. Raises JstarError for input that cannot be used, and leaves nothing behind then.
     """
-    out = Path(out)
-    raw = READERS[config.source](config)
-    images, labels = raw.images_NCHW[: config.limit], raw.labels_N[: config.limit]
-    if config.holdout >= len(images):
-        raise JstarError(
-            f"dataset.holdout = {config.holdout} must be below the number of images, {len(images)}"
-        )
-    train = len(images) - config.holdout
-    if config.holdout:
-        # Spread evenly over the set, so that a set sorted by class keeps its proportions.
-        held = np.zeros(len(images), dtype=bool)
-        held[(np.arange(config.holdout) * len(images)) // config.holdout] = True
-        write_array(out / "holdout_images.npy", images[held])
-        write_array(out / "holdout_labels.npy", labels[held])
-        images, labels = images[~held], labels[~held]
-    if train < 2:
-        raise JstarError(
-            f"dataset '{config.name}': {train} image(s) to train on, at least 2 needed"
-        )
-    mean, std = _moments(images, raw.offset, raw.scale)
-    card = Card(
-        name=config.name,
-        source=config.source,
-        count=train,
-        shape=(images.shape[1], images.shape[2], images.shape[3]),
-        dtype=str(images.dtype),
-        offset=raw.offset,
-        scale=raw.scale,
-        classes=int(labels.max()) + 1,
-        mirror=config.mirror,
-        holdout=config.holdout,
-        duplicates=_duplicates(images),
-        mean=mean,
-        std=std,
-        images_sha256=hashlib.sha256(images.tobytes()).hexdigest(),
-        labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
-        license=raw.license,
-        citation=raw.citation,
-    )
-    write_array(out / "images.npy", images)
-    write_array(out / "labels.npy", labels)
-    card.save(out / "card.json")
+    out, workers = Path(out), workers or cpu_count()
+    chosen = present(config)
+    if chosen.free and config.path is None:
+        config = config.model_copy(update={"path": str(fetch(config.source))})
+    _check_sum(config)
+    with Partial(out) as partial:
+        source = with_vae(chosen.open(config), config)
+        split = _split(config, source)
+        partial.open(_key(config, source), _arrays(split, source))
+        _fill(partial, source, split, config.name, workers, shard)
+        card = _card(partial, config, source, split, workers)
+        partial.publish()
+        card.save(out / "card.json")
+        partial.remove()
     return card
 
 
-def _moments(images_NCHW: NDArray[np.uint8], offset: float, scale: float) -> tuple[float, float]:
-    """Mean of x, and root of the mean over dimensions of its variance."""
-    u_ND = images_NCHW.reshape(len(images_NCHW), -1)
-    mean_D = u_ND.mean(axis=0, dtype=np.float64)
-    var_D = u_ND.var(axis=0, dtype=np.float64)
-    return float((mean_D.mean() - offset) * scale), float(np.sqrt(var_D.mean()) * scale)
+# --- what goes where ------------------------------------------------------------------------------
 
 
-def _duplicates(images_NCHW: NDArray[np.uint8]) -> int:
-    """Number of images that equal an earlier one."""
-    seen = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images_NCHW}
-    return len(images_NCHW) - len(seen)
+@dataclass(frozen=True)
+class Split:
+    """Which images of the source are held out: spread evenly over it, so that a set sorted by
+    class keeps its proportions."""
+
+    total: int
+    held_H: NDArray[np.int64]  # increasing
+
+    @property
+    def train(self) -> int:
+        return self.total - len(self.held_H)
+
+    def place(self, start: int, stop: int) -> tuple[NDArray[np.bool_], int, int]:
+        """For the images start..stop: which are held out, and the first row of each kind."""
+        low, high = np.searchsorted(self.held_H, [start, stop])
+        held = np.zeros(stop - start, dtype=bool)
+        held[self.held_H[low:high] - start] = True
+        return held, start - int(low), int(low)
+
+
+def _split(config: DatasetConfig, source: Source) -> Split:
+    total = min(source.count, config.limit or source.count)
+    check_split(config, total)
+    held = np.arange(config.holdout, dtype=np.int64) * total // max(config.holdout, 1)
+    return Split(total, held)
+
+
+def check_split(config: DatasetConfig, total: int) -> None:
+    """Refuse a dataset of `total` images that leaves too few to train on. Raises JstarError."""
+    if total - config.holdout < 2:
+        raise JstarError(
+            f"dataset.holdout = {config.holdout}: leaves {total - config.holdout} of {total} "
+            f"images of '{config.name}' to train on, at least 2 needed"
+        )
+
+
+def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], str]]:
+    """File name -> (shape, dtype) of everything that is written."""
+    arrays: dict[str, tuple[tuple[int, ...], str]] = {}
+    for prefix, count in (("", split.train), ("holdout_", len(split.held_H))):
+        if count:
+            arrays[f"{prefix}images.npy"] = ((count, *source.shape), source.dtype)
+            arrays[f"{prefix}labels.npy"] = ((count,), "int64")
+            if source.sampled:
+                arrays[f"{prefix}stds.npy"] = ((count, *source.shape), source.dtype)
+    return arrays
+
+
+def _key(config: DatasetConfig, source: Source) -> str:
+    """What a half-written dataset must agree on to be continued."""
+    return fingerprint([LAYOUT, config.model_dump(mode="json"), source.identity])
+
+
+def _check_sum(config: DatasetConfig) -> None:
+    """Compare the file at `path` with dataset.sha256. Raises JstarError."""
+    if config.sha256 is None:
+        return
+    path = Path(config.path or "")
+    if not path.is_file():
+        raise JstarError(f"dataset.sha256: {path} is no file, only a file has a checksum")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != config.sha256:
+        raise JstarError(
+            f"{path}: has the sha256 {found}, dataset.sha256 says {config.sha256}; "
+            "it is damaged or another file"
+        )
+
+
+# --- fill -----------------------------------------------------------------------------------------
+
+
+def _fill(
+    partial: Partial, source: Source, split: Split, name: str, workers: int, shard: int | None
+) -> None:
+    """Write all images from the first that is not safe yet."""
+    row = source.decoded_bytes or int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize
+    block = max(1, min(BLOCK_BYTES // row, 4096, shard or SHARD_BYTES // row))
+    # Whole blocks only: where a VAE encodes, a resumed run must see the same batches.
+    step = max(block, (shard or SHARD_BYTES // row) // block * block)
+    at, converted = partial.done, partial.converted
+    with Progress(f"prepare {name}", split.total, "images") as bar:
+        bar.resume(at)
+        for rows in _rows(source, at, split.total, block, workers):
+            done = at + len(rows.labels_B)
+            _write(partial, rows, *split.place(at, done))
+            bar.advance(done - at)
+            converted += rows.converted
+            if done // step > at // step or done == split.total:
+                partial.record(done, converted)
+            at = done
+    if at != split.total:
+        raise JstarError(f"dataset '{name}': has {at} images, {split.total} were promised")
+
+
+def _rows(source: Source, start: int, stop: int, block: int, workers: int) -> Iterator[Rows]:
+    """The images start..stop in order, decoded by worker processes where that pays."""
+    jobs = source.jobs(start, stop, block)
+    with ExitStack() as stack:
+        if source.parallel and workers > 1 and stop - start >= POOL_IMAGES:
+            pool = stack.enter_context(process_pool(workers))
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+            found = in_order(pool, ((_run, job) for job in jobs), workers)
+        else:
+            found = (job() for job in jobs)
+        try:
+            for rows in found:
+                yield source.finish(rows) if source.finish else rows
+        except BrokenProcessPool as error:
+            raise ResumableError(
+                "prepare: a decoding process was killed, probably for lack of memory; "
+                "run it again, it goes on where it was"
+            ) from error
+
+
+def _run(job: Job) -> Rows:
+    return job()
+
+
+def _write(
+    partial: Partial, rows: Rows, held_B: NDArray[np.bool_], train_at: int, held_at: int
+) -> None:
+    parts: dict[str, NDArray[Any] | None] = {
+        "images": rows.images_BCHW, "labels": rows.labels_B, "stds": rows.stds_BCHW,
+    }  # fmt: skip
+    for stem, values in parts.items():
+        if values is None:
+            continue
+        if not held_B.any():
+            partial.arrays[f"{stem}.npy"].write(train_at, values)
+            continue
+        partial.arrays[f"holdout_{stem}.npy"].write(held_at, values[held_B])
+        if not held_B.all():
+            partial.arrays[f"{stem}.npy"].write(train_at, values[~held_B])
+
+
+# --- card -----------------------------------------------------------------------------------------
+
+
+def _card(
+    partial: Partial, config: DatasetConfig, source: Source, split: Split, workers: int
+) -> Card:
+    """Survey the written arrays and describe them."""
+    arrays = partial.arrays
+    facts = survey(arrays["images.npy"], workers)
+    twins = duplicates(arrays["images.npy"], facts.keys_N)
+    labels_N = arrays["labels.npy"].read(0, split.train)
+    largest, repeated = int(labels_N.max()), 0
+    if "holdout_images.npy" in arrays:
+        held = arrays["holdout_images.npy"]
+        repeated = shared(held, survey(held, workers).keys_N, arrays["images.npy"], facts.keys_N)
+        largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_H)).max()))
+    spread = survey(arrays["stds.npy"], workers) if source.sampled else None
+    return Card(
+        name=config.name,
+        source=config.source,
+        count=split.train,
+        shape=source.shape,
+        dtype=source.dtype,
+        offset=source.offset,
+        scale=source.scale,
+        classes=max(source.classes or 0, largest + 1),
+        mirror=config.mirror,
+        holdout=len(split.held_H),
+        duplicates=twins.count,
+        mean=(facts.mean - source.offset) * source.scale,
+        std=_std(facts, spread) * source.scale,
+        images_sha256=facts.sha256,
+        labels_sha256=hashlib.sha256(labels_N.tobytes()).hexdigest(),
+        license=source.license,
+        citation=source.citation,
+        origin=config.path or "",
+        converted=partial.converted,
+        duplicate_pairs=twins.pairs,
+        holdout_duplicates=repeated,
+        sampled=source.sampled,
+        stds_sha256=spread.sha256 if spread else "",
+        channel_mean=source.channel_mean,
+        channel_std=source.channel_std,
+        encoder=source.encoder,
+    )
+
+
+def _std(facts: Survey, spread: Survey | None) -> float:
+    """Root of the mean over dimensions of the variance; sampled latents add their own."""
+    return float(np.sqrt(facts.variance + (spread.mean_square if spread else 0.0)))

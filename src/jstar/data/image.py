@@ -1,0 +1,75 @@
+"""One encoded image to pixels, with nothing left to the image library's guesses."""
+
+import io
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jstar.errors import JstarError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PNG_MAGIC, PNG_DEPTH_BYTE = b"\x89PNG\r\n\x1a\n", 24
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become pixels.
+
+    channels: 3 (grey images become three equal channels) or 1 (grey images only).
+    size: side of the centre crop; None keeps the image as it is.
+    convert: turn CMYK, palette and transparent images into RGB as ADM does, instead of refusing.
+    """
+
+    channels: int = 3
+    size: int | None = None
+    convert: bool = False
+
+    def __call__(self, data: bytes, name: str) -> tuple[NDArray[np.uint8], bool]:
+        """Pixels uint8 [C, H, W], and whether the colour mode was converted. Raises JstarError."""
+        if data[:8] == PNG_MAGIC and len(data) > PNG_DEPTH_BYTE and data[PNG_DEPTH_BYTE] == 16:
+            raise JstarError(f"{name}: has 16 bits a channel, allowed are 8")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                wanted = self._mode(image.mode, name)
+                converted = image.mode != wanted
+                image.load()
+                ready = image.convert(wanted) if converted else image
+                if self.size is not None:
+                    ready = centre_crop(ready, self.size)
+                pixels = np.asarray(ready)
+        except Image.DecompressionBombError as error:
+            raise JstarError(f"{name}: is too large to be an image of a dataset") from error
+        except (OSError, ValueError, SyntaxError, zlib.error, EOFError) as error:
+            raise JstarError(f"{name}: is not a whole {'/'.join(FORMATS)} image") from error
+        if self.channels == 1:
+            return pixels[None], converted
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)), converted
+
+    def _mode(self, found: str, name: str) -> str:
+        """The mode to decode to; grey to RGB is exact, everything else must be asked for."""
+        wanted = "L" if self.channels == 1 else "RGB"
+        exact = ("L",) if self.channels == 1 else ("RGB", "L")
+        if found in exact or (self.convert and self.channels == 3 and not found.startswith("I")):
+            return wanted
+        raise JstarError(
+            f"{name}: has the colour mode {found}, allowed are 8-bit {' and '.join(exact)}"
+        )
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The centre size x size, as ADM and EDM crop ImageNet (arXiv 2105.05233, image_datasets.py).
+
+    Halved with a box filter while the short side is at least twice `size`, then bicubic to it.
+    """
+    while min(image.size) >= 2 * size:
+        half = (image.width // 2, image.height // 2)
+        image = image.resize(half, resample=Image.Resampling.BOX)
+    factor = size / min(image.size)
+    exact = (round(image.width * factor), round(image.height * factor))
+    image = image.resize(exact, resample=Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))

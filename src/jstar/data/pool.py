@@ -1,0 +1,55 @@
+"""Worker processes for decoding, and results in the order of the work."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+
+def cpu_count() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Worker processes that end with their parent, even if that is killed.
+
+    Forked where the system can: a worker then shares what is loaded, and starts at once.
+    """
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context(method), initializer=_watch, initargs=(os.getpid(),)
+    )
+
+
+def _watch(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
+    """Results of the tasks (function, arguments…) in their order, a few ahead at a time."""
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for function, *arguments in tasks:
+            waiting.append(pool.submit(function, *arguments))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,64 @@
+"""Readers: one a format, each opens files as they are distributed."""
+
+from pathlib import Path
+
+from jstar.config import DatasetConfig
+from jstar.data.sources.arrays import NPZ
+from jstar.data.sources.base import Job, Reader, Rows, Shape, Source
+from jstar.data.sources.cifar10 import CIFAR10
+from jstar.data.sources.digits import DIGITS
+from jstar.data.sources.downsampled import DOWNSAMPLED
+from jstar.data.sources.edm2 import EDM2
+from jstar.data.sources.files import IMAGENET, IMAGES, TINY_IMAGENET
+from jstar.data.sources.idx import IDX
+from jstar.data.sources.parquet import PARQUET
+from jstar.data.sources.webdataset import WEBDATASET
+from jstar.errors import JstarError
+
+READERS = {
+    "digits": DIGITS,
+    "npz": NPZ,
+    "cifar10": CIFAR10,
+    "mnist": IDX,
+    "fashion-mnist": IDX,
+    "imagenet32": DOWNSAMPLED,
+    "imagenet64": DOWNSAMPLED,
+    "imagenet": IMAGENET,
+    "tiny-imagenet": TINY_IMAGENET,
+    "images": IMAGES,
+    "parquet": PARQUET,
+    "webdataset": WEBDATASET,
+    "edm2": EDM2,
+}
+
+
+CHECKED = ("size", "channels", "vae", "channel_mean", "latent_std")
+
+
+def reader(config: DatasetConfig) -> Reader:
+    """The reader of `config.source`. Raises JstarError for a key of the study it does not take."""
+    chosen = READERS[config.source]
+    for key in CHECKED:
+        value = getattr(config, key)
+        if value != DatasetConfig.model_fields[key].default and key not in chosen.keys:
+            takers = ", ".join(name for name, known in READERS.items() if key in known.keys)
+            raise JstarError(
+                f"dataset.{key} = {value}: the source '{config.source}' does not take it, "
+                f"allowed with {takers}"
+            )
+    return chosen
+
+
+def present(config: DatasetConfig) -> Reader:
+    """As `reader`, once the files are known to be there. Raises JstarError that says where."""
+    chosen = reader(config)
+    if config.path is None and chosen.needs_path:
+        raise JstarError(
+            f"dataset.path: is missing, the source '{config.source}' needs a path; {chosen.where}"
+        )
+    if config.path is not None and not Path(config.path).exists():
+        raise JstarError(f"dataset.path = {config.path!r}: no such file; {chosen.where}")
+    return chosen
+
+
+__all__ = ["READERS", "Job", "Reader", "Rows", "Shape", "Source", "present", "reader"]

@@ -1,0 +1,200 @@
+"""NumPy files: .npz and .npy, streamed row by row, never loaded whole and never unpickled."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from jstar.config import DatasetConfig
+from jstar.data.sources.base import (
+    Job,
+    Reader,
+    Rows,
+    Shape,
+    Source,
+    damaged,
+    same_length,
+    source_path,
+    stamp,
+)
+from jstar.data.sources.latents import latent_rows, standardisation
+from jstar.errors import JstarError
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError)
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """One array of a .npz (`member` names it) or a .npy (`member` is empty)."""
+
+    path: Path
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def open(cls, path: Path, member: str) -> "ArrayFile":
+        """Read the header only. Raises JstarError if it is no array of plain numbers."""
+        try:
+            with _stream(path, member) as stream:
+                shape, fortran, dtype = _header(stream)
+        except KeyError:
+            found = ", ".join(members(path))
+            raise JstarError(f"{path}: holds no array '{member}', found are {found}") from None
+        except DAMAGE as error:
+            raise JstarError(f"{path}: is not a .npz archive of plain arrays") from error
+        if (fortran and len(shape) > 1) or dtype.hasobject:
+            raise JstarError(
+                f"{path}: the array '{member}' is {dtype} in Fortran order={fortran}, "
+                "allowed are plain numbers in C order"
+            )
+        return cls(path, member, shape, dtype)
+
+    def blocks(self, start: int, stop: int, block: int) -> Iterator[NDArray[Any]]:
+        """Rows start..stop, at most `block` at a time. Raises JstarError where the file is cut."""
+        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        try:
+            with _stream(self.path, self.member) as stream:
+                _header(stream)
+                stream.seek(stream.tell() + start * row)
+                for low in range(start, stop, block):
+                    rows = min(block, stop - low)
+                    data = stream.read(rows * row)
+                    if len(data) < rows * row:
+                        raise EOFError(f"row {low + len(data) // max(row, 1)} is missing")
+                    yield np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
+        except DAMAGE as error:
+            raise damaged(self.path, error) from error
+
+    def read(self) -> NDArray[Any]:
+        """The whole array: for labels."""
+        return next(self.blocks(0, self.shape[0], max(self.shape[0], 1)), np.empty(0, self.dtype))
+
+
+def members(path: Path) -> list[str]:
+    """Names of the arrays in a .npz; none for a .npy. Raises JstarError if it is neither."""
+    if path.suffix == ".npy":
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except DAMAGE as error:
+        raise JstarError(f"{path}: is not a .npz archive of plain arrays") from error
+
+
+@contextmanager
+def _stream(path: Path, member: str) -> Iterator[IO[bytes]]:
+    if not member:
+        with path.open("rb") as file:
+            yield file
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
+            yield file
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(stream)
+    if version not in read:
+        raise ValueError(f"unknown .npy version {version}")
+    return read[version](stream)
+
+
+# --- the source npz -------------------------------------------------------------------------------
+
+
+def _arrays(config: DatasetConfig) -> tuple[ArrayFile, ArrayFile | None, ArrayFile | None]:
+    """Images or latents, and where the file has them labels and standard deviations."""
+    path = source_path(config)
+    found = members(path)
+    if path.suffix == ".npy":
+        return ArrayFile.open(path, ""), None, None
+    images = ArrayFile.open(path, "latents" if "latents" in found else "images")
+    labels = ArrayFile.open(path, "labels") if "labels" in found else None
+    stds = ArrayFile.open(path, "stds") if {"stds", "latents"} <= set(found) else None
+    return images, labels, stds
+
+
+def glance_npz(config: DatasetConfig) -> tuple[int, Shape]:
+    images = _arrays(config)[0]
+    count, *shape = images.shape if len(images.shape) == 4 else (*images.shape, 1, 1, 1)[:4]
+    first, second, third = shape
+    return count, (first, second, third) if images.dtype.kind == "f" else (third, first, second)
+
+
+def open_npz(config: DatasetConfig) -> Source:
+    """A .npz with `images` uint8 [N,H,W,C] (or [N,H,W]), or `latents` float [N,C,H,W] with, if
+    sampled, `stds`; and, if any, `labels` int [N]. A .npy holds the images or latents alone."""
+    images, labels, stds = _arrays(config)
+    path = images.path
+    if labels is not None:
+        same_length(path, images.shape[0], labels.shape[0] if labels.shape else 0)
+        if labels.dtype.kind not in "iu" or len(labels.shape) != 1:
+            raise JstarError(f"{path}: labels are {labels.dtype} of shape {labels.shape}, "
+                             "allowed are integers [N]")  # fmt: skip
+    labels_N = (np.zeros(images.shape[0]) if labels is None else labels.read()).astype(np.int64)
+    if images.dtype.kind == "f" and (images.member == "latents" or not images.member):
+        return _latents(config, images, labels_N, stds)
+    if config.channel_mean is not None:
+        raise JstarError(f"dataset.channel_mean: {path} holds pixels, not latents")
+    if images.dtype != np.uint8 or len(images.shape) not in (3, 4):
+        raise JstarError(
+            f"{path}: images are {images.dtype} with {len(images.shape)} axes, "
+            "allowed is uint8 [N,H,W,C]"
+        )
+    count, rows, columns, channels = (*images.shape, 1)[:4]
+    if channels > 4:
+        raise JstarError(f"{path}: images have shape {images.shape}, allowed is [N,H,W,C] "
+                         "with 1 to 4 channels last")  # fmt: skip
+
+    def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
+        for data in images.blocks(start, stop, block):
+            pixels = data.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
+            yield partial(Rows, np.ascontiguousarray(pixels), labels_N[start : start + len(pixels)])
+            start += len(pixels)
+
+    return Source(count, (channels, rows, columns), jobs, stamp(path))
+
+
+def _latents(
+    config: DatasetConfig,
+    means: ArrayFile,
+    labels_N: NDArray[np.int64],
+    stds: ArrayFile | None,
+) -> Source:
+    if len(means.shape) != 4 or (stds is not None and stds.shape != means.shape):
+        raise JstarError(f"{means.path}: latents have shape {means.shape}"
+                         + (f" and stds {stds.shape}" if stds else "")
+                         + ", allowed is [N,C,H,W], the same for both")  # fmt: skip
+    channels = means.shape[1]
+    mean, std = standardisation(config, channels, (0.0,) * channels, (1.0,) * channels)
+
+    def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
+        spread = stds.blocks(start, stop, block) if stds else None
+        for data in means.blocks(start, stop, block):
+            labels = labels_N[start : start + len(data)]
+            yield partial(
+                latent_rows, data, next(spread) if spread else None, labels, mean, std,
+                f"{means.path}, image {start} on",
+            )  # fmt: skip
+            start += len(data)
+
+    count, *shape = means.shape
+    return Source(
+        count, (shape[0], shape[1], shape[2]), jobs, stamp(means.path),
+        dtype="float16", offset=0.0, scale=config.latent_std,
+        sampled=stds is not None, channel_mean=mean, channel_std=std,
+    )  # fmt: skip
+
+
+NPZ = Reader(
+    open_npz, glance_npz, frozenset({"channel_mean", "latent_std"}), "give a .npz or .npy file"
+)

@@ -1,0 +1,120 @@
+"""What every reader returns: a `Source`, opened but not yet read."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.config import DatasetConfig
+from jstar.errors import JstarError
+
+PIXEL_OFFSET, PIXEL_SCALE = 127.5, 1 / 127.5  # 8-bit pixels to -1..1
+
+
+Shape = tuple[int, int, int]  # C, H, W
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive images of a source, in the stored unit, with their labels.
+
+    `stds` are the component standard deviations of sampled latents, in the same unit.
+    """
+
+    images_BCHW: NDArray[Any]
+    labels_B: NDArray[np.int64]
+    stds_BCHW: NDArray[Any] | None = None
+    converted: int = 0  # images that came in another colour mode
+
+
+Job = Callable[[], Rows]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as it is distributed. `jobs(start, stop, block)` yields its images in order.
+
+    Each job gives at most `block` rows; rows from `start` on are reached without decoding those
+    before. `parallel` jobs can be pickled and are worth a process each; the others have read
+    their rows already. `identity` changes whenever the files do.
+    """
+
+    count: int
+    shape: Shape  # as stored
+    jobs: Callable[[int, int, int], Iterator[Job]]
+    identity: Any
+    dtype: str = "uint8"
+    offset: float = PIXEL_OFFSET
+    scale: float = PIXEL_SCALE
+    classes: int | None = None  # None: as many as the largest label says
+    sampled: bool = False
+    channel_mean: tuple[float, ...] = ()
+    channel_std: tuple[float, ...] = ()
+    parallel: bool = False
+    decoded_bytes: int = 0  # of one image on the way, where that is more than what is stored
+    finish: Callable[[Rows], Rows] | None = None  # done to all rows, in this process (a VAE)
+    encoder: str = ""
+    license: str = "as stated by its source"
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format: how to open it, how to glance at it, and which keys of the study it takes.
+
+    `glance` gives (N, (C, H, W)) from headers and names alone; N is None where only reading a
+    whole archive would tell. `published` is the same from the literature, for a set whose files
+    are not there yet. `where` is what the error says of a path that is missing.
+    """
+
+    open: Callable[[DatasetConfig], Source]
+    glance: Callable[[DatasetConfig], tuple[int | None, Shape]]
+    keys: frozenset[str] = frozenset()  # of size, channels, vae, channel_mean, latent_std
+    where: str = "put the data there"
+    published: Callable[[DatasetConfig], tuple[int, Shape]] | None = None
+    needs_path: bool = True
+    free: bool = False  # whether it is downloaded where the study names no path
+
+
+def source_path(config: DatasetConfig) -> Path:
+    """`dataset.path`, which is known to exist."""
+    return Path(config.path or "")
+
+
+def stamp(path: Path) -> list[Any]:
+    """What tells that a file changed, without reading it."""
+    facts = path.stat()
+    return [str(path), facts.st_size, facts.st_mtime_ns]
+
+
+def in_memory(images_NCHW: NDArray[Any], labels_N: NDArray[Any]) -> Callable[..., Iterator[Job]]:
+    """`Source.jobs` of a set that is small enough to be held."""
+    labels = labels_N.astype(np.int64)
+
+    def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
+        for low in range(start, stop, block):
+            rows = slice(low, min(low + block, stop))
+            yield partial(Rows, images_NCHW[rows], labels[rows])
+
+    return jobs
+
+
+def same_length(path: Path, images: int, labels: int) -> None:
+    """Refuse a source whose labels do not match its images. Raises JstarError."""
+    if images != labels:
+        raise JstarError(f"{path}: has {images} images but {labels} labels")
+
+
+def first_line(error: Exception) -> str:
+    """What a library says, cut to one line: an error is one sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":. ")
+
+
+def damaged(where: object, error: Exception, kind: str = "") -> JstarError:
+    """The error of a file that cannot be read to its end, or is not of its kind at all."""
+    other = f", or not {kind}" if kind else ""
+    return JstarError(f"{where}: is damaged or cut short{other} ({first_line(error)})")

@@ -1,0 +1,118 @@
+"""CIFAR-10 from its original archives or folders, python and binary (cs.toronto.edu/~kriz)."""
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.config import DatasetConfig
+from jstar.data.sources.base import (
+    Reader,
+    Shape,
+    Source,
+    damaged,
+    first_line,
+    in_memory,
+    source_path,
+    stamp,
+)
+from jstar.errors import JstarError
+
+NAMES = tuple(f"data_batch_{i}" for i in range(1, 6))
+# All that a batch is made of. Nothing else is ever called: a pickle could name any function.
+_HARMLESS = {
+    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
+}  # fmt: skip
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _python_batch(data: bytes) -> tuple[Any, Any]:
+    batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
+    return batch[b"data"], batch[b"labels"]
+
+
+def _binary_batch(data: bytes) -> tuple[Any, Any]:
+    rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+    return rows[:, 1:], rows[:, 0]
+
+
+def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(file name, content) of the batches in a folder or a .tar[.gz]."""
+    if path.is_dir():
+        for file in path.rglob("data_batch_*"):
+            yield file.name, file.read_bytes()
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            stream = archive.extractfile(member) if name.startswith("data_batch_") else None
+            if stream is not None:
+                yield name, stream.read()
+
+
+def read_batches(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Training images [N, 3, 32, 32] and labels [N], in the order of the five batches."""
+    images: dict[str, NDArray[np.uint8]] = {}
+    labels: dict[str, NDArray[np.int64]] = {}
+    at = str(path)
+    try:
+        for name, data in _files(path):
+            at = f"{path}, {name}"
+            pixels, classes = (_binary_batch if name.endswith(".bin") else _python_batch)(data)
+            stem = name.removesuffix(".bin")
+            images[stem] = np.asarray(pixels, dtype=np.uint8).reshape(-1, 3, 32, 32)
+            labels[stem] = np.asarray(classes, dtype=np.int64)
+            if len(images[stem]) != len(labels[stem]) or not 0 <= labels[stem].min() <= 9:
+                raise ValueError("labels do not match the images")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise damaged(at, error) from error
+    except (pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise JstarError(f"{at}: is not a batch of CIFAR-10 ({first_line(error)})") from error
+    missing = [name for name in NAMES if name not in images]
+    if missing:
+        raise JstarError(f"{path}: holds no batch '{missing[0]}', needed are {', '.join(NAMES)}")
+    return np.concatenate([images[n] for n in NAMES]), np.concatenate([labels[n] for n in NAMES])
+
+
+def open_cifar10(config: DatasetConfig) -> Source:
+    """The 50,000 training images, 32x32x3, of either archive (or its unpacked folder)."""
+    path = source_path(config)
+    images, labels = read_batches(path)
+    return Source(
+        count=len(images),
+        shape=(3, 32, 32),
+        jobs=in_memory(images, labels),
+        identity=stamp(path),
+        classes=10,
+        license="none stated by the authors",
+        citation="Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images",
+    )
+
+
+def published(config: DatasetConfig) -> tuple[int, Shape]:
+    """Always taken: counting would mean unpacking the archive."""
+    return 50_000, (3, 32, 32)
+
+
+CIFAR10 = Reader(
+    open_cifar10,
+    published,
+    where="give cifar-10-python.tar.gz, cifar-10-binary.tar.gz or the unpacked folder, "
+    "or no path to download it",
+    published=published,
+    needs_path=False,
+    free=True,
+)

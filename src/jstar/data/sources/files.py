@@ -1,0 +1,156 @@
+"""Image files: ImageNet, Tiny-ImageNet and any folder, zip or tar of images."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.config import DatasetConfig
+from jstar.data.image import SUFFIXES, Decoding
+from jstar.data.sources.base import Job, Reader, Shape, Source, source_path
+from jstar.data.sources.decoding import FileJob, first_shape
+from jstar.data.sources.index import Index, Item, first_of_tar, open_index, ranks
+from jstar.data.sources.parquet import glance_parquet, is_parquet, open_parquet
+from jstar.errors import JstarError
+
+IMAGENET_TERMS = "ImageNet terms: non-commercial research and education"
+IMAGENET_CITATION = "Russakovsky et al. (2015), ImageNet Large Scale Visual Recognition Challenge"
+NO_SIZE = "dataset.size: is missing, photographs of many sizes must be cropped to one"
+WNID = re.compile(r"n\d{8}")
+
+
+def is_image(name: str) -> bool:
+    """Whether the name is that of an image file, and not of a hidden one."""
+    last = name.rsplit("/", 1)[-1]
+    return last.lower().endswith(SUFFIXES) and not last.startswith(".")
+
+
+def shape_of(config: DatasetConfig, first: Item | None, *, convert: bool = True) -> Shape:
+    """[C, H, W] of the images, by their first. Raises JstarError where there is none."""
+    if first is None:
+        raise JstarError(f"{config.path}: holds no image file ({', '.join(SUFFIXES)})")
+    decoding = Decoding(config.channels, config.size, convert)
+    return first_shape(first.read(), first.label, decoding)
+
+
+def file_source(
+    config: DatasetConfig,
+    index: Index,
+    labels_N: NDArray[np.int64],
+    classes: int,
+    *,
+    convert: bool = False,
+    license: str = "as stated by its source",
+    citation: str = "",
+) -> Source:
+    """A source whose images are the files of `index`."""
+    shape = shape_of(config, index.item(0) if index.names else None, convert=convert)
+    decoding = Decoding(config.channels, config.size, convert)
+
+    def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
+        for low in range(start, stop, block):
+            high = min(low + block, stop)
+            items = [index.item(at) for at in range(low, high)]
+            yield FileJob(items, labels_N[low:high], decoding, shape)
+
+    return Source(
+        count=len(index.names), shape=shape, jobs=jobs, identity=index.identity(),
+        classes=classes, parallel=True, license=license, citation=citation,
+    )  # fmt: skip
+
+
+def _folder(name: str) -> str:
+    """The folder a file lies in; interned, because a million files share a thousand folders."""
+    return sys.intern(name.rpartition("/")[0])
+
+
+def _class_of(name: str) -> str:
+    """The WordNet id among the folders of an ImageNet file; empty where there is none."""
+    folders = name.split("/")[:-1]
+    found = [part for part in folders if WNID.fullmatch(part)]
+    return sys.intern(found[-1]) if found else ""
+
+
+def _is_train(name: str) -> bool:
+    """An image in a class folder, and not of the validation or test set."""
+    folders = set(name.split("/")[:-1])
+    return is_image(name) and bool(_class_of(name)) and not folders & {"val", "test"}
+
+
+def open_imagenet(config: DatasetConfig) -> Source:
+    """ImageNet's training images: class folders, ILSVRC2012_img_train.tar, a zip, or parquet.
+
+    Labels are the ranks of the WordNet ids. Grey, CMYK and transparent images become RGB, as in
+    ADM and EDM; the card counts them.
+    """
+    if is_parquet(config):
+        return open_parquet(config, convert=True, classes=1000, license=IMAGENET_TERMS,
+                            citation=IMAGENET_CITATION)  # fmt: skip
+    if config.size is None:
+        raise JstarError(NO_SIZE)
+    index = open_index(source_path(config), _is_train)
+    labels, classes = ranks([_class_of(name) for name in index.names])
+    return file_source(config, index, labels, classes, convert=True,
+                       license=IMAGENET_TERMS, citation=IMAGENET_CITATION)  # fmt: skip
+
+
+def open_tiny_imagenet(config: DatasetConfig) -> Source:
+    """Tiny-ImageNet-200's training images (folder or zip), 64x64; labels rank the WordNet ids."""
+    index = open_index(source_path(config), _is_train)
+    labels, classes = ranks([_class_of(name) for name in index.names])
+    return file_source(config, index, labels, classes, license=IMAGENET_TERMS,
+                       citation="Le & Yang (2015), Tiny ImageNet, CS 231N")  # fmt: skip
+
+
+def open_images(config: DatasetConfig) -> Source:
+    """Any folder, zip or tar of image files, sorted by name; the label ranks the file's folder."""
+    index = open_index(source_path(config), is_image)
+    labels, classes = ranks([_folder(name) for name in index.names])
+    return file_source(config, index, labels, classes)
+
+
+def _glance(keep: Callable[[str], bool]) -> Callable[[DatasetConfig], tuple[int | None, Shape]]:
+    def glance(config: DatasetConfig) -> tuple[int | None, Shape]:
+        path = source_path(config)
+        if is_parquet(config):
+            return glance_parquet(config)
+        if path.suffix == ".tar":
+            return None, shape_of(config, first_of_tar(path, keep))
+        index = open_index(path, keep)
+        return len(index.names), shape_of(config, index.item(0) if index.names else None)
+
+    return glance
+
+
+def _published(count: int, side: int | None) -> Callable[[DatasetConfig], tuple[int, Shape]]:
+    """Of a set of `count` images; photographs of many sizes take that of the crop."""
+
+    def published(config: DatasetConfig) -> tuple[int, Shape]:
+        size = config.size or side
+        if size is None:
+            raise JstarError(NO_SIZE)
+        return count, (config.channels, size, size)
+
+    return published
+
+
+KEYS = frozenset({"size", "channels", "vae", "channel_mean", "latent_std"})
+IMAGES = Reader(open_images, _glance(is_image), KEYS, "give a folder, .zip or .tar of image files")
+IMAGENET = Reader(
+    open_imagenet,
+    _glance(_is_train),
+    KEYS,
+    "ImageNet is never downloaded: get ILSVRC2012_img_train.tar from image-net.org/download-images "
+    "after registering, and give its path, or that of the class folders, a .zip, or parquet files",
+    _published(1_281_167, None),
+)
+TINY_IMAGENET = Reader(
+    open_tiny_imagenet,
+    _glance(_is_train),
+    KEYS,
+    "Tiny-ImageNet stands under ImageNet's terms and is never downloaded: get "
+    "tiny-imagenet-200.zip from cs231n.stanford.edu, and give its path",
+    _published(100_000, 64),
+)

@@ -1,0 +1,277 @@
+"""Where each image file of a folder, zip or tar lies: compact, so that millions fit in memory."""
+
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.data.sources.base import damaged, stamp
+from jstar.errors import JstarError
+
+STORED, DEFLATED = 0, 8
+_END, _END64_LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
+_ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
+_FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
+
+
+class Item(NamedTuple):
+    """One file: `size` bytes at `offset` of `path`; size -1 means all of it."""
+
+    path: str
+    name: str
+    offset: int = 0
+    size: int = -1
+    packing: int = STORED
+    crc: int | None = None  # a zip's check sum; its data begin after a local header at `offset`
+
+    def read(self) -> bytes:
+        """The file's content. Raises JstarError where it is damaged."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                if self.size < 0:
+                    return file.readall()
+                start = self.offset
+                if self.crc is not None:
+                    head = os.pread(file.fileno(), 30, start)
+                    if head[:4] != _LOCAL:
+                        raise EOFError("no local header")
+                    start += 30 + sum(struct.unpack("<HH", head[26:30]))
+                data = os.pread(file.fileno(), self.size, start)
+            if len(data) < self.size:
+                raise EOFError("the archive ends early")
+            if self.packing == DEFLATED:
+                data = zlib.decompress(data, -15)
+            if self.crc is not None and zlib.crc32(data) != self.crc:
+                raise EOFError("its check sum differs")
+        except (OSError, EOFError, zlib.error, struct.error) as error:
+            raise damaged(self.label, error) from error
+        return data
+
+    @property
+    def label(self) -> str:
+        """How an error names the file."""
+        return self.name if self.size < 0 else f"{self.path}, {self.name}"
+
+
+class Index(Protocol):
+    """File names in a fixed order, and how to read each."""
+
+    names: list[str]  # relative, with forward slashes
+
+    def item(self, at: int) -> Item: ...
+
+    def identity(self) -> Any: ...
+
+
+def open_index(path: Path, keep: Callable[[str], bool]) -> Index:
+    """Index the files of a folder, .zip or .tar whose name passes `keep`, sorted by name.
+
+    Raises JstarError for an archive that is damaged or whose names point outside of it.
+    """
+    if path.is_dir():
+        return FolderIndex(path, keep)
+    if path.suffix == ".zip":
+        return ZipIndex(path, keep)
+    if path.suffix == ".tar":
+        return TarIndex([path], keep)
+    raise JstarError(f"{path}: is no folder, .zip or .tar of image files")
+
+
+@dataclass
+class FolderIndex:
+    """The files below a folder."""
+
+    root: Path
+    names: list[str]
+
+    def __init__(self, root: Path, keep: Callable[[str], bool]) -> None:
+        self.root = root
+        self.names = sorted(_walk(root, keep))
+
+    def item(self, at: int) -> Item:
+        path = os.path.join(self.root, self.names[at])
+        return Item(path, path)
+
+    def identity(self) -> Any:
+        crc = 0
+        for name in self.names:
+            crc = zlib.crc32(name.encode("utf-8", "surrogateescape"), crc)
+        return [str(self.root), len(self.names), crc]
+
+
+def _walk(root: Path, keep: Callable[[str], bool]) -> Iterator[str]:
+    for folder, _, files in os.walk(root, followlinks=True):
+        inside = Path(folder).relative_to(root).as_posix()
+        for file in files:
+            name = file if inside == "." else f"{inside}/{file}"
+            if keep(name):
+                yield name
+
+
+class ZipIndex:
+    """The files of a zip, from its central directory alone (with its 64-bit extension)."""
+
+    def __init__(self, path: Path, keep: Callable[[str], bool]) -> None:
+        self.path = path
+        try:
+            found = [entry for entry in _zip_entries(path) if _inside(path, entry[0], keep)]
+        except (OSError, struct.error, EOFError, UnicodeDecodeError) as error:
+            raise damaged(path, error, "a zip archive") from error
+        found.sort()
+        self.names = [entry[0] for entry in found]
+        self.facts = np.array([entry[1] for entry in found], _ZIP_FACTS)
+
+    def item(self, at: int) -> Item:
+        offset, size, packing, crc = (int(value) for value in self.facts[at])
+        if packing not in (STORED, DEFLATED):
+            raise JstarError(
+                f"{self.path}, {self.names[at]}: is packed with method {packing}, "
+                "allowed are stored and deflated"
+            )
+        return Item(str(self.path), self.names[at], offset, size, packing, crc)
+
+    def identity(self) -> Any:
+        return stamp(self.path)
+
+
+_ZIP_FACTS = np.dtype([("offset", "<i8"), ("size", "<i8"), ("packing", "<u2"), ("crc", "<u4")])
+
+
+def _zip_entries(path: Path) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    """(name, (offset, packed size, method, crc)) of every member; no object is kept a member."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        tail_start = file.seek(max(0, length - 22 - 0xFFFF))
+        tail = file.read()
+        at = tail.rfind(_END)
+        if at < 0:
+            raise EOFError("its directory is missing")
+        total, _, start = struct.unpack("<HII", tail[at + 10 : at + 20])
+        if total == _FULL16 or start == _FULL32:
+            file.seek(tail_start + at - 20)
+            locator = file.read(20)
+            if locator[:4] == _END64_LOCATOR:
+                file.seek(struct.unpack("<Q", locator[8:16])[0])
+                record = file.read(56)
+                if record[:4] != _END64:
+                    raise EOFError("its 64-bit directory is missing")
+                total, _, start = struct.unpack("<QQQ", record[32:56])
+        file.seek(start)
+        for _ in range(total):
+            yield _zip_entry(file.read(46), file)
+
+
+def _zip_entry(head: bytes, file: Any) -> tuple[str, tuple[int, int, int, int]]:
+    if head[:4] != _ENTRY:
+        raise EOFError("its directory is cut short")
+    flags, packing = struct.unpack("<HH", head[8:12])
+    crc, size, unpacked, name_size, extra_size, note_size = struct.unpack("<IIIHHH", head[16:34])
+    offset = struct.unpack("<I", head[42:46])[0]
+    name = file.read(name_size).decode("utf-8" if flags & 0x800 else "cp437")
+    extra = file.read(extra_size)
+    file.seek(note_size, os.SEEK_CUR)
+    if flags & 1:
+        raise EOFError(f"'{name}' is encrypted")
+    while len(extra) >= 4:
+        kind, width = struct.unpack("<HH", extra[:4])
+        if kind == 1:  # 64-bit values stand here in this order, for the fields that are full
+            wide = iter(struct.unpack(f"<{width // 8}Q", extra[4 : 4 + width // 8 * 8]))
+            unpacked = next(wide, 0) if unpacked == _FULL32 else unpacked
+            size = next(wide, 0) if size == _FULL32 else size
+            offset = next(wide, 0) if offset == _FULL32 else offset
+        extra = extra[4 + width :]
+    return name, (offset, size, packing, crc)
+
+
+class TarIndex:
+    """The files of one or several tars; a tar of tars, as ImageNet's, counts as one tree."""
+
+    def __init__(
+        self, paths: Iterable[Path], keep: Callable[[str], bool], in_order: bool = False
+    ) -> None:
+        self.paths = list(paths)
+        found: list[tuple[str, tuple[int, int, int]]] = []
+        for number, path in enumerate(self.paths):
+            try:
+                for name, offset, size in _tar_members(path):
+                    if _inside(path, name, keep):
+                        found.append((name, (number, offset, size)))
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise damaged(path, error, "a tar archive") from error
+        if not in_order:
+            found.sort()
+        self.names = [name for name, _ in found]
+        self.facts = np.array([fact for _, fact in found], np.int64).reshape(-1, 3)
+
+    def item(self, at: int) -> Item:
+        number, offset, size = (int(value) for value in self.facts[at])
+        return Item(str(self.paths[number]), self.names[at], offset, size)
+
+    def identity(self) -> Any:
+        return [stamp(path) for path in self.paths]
+
+
+def first_of_tar(path: Path, keep: Callable[[str], bool]) -> Item | None:
+    """The first file of a tar that passes `keep`: without reading on."""
+    try:
+        for name, offset, size in _tar_members(path):
+            if _inside(path, name, keep):
+                return Item(str(path), name, offset, size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise damaged(path, error, "a tar archive") from error
+    return None
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of every regular file, one level into inner tars."""
+    end = path.stat().st_size
+    with tarfile.open(path, "r:") as archive:
+        for member in _forget(archive):
+            if member.isfile() and member.name.endswith(".tar"):
+                folder = PurePosixPath(member.name).with_suffix("")
+                with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
+                    for part in _forget(inner):
+                        if part.isfile():
+                            yield (
+                                f"{folder}/{part.name}",
+                                member.offset_data + part.offset_data,
+                                (part.size),
+                            )
+            elif member.isfile():
+                if member.offset_data + member.size > end:
+                    raise EOFError(f"it ends inside '{member.name}'")
+                yield member.name, member.offset_data, member.size
+
+
+def _forget(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Iterate without the list of members that tarfile keeps: a kilobyte a file."""
+    while (member := archive.next()) is not None:
+        yield member
+        archive.members = []  # type: ignore[attr-defined]
+
+
+def _inside(path: Path, name: str, keep: Callable[[str], bool]) -> bool:
+    """Whether to keep the member. Raises JstarError if its name leads out of the archive."""
+    if (
+        name.startswith(("/", "\\"))
+        or ".." in name.replace("\\", "/").split("/")
+        or ":" in name[:2]
+    ):
+        raise JstarError(
+            f"{path}: holds a file named '{name}', which lies outside of the archive; "
+            "such an archive is not read"
+        )
+    return keep(name)
+
+
+def ranks(values: list[str]) -> tuple[NDArray[np.int64], int]:
+    """Rank of each value among the sorted distinct ones, and how many there are."""
+    classes = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    return np.fromiter((classes[v] for v in values), np.int64, len(values)), len(classes)

@@ -1,0 +1,104 @@
+"""What the card says of the images: hash, moments, duplicates, in one pass over the file."""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.data.partial import ArrayWriter
+from jstar.data.pool import in_order
+
+BLOCK_BYTES = 4 << 20
+PAIRS = 100  # named in the card
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts of one array, in its stored unit.
+
+    `keys_N` are equal for equal images, and nearly always different for different ones.
+    """
+
+    sha256: str
+    mean: float
+    variance: float  # mean over dimensions of the variance over images
+    mean_square: float
+    keys_N: NDArray[np.uint64]
+
+
+def survey(array: ArrayWriter, workers: int) -> Survey:
+    """Read the array once, blocks in parallel. The same numbers whatever `workers` is."""
+    count, dim = array.shape[0], int(np.prod(array.shape[1:]))
+    keys = np.empty(count, np.uint64)
+    total_D, square = np.zeros(dim), 0.0
+    digest = hashlib.sha256()
+    block = max(1, BLOCK_BYTES // array.row)
+    starts = range(0, count, block)
+    with ThreadPoolExecutor(workers) as pool:
+        tasks = ((_block_facts, array, at, min(block, count - at)) for at in starts)
+        for at, (data, facts) in zip(starts, in_order(pool, tasks, workers), strict=True):
+            digest.update(data)
+            keys[at : at + len(facts[0])] = facts[0]
+            total_D += facts[1]
+            square += facts[2]
+    mean_D = total_D / count
+    mean_square = square / (count * dim)
+    variance = max(0.0, mean_square - float(np.square(mean_D).mean()))
+    return Survey(digest.hexdigest(), float(mean_D.mean()), variance, mean_square, keys)
+
+
+def _block_facts(array: ArrayWriter, at: int, count: int) -> tuple[NDArray[Any], Any]:
+    data = array.read(at, count)
+    bytes_NB = data.reshape(count, -1).view(np.uint8)
+    half = bytes_NB.shape[1] // 2
+    keys = np.fromiter(
+        (zlib.crc32(row[:half].data) << 32 | zlib.crc32(row[half:].data) for row in bytes_NB),
+        np.uint64, count,
+    )  # fmt: skip
+    # float64 sums of 8-bit values are exact: they do not depend on the order.
+    values = data.reshape(count, -1).astype(np.float64)
+    return data, (keys, values.sum(axis=0), float(np.einsum("ij,ij->", values, values)))
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images that equal an earlier one, and the first pairs (image, earlier one)."""
+
+    count: int
+    pairs: tuple[tuple[int, int], ...]
+
+
+def duplicates(array: ArrayWriter, keys_N: NDArray[np.uint64]) -> Duplicates:
+    """Images of `array` equal to an earlier one; candidates by key, then compared exactly."""
+    first: dict[bytes, int] = {}
+    pairs = []
+    for at in _repeated(keys_N):
+        earlier = first.setdefault(_digest(array, at), at)
+        if earlier != at:
+            pairs.append((at, earlier))
+    return Duplicates(len(pairs), tuple(pairs[:PAIRS]))
+
+
+def shared(
+    held: ArrayWriter, held_keys: NDArray[np.uint64], train: ArrayWriter, keys: NDArray[np.uint64]
+) -> int:
+    """Number of held-out images that stand in the training images as well."""
+    common = np.intersect1d(held_keys, keys)
+    known = {_digest(train, int(at)) for at in np.flatnonzero(np.isin(keys, common))}
+    at_held = np.flatnonzero(np.isin(held_keys, common))
+    return sum(_digest(held, int(at)) in known for at in at_held)
+
+
+def _repeated(keys_N: NDArray[np.uint64]) -> Iterator[int]:
+    """Positions, increasing, of all values that occur more than once."""
+    _, inverse, counts = np.unique(keys_N, return_inverse=True, return_counts=True)
+    yield from (int(at) for at in np.flatnonzero(counts[inverse] > 1))
+
+
+def _digest(array: ArrayWriter, at: int) -> bytes:
+    return hashlib.sha256(array.read(at, 1).data).digest()
