@@ -39,9 +39,7 @@ def write_losses(
     if dataset.card.holdout:
         sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
 
-    weights = np.vstack(
-        [np.eye(len(draws.sigma)), total_weights(study.process, draws.sigma)]
-    )
+    weights = np.vstack([np.eye(len(draws.sigma)), total_weights(study.process, draws.sigma)])
     names: list[float | str] = [*map(float, draws.sigma), "total"]
     snapshots = list_snapshots(run)
     lengths = study.evaluate.ema or study.train.ema
