@@ -1,4 +1,4 @@
-"""Hand out this machine's GPUs to jobs: one lock file a device, freed by the kernel when a job dies.
+"""Hand out this machine's GPUs to jobs: one lock file a device, freed when its job dies.
 
 Snakemake's `gpu` resource counts jobs but does not say which device a job may use. Under SLURM the
 cluster has already chosen (CUDA_VISIBLE_DEVICES), and nothing is locked.
