@@ -34,7 +34,10 @@ def test_pair_form_equals_float64_brute_force_on_the_same_draws(digits, precisio
     moments = measure_moments(points, torch.device("cpu"))
     source_M = systematic_sources(moments.half_norm_N, queries, 3)
     eps_MD = noise(3, np.arange(queries), 64)
-    eps = (split_int8(eps_MD, 2).value_MD if precision == "int8" else eps_MD).double().numpy()
+    eps = eps_MD.double().numpy()
+    if precision == "int8":
+        term_KMD, step_KM = split_int8(eps_MD, 2)
+        eps = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0).numpy()
     x_ND = (digits.reshape(-1, 64) - 8.0) / 8
     for s, sigma in enumerate(SIGMAS):
         expected = pair_form(x_ND[source_M], eps, x_ND, sigma)

@@ -40,12 +40,12 @@ class QueryTerms:
 
 def query_terms(z_MD: torch.Tensor, noise_MD: torch.Tensor, moments: Moments) -> QueryTerms:
     """Projections of the draws; z and noise in stored units."""
-    y_MD = z_MD.float() - moments.anchor_D
-    eps_MD = noise_MD.float()
+    y_MD = z_MD.sub_(moments.anchor_D)
+    eps_MD = noise_MD
     return QueryTerms(
-        y_MD.double().square().sum(1).numpy(),
-        (y_MD * eps_MD).sum(1, dtype=torch.float64).numpy(),
-        eps_MD.double().square().sum(1).numpy(),
+        torch.linalg.vecdot(y_MD, y_MD).double().numpy(),
+        torch.linalg.vecdot(y_MD, eps_MD).double().numpy(),
+        torch.linalg.vecdot(eps_MD, eps_MD).double().numpy(),
         (y_MD @ moments.direction_DP).double().numpy(),
         (eps_MD @ moments.direction_DP).double().numpy(),
     )

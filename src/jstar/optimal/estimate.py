@@ -19,6 +19,7 @@ from jstar.optimal.sums import FIELDS, stream_sums
 
 DEFAULT_QUERIES = 4096
 FORMS = ("pair+controls", "pair")
+CHUNK_DRAWS = 2048  # draws in one product: bounds the memory whatever M
 INTERVAL = 1.959964  # normal quantile of a 95 % interval
 
 Advance = Callable[[float], None]
@@ -112,19 +113,30 @@ def _exact_sums(
     for rows_M, member_N in _groups(source_M, labels_N):
         inside = points if member_N is None else points.subset(member_N[member_N < points.images])
         local_M = source_M[rows_M]
-        half_N = moments.half_norm_N
+        half_N, square = moments.half_norm_N, moments.square_N
         if member_N is not None:
+            square = None if square is None else square[torch.from_numpy(member_N)]
             local_M = np.searchsorted(member_N, local_M)  # images first, then mirror images
             half_N = half_N[member_N]
-        draws = make_queries(
-            inside, local_M, number_M[rows_M], seed, precision, device, moments.anchor_D
-        )
+        chunks = [
+            make_queries(inside, local_M[part], number_M[rows_M[part]], seed, precision, device,
+                         moments.anchor_D)
+            for part in _parts(len(rows_M))
+        ]  # fmt: skip
         half = torch.from_numpy(half_N.astype(np.float32)).to(device)
         sums[:, rows_M] = stream_sums(
-            inside, draws, list(beta_S), half, signs=signs, advance=advance
-        ).numpy()
-        parts.append((rows_M, query_terms(draws.z_MD, draws.noise_MD, moments)))
+            inside, chunks, torch.from_numpy(beta_S), half, square, signs=signs,
+            tiles=inside.tiles(), advance=advance,
+        ).numpy()  # fmt: skip
+        for part, chunk in zip(_parts(len(rows_M)), chunks, strict=True):
+            terms = query_terms(chunk.z_MD.cpu(), chunk.noise_MD.cpu(), moments)
+            parts.append((rows_M[part], terms))
     return sums, QueryTerms.gather(parts)
+
+
+def _parts(count: int) -> list[slice]:
+    """Chunks of draws: one product each."""
+    return [slice(first, first + CHUNK_DRAWS) for first in range(0, count, CHUNK_DRAWS)]
 
 
 def _groups(

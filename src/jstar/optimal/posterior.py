@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from jstar.errors import JstarError
 from jstar.optimal.draws import split_int8
 from jstar.optimal.points import TILE, Points, as_points, check_sigmas
-from jstar.optimal.products import choose_precision, int8_product, int_norms
+from jstar.optimal.products import choose_precision, int8_product, int_dots
 
 INPUT_TERMS = 4  # int8 terms of an input: 7 + 3 * 8 bits, all of a float32
 ROWS = 1024
@@ -68,19 +68,20 @@ def mean_of_points(
 def _mean_of_rows(
     points: Points, z_MD: torch.Tensor, tau: float, precision: str, device: torch.device
 ) -> torch.Tensor:
-    query = split_int8(z_MD, INPUT_TERMS) if precision == "int8" else None
-    operand = torch.cat([*query.term_KMD]).to(device) if query else z_MD.double().to(device)
+    exact = precision == "int8"
+    term_KMD, step_KM = split_int8(z_MD.double(), INPUT_TERMS) if exact else (z_MD[None], None)
+    operand = term_KMD.flatten(0, 1).to(device)
     peak_M = torch.full((len(z_MD),), -torch.inf, dtype=torch.float64, device=device)
     weight_M = torch.zeros_like(peak_M)
     total_MD = torch.zeros(z_MD.shape, dtype=torch.float64, device=device)
     for start, stop in points.tiles(TILE):
         tile_ND = points.tile(start, stop).to(device)
-        if query is not None:
+        if step_KM is not None:
             raw_AN = int8_product(operand, tile_ND).reshape(INPUT_TERMS, len(z_MD), -1)
-            inner = (raw_AN.double() * query.step_KM.double().to(device)[:, :, None]).sum(0)
-            norm_N = int_norms(tile_ND).double()
+            inner = (raw_AN.double() * step_KM.double().to(device)[:, :, None]).sum(0)
+            norm_N = int_dots(tile_ND, tile_ND).double()
         else:
-            inner = operand @ tile_ND.double().t()
+            inner = operand.double() @ tile_ND.double().t()
             norm_N = tile_ND.double().square().sum(1)
         logit_MN = (inner - 0.5 * norm_N) / tau**2
         new_M = torch.maximum(peak_M, logit_MN.amax(dim=1))
