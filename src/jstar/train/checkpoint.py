@@ -1,0 +1,114 @@
+"""Resumable checkpoints: written whole, checked when read, the newest two kept.
+
+A checkpoint is NAME.safetensors (tensors only, nothing executable) and, written after it, its
+marker NAME.json with size, checksum and the facts of the run. Without a marker it does not count.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jstar.errors import JstarError
+from jstar.records import read_json, write_atomically, write_json
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and facts: whatever JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint at `images` images; removes older ones, all but `KEEP`."""
+    path = folder / f"{images:015d}.safetensors"
+    write_tensors(path, checkpoint.tensors)
+    marker = {**checkpoint.facts, "images": images, "sha256": _sha256(path)}
+    write_json(path.with_suffix(".json"), marker)
+    _sync_folder(folder)
+    complete = sorted(folder.glob("[0-9]*.json"), reverse=True)
+    for old in complete[KEEP:]:
+        old.unlink()  # the marker first: tensors without a marker do not count
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    names = {marker.stem for marker in complete[:KEEP]}
+    for orphan in folder.glob("*.safetensors"):  # left by a kill between tensors and marker
+        if orphan.stem not in names:
+            orphan.unlink()
+
+
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest intact checkpoint, if any, and one sentence for each damaged one passed over."""
+    complaints: list[str] = []
+    for marker in sorted(folder.glob("[0-9]*.json"), reverse=True):
+        path = marker.with_suffix(".safetensors")
+        try:
+            facts = read_json(marker)
+            if facts.get("sha256") != _sha256(path):
+                raise JstarError(f"{path}: is damaged (its checksum differs from its marker's)")
+            return Checkpoint(load_file(path), facts), complaints
+        except (JstarError, OSError, SafetensorError) as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def require_unchanged(found: str, wanted: str, folder: Path) -> None:
+    """Refuse to resume under another configuration: names every key that differs."""
+    if found == wanted:
+        return
+    old, new = _flatten(json.loads(found)), _flatten(json.loads(wanted))
+    missing = "(not there)"
+    changes = [
+        f"{key} was {old.get(key, missing)} and is {new.get(key, missing)}"
+        for key in sorted({*old, *new})
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+    raise JstarError(
+        f"{folder}: holds a run of another configuration ({'; '.join(changes)}); "
+        "restore the study, or remove that folder to start anew"
+    )
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to a .safetensors file, whole or not at all. Raises JstarError."""
+    kept = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(kept, temporary)
+        except SafetensorError as error:
+            raise OSError(getattr(error, "errno", 0), str(error)) from error
+
+    write_atomically(path, write)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return out

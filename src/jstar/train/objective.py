@@ -1,0 +1,68 @@
+"""The training loss of a network, from the inputs that `jstar.train.stream` prepared."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from jstar.model import DiT
+from jstar.model.dit import sinusoids
+from jstar.noise import Process
+
+FEATURES = 64  # of the learned loss weight
+
+
+class Uncertainty(nn.Module):
+    """u(sigma) of EDM2: log of the loss expected at a noise scale (arXiv 2312.02696, eq. 14)."""
+
+    def __init__(self, noise_scale: float) -> None:
+        super().__init__()
+        # Over the range of c_noise the fastest sinusoid turns a few times: u is smooth.
+        self.scale = noise_scale / 100
+        self.line = nn.Linear(FEATURES, 1)
+
+    def forward(self, c_noise_B: Tensor) -> Tensor:
+        """[B] -> [B]."""
+        u_B: Tensor = self.line(sinusoids(c_noise_B * self.scale, FEATURES)).squeeze(-1)
+        return u_B
+
+
+class Objective(nn.Module):
+    """weight x squared error, or with a learned weight e^{-u} weight x squared error + u."""
+
+    def __init__(self, network: DiT, learned_weight: bool) -> None:
+        super().__init__()
+        self.network = network
+        if learned_weight:
+            self.uncertainty = Uncertainty(network.config.noise_scale)
+            nn.init.zeros_(self.uncertainty.line.weight)
+            nn.init.zeros_(self.uncertainty.line.bias)
+        self.learned_weight = learned_weight
+
+    def forward(
+        self,
+        x_in: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        target: Tensor,
+        weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, squared error of the network an image [B], without gradient), in float32."""
+        out = self.network(x_in, c_noise, labels).float()
+        error_B = (out - target).square().flatten(1).mean(1)
+        weighted_B = weight * error_B
+        if self.learned_weight:
+            u_B = self.uncertainty(c_noise)
+            weighted_B = weighted_B * torch.exp(-u_B) + u_B
+        return weighted_B.mean(), error_B.detach()
+
+
+def noise_scale(process: Process) -> float:
+    """1000 / (range of c_noise over the middle 99.8 % of the noise law), to three digits.
+
+    With it every process meets the sinusoids of the noise embedding over the span 1000 they were
+    made for, whether its c_noise is ln(sigma) / 4, 999 t or t.
+    """
+    ends = process.law.quantile(torch.tensor([1e-3, 1 - 1e-3], dtype=torch.float64))
+    low, high = process.c_noise(ends)
+    return float(f"{1000 / math.fabs(float(high - low)):.3g}")

@@ -1,0 +1,109 @@
+"""One process or many (torchrun): who am I, and the few things ranks tell each other."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from jstar.errors import JstarError
+from jstar.train.objective import Objective
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of a run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over all ranks."""
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def max(self, value: Tensor) -> Tensor:
+        """Maximum over all ranks."""
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+    def _reduce(self, value: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        value = value.clone()
+        if self.world > 1:
+            dist.all_reduce(value, how)
+        return value
+
+
+@contextmanager
+def join_ranks(device: str | None) -> Iterator[Ranks]:
+    """The ranks that torchrun started (one without it), on `device` or the best there is."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind.startswith("cuda") and not torch.cuda.is_available():
+        raise JstarError(f"device = '{kind}' is not allowed: no GPU is to be seen here")
+    if kind == "cuda":
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    where = torch.device(kind)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    if world == 1:
+        yield Ranks(0, 1, where)
+        return
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, world, where)
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn.Module:
+    """What to call for the loss: the objective itself, in DDP, or (in place) sharded by FSDP2."""
+    if shard:
+        half = torch.bfloat16 if bf16 else None
+        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        for block in objective.network.blocks:
+            fully_shard(block, mp_policy=policy)
+        fully_shard(objective, mp_policy=policy)
+        return objective
+    if ranks.world > 1:
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    return objective
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that FSDP2 sharded; the tensor itself if it did not."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(part: Tensor, like: Tensor) -> Tensor:
+    """The full tensor whose local part is `part`, sharded as `like` is. All ranks must call it."""
+    if not isinstance(like, DTensor):
+        return part
+    sharded = DTensor.from_local(
+        part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )
+    return sharded.full_tensor()
+
+
+def fill(part: Tensor, full: Tensor, like: Tensor) -> None:
+    """Copy this rank's part of `full` (the same on all ranks) into `part`: undoes `whole`."""
+    if isinstance(like, DTensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        full = distribute_tensor(full.to(part.device), like.device_mesh, like.placements).to_local()
+    part.copy_(full)

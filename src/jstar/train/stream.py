@@ -1,0 +1,173 @@
+"""Training data: every image, noise scale and noise is a pure function of (seed, image index).
+
+The index counts the images of the whole run, over all ranks. Nothing depends on the batch, the
+number of processes or where a run was interrupted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jstar.data import Dataset
+from jstar.noise import Process
+
+Rows = TypeVar("Rows", NDArray[Any], Tensor)
+
+# Streams of one seed, as the high half of a Philox key: no two uses share a number, and none
+# shares one with the evaluation draws (`jstar.noise.gaussian`, stream 0).
+ORDER, UNIFORM, NOISE = 1, 2, 3
+UNIFORM_BLOCK = 4096  # images whose three uniforms come from one generator
+NOISE_BLOCK = 32  # images whose noise comes from one generator
+RESIDENT_BYTES = 8 * 2**30  # a dataset up to this size is kept on the device
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Inputs of K steps of one rank, b images each. With D the denoiser and F the network,
+
+        D - x0 = c_out (F(x_in, c_noise) - target),
+
+    so the squared x0 error is `to_x0` times the network's, the training loss `weight` times.
+    """
+
+    x_in: Tensor  # [K, b, C, H, W]
+    target: Tensor  # [K, b, C, H, W]
+    c_noise: Tensor  # [K, b]
+    weight: Tensor  # [K, b], of the network's squared error
+    to_x0: Tensor  # [K, b], c_out^2
+    log_sigma: Tensor  # [K, b]
+    labels: Tensor | None  # [K, b]
+
+
+class Stream:
+    """Draws the chunks of one rank of one run."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        process: Process,
+        seed: int,
+        *,
+        batch: int,
+        class_drop: float = 1.0,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dataset, self.process, self.seed = dataset, process, seed
+        self.batch, self.rank, self.world = batch, rank, world
+        self.class_drop, self.device = class_drop, torch.device(device)
+        self.resident: Tensor | None = None
+        if dataset.images_NCHW.nbytes <= RESIDENT_BYTES:
+            self.resident = torch.from_numpy(np.array(dataset.images_NCHW)).to(self.device)
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Inputs of the steps start...stop - 1."""
+        share = self.batch // self.world
+        step_K1 = np.arange(start, stop)[:, None]
+        index = (step_K1 * self.batch + self.rank * share + np.arange(share)).reshape(-1)
+        uniform = np.concatenate(_pieces(index, UNIFORM_BLOCK, self._uniform))
+        sigma = self.process.law.quantile(torch.from_numpy(uniform[:, 0]))  # float64
+        data = self.data_index(index)
+        x0, eps = self._images(data), self._noise(index)
+        card = self.dataset.card
+        if card.mirror:
+            flip = torch.from_numpy(uniform[:, 1] < 0.5).to(self.device)
+            x0 = torch.where(flip[:, None, None, None], x0.flip(-1), x0)
+        labels = None
+        if self.class_drop < 1:
+            dropped = np.where(uniform[:, 2] < self.class_drop, card.classes,
+                               self.dataset.labels_N[data])  # fmt: skip
+            labels = torch.from_numpy(dropped).to(self.device).view(stop - start, share)
+        return self._precondition(x0, eps, sigma, labels, (stop - start, share))
+
+    def _precondition(
+        self, x0: Tensor, eps: Tensor, sigma: Tensor, labels: Tensor | None, shape: tuple[int, int]
+    ) -> Chunk:
+        """Network inputs and targets; the coefficients are computed in float64."""
+        p = self.process
+
+        def per_image(value: Tensor) -> Tensor:
+            return value.float().to(self.device)
+
+        def over_image(value: Tensor) -> Tensor:
+            return per_image(value)[:, None, None, None]
+
+        x = torch.addcmul(x0, over_image(sigma), eps)
+        # (x0 - c_skip x) / c_out, split so that x0 does not cancel at small noise scales.
+        a, b = (1 - p.c_skip(sigma)) / p.c_out(sigma), p.c_skip(sigma) * sigma / p.c_out(sigma)
+        target = over_image(a) * x0 - over_image(b) * eps
+        to_x0 = p.c_out(sigma) ** 2
+        return Chunk(
+            x_in=(over_image(p.c_in(sigma)) * x).view(*shape, *x.shape[1:]),
+            target=target.view(*shape, *x.shape[1:]),
+            c_noise=per_image(p.c_noise(sigma)).view(shape),
+            weight=per_image(p.weight(sigma) * to_x0).view(shape),
+            to_x0=per_image(to_x0).view(shape),
+            log_sigma=per_image(sigma.log()).view(shape),
+            labels=labels,
+        )
+
+    def data_index(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which data point each image of the run is: a new permutation every epoch."""
+        count = len(self.dataset)
+        return np.concatenate(
+            _pieces(index, count, lambda epoch: _permutation(self.seed, epoch, count))
+        )
+
+    def _images(self, data: NDArray[np.int64]) -> Tensor:
+        """Images in the model's data scale, on the device, [M, C, H, W]."""
+        if self.resident is None:
+            return torch.from_numpy(self.dataset.scaled(data)).to(self.device, non_blocking=True)
+        stored = self.resident[torch.from_numpy(data).to(self.device)].float()
+        return (stored - self.dataset.card.offset) * self.dataset.card.scale
+
+    def _uniform(self, block: int) -> NDArray[np.float64]:
+        """Uniforms for the noise scale, the mirror and the label of a block of images."""
+        return _generator(self.seed, UNIFORM, block).random((UNIFORM_BLOCK, 3))
+
+    def _noise(self, index: NDArray[np.int64]) -> Tensor:
+        """Unit noise [M, C, H, W]. A GPU draws it itself, with numbers other than the CPU's."""
+        shape = self.dataset.card.shape
+        if self.device.type == "cpu":
+            blocks = _pieces(index, NOISE_BLOCK, self._cpu_noise)
+            return torch.from_numpy(np.concatenate(blocks)).view(-1, *shape)
+        return torch.cat(_pieces(index, NOISE_BLOCK, self._gpu_noise)).view(-1, *shape)
+
+    def _cpu_noise(self, block: int) -> NDArray[np.float32]:
+        generator = _generator(self.seed, NOISE, block)
+        return generator.standard_normal((NOISE_BLOCK, self.dataset.card.dim), dtype=np.float32)
+
+    def _gpu_noise(self, block: int) -> Tensor:
+        # CUDA's generator is Philox with a key of 64 bits (the CPU's uses only 32 of a seed).
+        generator = torch.Generator(self.device).manual_seed((self.seed << 32) | block)
+        size = (NOISE_BLOCK, self.dataset.card.dim)
+        return torch.randn(size, generator=generator, device=self.device)
+
+
+def _generator(seed: int, stream: int, block: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[(stream << 32) | seed, block]))
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return _generator(seed, ORDER, epoch).permutation(count)
+
+
+def _pieces(index: NDArray[np.int64], block: int, draw: Callable[[int], Rows]) -> list[Rows]:
+    """`draw(number)[offsets]` for each run of indices that fall into one block."""
+    number, offset = index // block, index % block
+    cuts = (np.flatnonzero(np.diff(number)) + 1).tolist()
+    starts, stops = [0, *cuts], [*cuts, len(index)]
+    out = []
+    for a, b in zip(starts, stops, strict=True):
+        values = draw(int(number[a]))
+        whole = b - a == block  # the common case needs no gather
+        out.append(values if whole else values[offset[a:b]])
+    return out

@@ -1,0 +1,45 @@
+"""A prepared tiny dataset and a way to train on it."""
+
+from pathlib import Path
+
+import pytest
+
+from jstar.config import Study
+from jstar.data import prepare
+from jstar.train import train
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """Folder of 256 prepared digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    tree = {"name": "digits", "source": "digits", "limit": 256}
+    prepare(Study.model_fields["dataset"].annotation.model_validate(tree), folder)
+    return folder
+
+
+@pytest.fixture
+def run_tiny(tmp_path, digits, tiny_study):
+    """`run_tiny(name, **overrides)`: train the tiny study; returns status and folder."""
+
+    def run(name="run", model="d1", seed=0, **overrides):
+        study = Study.parse(tiny_study(**overrides))
+        folder = tmp_path / name
+        status = train(
+            study, model, seed, digits, folder / "out", folder / "state", device="cpu", threads=1
+        )
+        return status, folder
+
+    return run
+
+
+@pytest.fixture
+def contents():
+    """`contents(folder)`: every file of a finished run that must not depend on interruptions."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        out = folder / "out"
+        files = [*sorted((out / "snapshots").iterdir()), out / "telemetry.csv"]
+        return {file.name: file.read_bytes() for file in files}
+
+    return read
