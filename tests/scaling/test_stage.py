@@ -128,6 +128,10 @@ def spoil(frame, column, row, value):
         (lambda f: pd.concat([f, f.iloc[:1]]), "repeats run 'm0-s0'"),
         (lambda f: f[f["model"] == "m0"], "holds one size only"),
         (lambda f: f.iloc[:0], "holds no rows"),
+        (lambda f: spoil(f, "flops", 4, f["flops"][4] / 1e9), "line 6, column 'flops': .* mixed"),
+        (lambda f: spoil(f, "loss", 4, f["loss"][4] * 1e6), "line 6, column 'loss': .* mixed"),
+        (lambda f: f.assign(gap=f["gap"] * 1e3), "column 'gap': .* is above the loss"),
+        (lambda f: f.assign(loss=f["loss"] / 3, gap=f["gap"] / 3), "below the optimal loss"),
         (lambda f: spoil(f, "sigma", 0, 0.7), "sigma = 0.7 of the losses is not on the curve"),
     ],
 )

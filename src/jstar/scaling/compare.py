@@ -3,7 +3,7 @@
 The statistic is the difference of AICc (positive: for the corrected law). How large it gets by
 chance is simulated from each law in turn, with the run-to-run and point-to-point noise found
 around that law and with J* redrawn (a Cox test by parametric bootstrap, Williams 1970). A law
-wins if the other one is rejected and it is not.
+wins if the other one is rejected, it is not, and it predicts better.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,8 @@ from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, LawFit, Points
 
-UNKNOWN = "unknown"
+UNKNOWN, UNDECIDED = "unknown", "undecided"
+SUBSTANTIAL = 2.0  # differences of AICc below this are none (Burnham & Anderson 2002)
 HELD_OUT = 0.2  # share of the range of ln F that is predicted from the rest
 
 
@@ -52,12 +53,12 @@ def compare(
     """Compare two fits of the same points at significance `level`."""
     for fit in (raw, corrected):
         if not fit.ok:
-            return Comparison("undecided", f"{fit.law} law: {fit.status}")
+            return Comparison(UNDECIDED, f"{fit.law} law: {fit.status}")
     delta = raw.aicc - corrected.aicc
     rng = np.random.default_rng([seed, len(points), 1])
     p_raw = _tail(delta, _null(points, raw, draws, rng))
     p_corrected = _tail(-delta, -_null(points, corrected, draws, rng))
-    verdict, reason = decide(p_raw, p_corrected, p_raw, p_corrected, level)
+    verdict, reason = decide(delta, (p_raw, p_corrected), (p_raw, p_corrected), level)
     ahead = {law: held_out(points, law, level, draws, seed) for law in ("raw", "corrected")}
     return Comparison(
         verdict=verdict,
@@ -89,7 +90,9 @@ def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
     q_corrected = false_discovery_control([c.p_corrected for c in tested])
     done = {}
     for c, q0, q1 in zip(tested, q_raw, q_corrected, strict=True):
-        verdict, reason = decide(c.p_raw, c.p_corrected, float(q0), float(q1), level)
+        verdict, reason = decide(
+            c.delta_aicc, (c.p_raw, c.p_corrected), (float(q0), float(q1)), level
+        )
         done[id(c)] = replace(
             c, verdict=verdict, reason=reason, q_raw=float(q0), q_corrected=float(q1)
         )
@@ -97,16 +100,22 @@ def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
 
 
 def decide(
-    p_raw: float, p_corrected: float, q_raw: float, q_corrected: float, level: float
+    delta: float, p: tuple[float, float], q: tuple[float, float], level: float
 ) -> tuple[str, str]:
-    """Verdict and its reason from the plain (p) and adjusted (q) p-values."""
-    if p_raw < level and p_corrected < level:
-        return "undecided", "neither law fits"
-    if q_raw < level:
+    """Verdict and its reason from delta AICc and the plain (p) and adjusted (q) p-values.
+
+    p, q: of the raw and the corrected law. Rejecting a law is not enough: the other one must also
+    predict better by more than 2 of AICc, or two laws that draw the same line would be told apart.
+    """
+    if p[0] < level and p[1] < level:
+        return UNDECIDED, "neither law fits"
+    if q[0] < level and delta > SUBSTANTIAL:
         return "corrected", "the raw law is rejected, the corrected is not"
-    if q_corrected < level:
+    if q[1] < level and -delta > SUBSTANTIAL:
         return "raw", "the corrected law is rejected, the raw is not"
-    return "undecided", "both laws fit"
+    if abs(delta) <= SUBSTANTIAL:
+        return UNDECIDED, "both laws predict alike"
+    return UNDECIDED, "both laws fit"
 
 
 def _tail(observed: float, null_Q: Array) -> float:
@@ -137,14 +146,18 @@ def _null(points: Points, fit: LawFit, draws: int, rng: np.random.Generator) -> 
     return np.asarray(len(points) * np.log(raw.rss / np.maximum(corrected.rss, 1e-300)))
 
 
-def noise_components(residual: Array, codes: NDArray[np.int64]) -> tuple[float, float]:
-    """Standard deviations between and within runs (one-way analysis of variance)."""
+def noise_components(
+    residual: Array, codes: NDArray[np.int64], parameters: int = 2
+) -> tuple[float, float]:
+    """Standard deviations between and within clusters (one-way analysis of variance).
+
+    The fitted parameters leave the cluster means R - parameters degrees of freedom.
+    """
     count = np.bincount(codes)
     mean = np.bincount(codes, residual) / count
     runs, n = len(count), len(residual)
     within = float(((residual - mean[codes]) ** 2).sum() / max(n - runs, 1))
-    # Two parameters were fitted, so the run means have runs - 2 degrees of freedom.
-    total = float((count * mean**2).sum() / max(runs - 2, 1))
+    total = float((count * mean**2).sum() / max(runs - parameters, 1))
     size = (n - float((count**2).sum()) / n) / max(runs - 1, 1)
     return float(np.sqrt(max(total - within, 0.0) / size)), float(np.sqrt(within))
 

@@ -80,9 +80,23 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
                 "gap_source": "direct" if scale.points.direct else "loss - J*",
+                "agreement_z": agreement(scale),
             }
         )
     return pd.DataFrame(rows)
+
+
+def agreement(scale: ScaleFits) -> float:
+    """(loss - gap) - J* in standard errors: do the direct and the subtracted gap agree?
+
+    One number a noise scale, because all models are measured on the same draws.
+    """
+    rows = scale.rows
+    if not scale.points.direct or "loss_se" not in rows or not np.isfinite(scale.points.optimal):
+        return float("nan")
+    error = np.hypot(float(rows["loss_se"].mean()), scale.points.optimal_se)
+    difference = float((rows["loss"] - rows["gap"]).mean()) - scale.points.optimal
+    return difference / float(error) if error > 0 else float("nan")
 
 
 def frontier_frame(study: StudyFits) -> pd.DataFrame:

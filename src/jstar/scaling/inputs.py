@@ -10,11 +10,11 @@ import pandas as pd
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 from jstar.records import CURVE_COLUMNS, read_json, read_table
-from jstar.scaling.laws import Array
+from jstar.scaling.laws import TOTAL, Array
+from jstar.scaling.sanity import check_units
 
 REQUIRED = ("run", "params", "flops", "sigma", "loss")
 NUMBERS = ("params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "ema", "seed")
-TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def read_losses(paths: list[Path]) -> pd.DataFrame:
     if "model" not in joined:
         joined["model"] = joined["params"].map(lambda p: f"{p:.3g}")
     _check_duplicates(joined)
+    check_units(joined)
     return joined
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.records import write_text
-from jstar.scaling.inputs import TOTAL
+from jstar.scaling.laws import TOTAL
 from jstar.scaling.study import StudyFits
 from jstar.scaling.views import optimal_exponent
 

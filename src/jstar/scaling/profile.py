@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import chi2
+from scipy.stats import f as f_law
 
 from jstar.scaling.batch import line
 from jstar.scaling.compare import noise_components
 from jstar.scaling.laws import Array, LawFit, Points
 
+FREE_PARAMETERS = 3
 STEPS = 161
 EDGE = (0.02, 40.0)  # |alpha| x range of ln F between which a free exponent is looked for
 DEPTHS = 41
@@ -71,10 +73,14 @@ def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float
 
     For every alpha the floor is searched over its whole range and the scale projected out, so the
     ridge along which J0 and alpha trade places is followed to its end. Points of one cluster are
-    not independent: n is divided by the design effect of the residuals.
+    not independent: n is divided by the design effect of the residuals, and the quantile is that
+    of F with clusters - 3 degrees of freedom.
     """
+    freedom = points.clusters - FREE_PARAMETERS
+    if freedom < 1:
+        return -np.inf, np.inf
     reach = float(np.ptp(points.x))
-    between, within = noise_components(fit.residual, points.cluster)
+    between, within = noise_components(fit.residual, points.cluster, FREE_PARAMETERS)
     size = len(points) / points.clusters
     share = between**2 / max(between**2 + within**2, 1e-300)
     effective = len(points) / (1 + (size - 1) * share)
@@ -82,10 +88,11 @@ def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float
     far = -np.geomspace(*EDGE, STEPS) / reach
     grid = np.union1d(far, near[(near > far.min()) & (near < far.max())])
     rss_A = _free_rss(points, fit.weight / fit.weight.sum(), grid)
-    drop = float(chi2.ppf(confidence, 1))
+    drop = float(f_law.ppf(confidence, 1, freedom))
+    unit = max(float(rss_A.min()), 1e-300) / max(effective - FREE_PARAMETERS, 1)
 
     def deviance(alpha_A: Array) -> Array:
-        return np.asarray(effective * np.log(np.maximum(rss_A, 1e-300)))
+        return rss_A / unit
 
     low, high = _crossings(grid, deviance, drop)
     return (-np.inf if low == grid[0] else low), (np.inf if high == grid[-1] else high)

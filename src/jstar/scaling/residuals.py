@@ -6,25 +6,35 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from jstar.scaling.fit import aicc
+from jstar.scaling.compare import noise_components
 from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, Points
 
-BREAKS = 60
+BREAKS, BREAK_DRAWS = 60, 999
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A broken power law: p-value of the break, its compute, and the exponents on both sides."""
+
+    p: float = float("nan")
+    flops: float = float("nan")
+    before: float = float("nan")
+    after: float = float("nan")
 
 
 @dataclass(frozen=True)
 class ResidualTests:
     """runs_p: Wald-Wolfowitz test of the signs along ln F. durbin_watson: within clusters, 2 if
     neighbours are unrelated. curvature: coefficient of (ln F)^2; curvature_p: from leave-one-
-    cluster-out errors. broken_delta_aicc: AICc(line) - AICc(two lines joined at break_flops), both
-    for the law's own response: above 0 the break is preferred. alpha_before, alpha_after: slopes.
+    cluster-out errors. broken_p: of a power law that breaks at break_flops, from alpha_before to
+    alpha_after, against one that does not.
     """
 
     runs_p: float
     durbin_watson: float
     curvature: float
     curvature_p: float
-    broken_delta_aicc: float
+    broken_p: float
     break_flops: float
     alpha_before: float
     alpha_after: float
@@ -34,12 +44,16 @@ def examine(points: Points, fit: LawFit) -> ResidualTests:
     """Residual tests of a converged raw or corrected law."""
     order = np.argsort(points.flops, kind="stable")
     curvature, curvature_p = quadratic_term(points, fit)
+    broken = broken_law(points, fit)
     return ResidualTests(
-        sign_runs(fit.residual[order]),
-        durbin_watson(points, fit.residual),
-        curvature,
-        curvature_p,
-        *broken_law(points, fit),
+        runs_p=sign_runs(fit.residual[order]),
+        durbin_watson=durbin_watson(points, fit.residual),
+        curvature=curvature,
+        curvature_p=curvature_p,
+        broken_p=broken.p,
+        break_flops=broken.flops,
+        alpha_before=broken.before,
+        alpha_after=broken.after,
     )
 
 
@@ -91,25 +105,37 @@ def quadratic_term(points: Points, fit: LawFit) -> tuple[float, float]:
     return full, float(2 * student.sf(abs(full / error), points.clusters - 1))
 
 
-def broken_law(points: Points, fit: LawFit) -> tuple[float, float, float, float]:
-    """(delta AICc, break, slope before, slope after) of two lines joined where the fit is best."""
-    nothing = (float("nan"),) * 4
-    x, y = points.x, np.log(points.response(fit.law)[0])
-    y = y - y.mean()
-    root = np.sqrt(fit.weight / fit.weight.mean())
-    if len(np.unique(x)) < 7:
-        return nothing
+def broken_law(points: Points, fit: LawFit, seed: int = 0) -> Broken:
+    """Two lines joined where the fit is best, and how often noise alone would bend as much.
+
+    The share of the sum of squares that a kink at the best of 60 places removes is compared with
+    straight lines with the noise between and within clusters that the residuals show: its p-value
+    needs no count of independent points, which AICc does.
+    """
+    x = points.x
     inner = np.unique(x)[2:-2]
-    best: tuple[float, float, Array] | None = None
-    for at in np.linspace(inner[0], inner[-1], BREAKS):
-        design = np.stack([np.ones_like(x), x, np.maximum(x - at, 0)], axis=1)
-        found, *_ = np.linalg.lstsq(root[:, None] * design, root * y)
-        rss = float(((root * (y - design @ found)) ** 2).sum())
-        if best is None or rss < best[0]:
-            best = (rss, float(at), found)
-    if best is None:
-        return nothing
-    rss, at, found = best
-    line_rss = float(((root * fit.residual) ** 2).sum())
-    gain = aicc(line_rss, len(x), 2) - aicc(rss, len(x), 4)
-    return gain, float(np.exp(at + points.center)), float(found[1]), float(found[1] + found[2])
+    if len(inner) < 3:
+        return Broken()
+    root = np.sqrt(fit.weight / fit.weight.mean())
+    basis = np.linalg.qr(root[:, None] * np.stack([np.ones_like(x), x], axis=1))[0]
+    at_K = np.linspace(inner[0], inner[-1], BREAKS)
+    hinge_PK = root[:, None] * np.maximum(x[:, None] - at_K, 0)
+    hinge_PK = hinge_PK - basis @ (basis.T @ hinge_PK)
+    hinge_PK = hinge_PK / np.linalg.norm(hinge_PK, axis=0)
+    rng = np.random.default_rng([seed, len(points), 3])
+    between, within = noise_components(fit.residual, points.cluster)
+    noise_QP = within * rng.standard_normal((BREAK_DRAWS, len(x)))
+    noise_QP += between * rng.standard_normal((BREAK_DRAWS, points.clusters))[:, points.cluster]
+    rest_QP = root * np.vstack([fit.residual, noise_QP])
+    rest_QP = rest_QP - (rest_QP @ basis) @ basis.T
+    gain_QK = (rest_QP @ hinge_PK) ** 2 / np.maximum((rest_QP**2).sum(axis=1), 1e-300)[:, None]
+    gain_Q, best = gain_QK.max(axis=1), int(gain_QK[0].argmax())
+    design = np.stack([np.ones_like(x), x, np.maximum(x - at_K[best], 0)], axis=1)
+    response = root * np.log(points.response(fit.law)[0])
+    _, before, bend = np.linalg.lstsq(root[:, None] * design, response)[0]
+    return Broken(
+        p=float((1 + (gain_Q[1:] >= gain_Q[0]).sum()) / (1 + BREAK_DRAWS)),
+        flops=float(np.exp(at_K[best] + points.center)),
+        before=float(before),
+        after=float(before + bend),
+    )

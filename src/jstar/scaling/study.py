@@ -10,11 +10,12 @@ from jstar.noise import Process, process, total_weights
 from jstar.scaling.compare import Comparison, adjust, compare
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
-from jstar.scaling.inputs import TOTAL, Curve, select, with_total
+from jstar.scaling.inputs import Curve, select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, Draws, bootstrap
-from jstar.scaling.laws import LAWS, Array, LawFit, Points, Status
+from jstar.scaling.laws import LAWS, TOTAL, Array, LawFit, Points, Status
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
+from jstar.scaling.sanity import check_against_optimal, check_total
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,16 @@ class StudyFits:
 def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> StudyFits:
     """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`)."""
     losses = with_total(losses, options.process)
+    check_total(losses, options.process)
     rows = select(losses, split=options.split, ema=options.ema, min_images=options.min_images)
     keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
     scales = []
     for number, sigma in enumerate(keys):
         optimal = optimal_loss(curve, sigma, keys, options.process)
-        scales.append(fit_scale(sigma, rows[rows["sigma"] == sigma], optimal, options, number))
+        mine = rows[rows["sigma"] == sigma]
+        check_against_optimal(mine, *optimal)
+        scales.append(fit_scale(sigma, mine, optimal, options, number))
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
     judged = adjust([s.comparison for s in single], 1 - options.confidence)
@@ -122,7 +126,9 @@ def with_intervals(
     The free law's headline is its profile interval: an end that is not found means that offset and
     exponent trade places, and the law is not identifiable.
     """
-    if not fit.ok:
+    # A ridge without an end stops one solver here and the other there: that is its name, too.
+    lost = fit.status in (Status.SOLVERS_DISAGREE, Status.NOT_CONVERGED)
+    if not (fit.ok or (lost and fit.law == "free")):
         return fit, None
     profile = profile_interval(points, fit, options.confidence)
     if fit.law == "free":

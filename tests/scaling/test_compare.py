@@ -1,0 +1,64 @@
+"""Verdicts: right where the data can tell, undecided where they cannot."""
+
+import numpy as np
+import pytest
+
+from jstar.scaling import compare_laws
+from jstar.scaling.compare import Comparison, adjust, decide, noise_components
+
+RUN = np.repeat(np.arange(6), 6)
+
+
+def verdicts(loss_of, optimal, studies=20, noise=0.003):
+    """Verdicts of `studies` synthetic studies: runs and snapshots vary by `noise`."""
+    flops = np.geomspace(1e18, 1e21, 36)
+    out = []
+    for index in range(studies):
+        rng = np.random.default_rng([8, index])
+        luck = np.exp(noise * rng.standard_normal(6)[RUN] + 0.5 * noise * rng.standard_normal(36))
+        loss = loss_of(flops, luck)
+        out.append(compare_laws(flops, loss, optimal=optimal, run=RUN, draws=200).verdict)
+    return out
+
+
+def test_published_total_law_is_undecided():
+    found = verdicts(lambda f, luck: (0.3675 * f**-0.014 + 0.015) * luck, 0.015)
+    assert found.count("undecided") >= 19
+
+
+def test_large_sigma_is_corrected():
+    found = verdicts(lambda f, luck: 0.9 + 0.1 * (f / 1e18) ** -0.2 * luck, 0.9, noise=0.01)
+    assert found.count("corrected") >= 19
+
+
+def test_true_raw_law_is_raw():
+    found = verdicts(lambda f, luck: (f / 1e18) ** -0.1 * luck, 0.3)
+    assert found.count("raw") >= 19
+
+
+def test_decisions():
+    assert decide(9, (0.001, 0.5), (0.001, 0.5), 0.05)[0] == "corrected"
+    assert decide(-9, (0.5, 0.001), (0.5, 0.001), 0.05)[0] == "raw"
+    assert decide(9, (0.001, 0.001), (0.001, 0.001), 0.05)[1] == "neither law fits"
+    assert decide(9, (0.5, 0.5), (0.5, 0.5), 0.05) == ("undecided", "both laws fit")
+    assert decide(0.1, (0.01, 0.5), (0.01, 0.5), 0.05)[0] == "undecided"
+
+
+def test_many_noise_scales_are_judged_together():
+    """One p of 0.04 among twenty of no evidence is what chance gives."""
+    lone = Comparison("corrected", "", delta_aicc=5.0, p_raw=0.04, p_corrected=0.5)
+    dull = Comparison("undecided", "", delta_aicc=1.0, p_raw=0.6, p_corrected=0.6)
+    judged = adjust([lone, *[dull] * 19, Comparison("undecided", "no fit")], 0.05)
+    assert judged[0].verdict == "undecided"
+    assert judged[0].q_raw > 0.05
+    assert judged[-1].reason == "no fit"
+    assert adjust([lone], 0.05)[0].verdict == "corrected"
+
+
+def test_noise_components_are_recovered():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(400), 5)
+    residual = 0.3 * rng.standard_normal(400)[codes] + 0.1 * rng.standard_normal(2000)
+    between, within = noise_components(residual, codes)
+    assert between == pytest.approx(0.3, rel=0.1)
+    assert within == pytest.approx(0.1, rel=0.1)
