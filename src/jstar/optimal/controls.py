@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from jstar.optimal.moments import Moments
 
-DRAWS_A_CONTROL = 8  # draws needed for each control variate that is fitted
+DRAWS_A_CONTROL = 8  # draws that carry J*, needed for each control variate that is fitted
 RANK_TOLERANCE = 1e-7
+RESOLUTION = 1e-17  # of the variance: below it a draw's pair form is what underflow left over
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def draws_at(
         square_mean += kappa**2 * (rest + tau**2) * (dim - known)
         # <x_i - D*, x_i - c + tau eps>: orthogonality
         orthogonal = 0.5 * y2 - h_M + q_M - sign * tau * e_M
-        pair.append(q_M)
+        pair.append(np.where(q_M > RESOLUTION * total, q_M, 0.0))
         controls.append(
             np.stack(
                 [
@@ -137,7 +138,10 @@ def regress(draws: Draws) -> Estimate:
     """J* as the intercept of the pair form on its control variates; the better of the two forms."""
     base = plain(draws.pair_M, "pair")
     count = len(draws.pair_M)
-    control = draws.control_MC[:, : max(0, count // DRAWS_A_CONTROL - 1)]
+    # A few draws that carry all of J* (small sigma) would be fitted, not averaged: count them.
+    square = float(np.square(draws.pair_M).sum())
+    carrying = draws.pair_M.sum() ** 2 / square if square > 0 else 0.0
+    control = draws.control_MC[:, : max(0, int(carrying) // DRAWS_A_CONTROL - 1)]
     size = np.sqrt(np.square(control).mean(axis=0)) if control.size else np.zeros(0)
     control = control[:, size > 0] / size[size > 0]
     if control.shape[1] == 0 or base.stderr == 0:

@@ -112,6 +112,7 @@ class _Int8Scan:
         self.length_P = whole_DP.double().square().sum(0).sqrt().clamp_min(1.0)
         self.direction_DP = (whole_DP / self.length_P.float()).float()
         self.anchor_D = anchor_D
+        self.anchor_square = float(anchor_D.double().square().sum())
         self.operand = torch.cat([anchor_D[None], whole_DP.t()]).to(torch.int8).to(device)
         self.offset_P = (anchor_D.double() @ whole_DP.double()).to(device)
         self.square_N = torch.empty(size, dtype=torch.int32, device=device)
@@ -122,9 +123,7 @@ class _Int8Scan:
     def add(self, z_ND: torch.Tensor, start: int, stop: int) -> None:
         square_N, sum_D = column_moments(z_ND)
         raw_NA = int8_product(z_ND, self.operand).double()
-        half_N = (
-            0.5 * square_N.double() - raw_NA[:, 0] + 0.5 * self.anchor_D.double().square().sum()
-        )
+        half_N = 0.5 * (square_N + self.anchor_square) - raw_NA[:, 0]
         self.half_norm_N[start:stop] = half_N.cpu().numpy()
         self.power_P += (raw_NA[:, 1:] - self.offset_P).square().sum(0)
         self.square_N[start:stop] = square_N

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -39,15 +39,15 @@ def library() -> ctypes.CDLL | None:
         try:
             if not path.is_file():
                 command = [compiler, *flags, str(SOURCE), "-lm", "-o"]
-                write_atomically(path, lambda p, command=command: _compile([*command, str(p)]))
+                write_atomically(path, partial(_compile, command))
             return ctypes.CDLL(str(path))
         except (OSError, subprocess.SubprocessError, JstarError):
             continue
     return None
 
 
-def _compile(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
+def _compile(command: list[str], out: Path) -> None:
+    subprocess.run([*command, str(out)], check=True, capture_output=True, timeout=COMPILE_SECONDS)
 
 
 def _cache_folder() -> Path:
