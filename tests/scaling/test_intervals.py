@@ -71,13 +71,13 @@ def test_profile_takes_the_error_of_optimal_loss_in():
 def test_free_law_says_not_identifiable():
     flops = np.geomspace(1e18, 1e21, 36)
     run = np.repeat(np.arange(6), 6)
-    rng = np.random.default_rng(4)
     weak = []
-    for _ in range(20):
+    for index in range(30):
+        rng = np.random.default_rng([4, index])
         noise = 0.001 * rng.standard_normal(36) + 0.001 * rng.standard_normal(6)[run]
         loss = (0.3675 * flops**-0.014 + 0.015) * np.exp(noise)
         weak.append(fit_law(flops, loss, law="free", run=run).status)
-    assert weak.count(Status.NOT_IDENTIFIABLE) >= 17
+    assert weak.count(Status.NOT_IDENTIFIABLE) >= 26
     strong = fit_law(flops, 0.3 + (flops / 1e18) ** -0.5 * np.exp(noise), law="free", run=run)
     assert strong.ok
     assert strong.alpha_low < -0.5 < strong.alpha_high

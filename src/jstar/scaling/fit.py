@@ -112,7 +112,7 @@ def _solve(
         x=x,
         weights=np.sqrt(weight),
         scale_covar=not absolute,
-        max_nfev=20_000,
+        max_nfev=2_000,
         fit_kws=tight,
         nan_policy="raise",
     )

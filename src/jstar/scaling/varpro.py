@@ -61,7 +61,7 @@ def offset_law(x: Array, y: Array, weight: Array, start: tuple[float, float]) ->
 
     found = least_squares(
         residual, np.array(start), jacobian, x_scale="jac",
-        ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=2000,
+        ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=300,
     )  # fmt: skip
     ln_scale = float(np.average(y - log_shape(found.x), weights=weight))
     return Projected(ln_scale, float(found.x[0]), float(found.x[1] * np.exp(ln_scale)))
