@@ -28,15 +28,10 @@ class QueryTerms:
     noise_along_MP: NDArray[np.float64]
 
     @classmethod
-    def gather(cls, parts: list[tuple[NDArray[np.int64], "QueryTerms"]]) -> "QueryTerms":
-        """Terms of all draws from those of groups of draws, each with its rows."""
-        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return cls(
-            *(
-                np.concatenate([getattr(part, field.name) for _, part in parts])[order]
-                for field in fields(cls)
-            )
-        )
+    def gather(cls, parts: list["QueryTerms"]) -> "QueryTerms":
+        """Terms of all draws from those of chunks of draws."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def query_terms(z_MD: torch.Tensor, noise_MD: torch.Tensor, moments: Moments) -> QueryTerms:

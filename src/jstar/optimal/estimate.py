@@ -1,6 +1,8 @@
 """`optimal_loss`: from images and noise scales to the curve."""
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,16 @@ from jstar.optimal.draws import systematic_sources
 from jstar.optimal.moments import Moments, measure_moments
 from jstar.optimal.points import Points, as_points, check_sigmas
 from jstar.optimal.products import choose_precision, make_queries
+from jstar.optimal.subsets import DEFAULT_REPEATS, SubsetPlan, subset_curve
 from jstar.optimal.sums import FIELDS, stream_sums
 
 DEFAULT_QUERIES = 4096
 FORMS = ("pair+controls", "pair")
+EXACT = ("exact", "exact_by_class")
 CHUNK_DRAWS = 2048  # draws in one product: bounds the memory whatever M
 INTERVAL = 1.959964  # normal quantile of a 95 % interval
+ROUNDS = 4  # of the stopping rule: every 4th draw, ..., each a systematic sample by itself
+RELEVANT = 1e-3  # of the variance: the stopping rule looks at noise scales with J* above this
 
 Advance = Callable[[float], None]
 
@@ -39,6 +45,11 @@ def optimal_loss(
     form: str = "pair+controls",
     antithetic: bool = True,
     precision: str = "auto",
+    relative_se: float | None = None,
+    seconds: float | None = None,
+    subset: int | None = None,
+    repeats: int = DEFAULT_REPEATS,
+    own_weight: float | None = None,
     device: torch.device | str | None = None,
     advance: Advance | None = None,
 ) -> OptimalLoss:
@@ -51,30 +62,200 @@ def optimal_loss(
     horizontally mirrored images are points too. form: `pair+controls` or `pair`. antithetic: use
     +eps and -eps of every draw. precision: `auto`, `int8` (uint8 images) or `fp32`.
 
+    relative_se, seconds: stop after a quarter, half or three quarters of the draws when every
+    relative standard error (where J* is above 0.1 % of the variance) is small enough, or when the
+    next quarter would not end in time; `.ended` says which.
+
+    subset, repeats, own_weight: for snis, dol and cdol: L points in each of so many random subsets,
+    and the constant C (the source's own term has weight 1/C; default 4N/L, 1 at L = N).
+
     Loss and errors are means over the D dimensions, in the units of x squared.
     Raises JstarError for input that cannot be used. Source: arXiv 2506.13763, theorem 1.
     """
-    points = as_points(images, scale=scale, offset=offset, mirror=mirror)
-    sigma_S = check_sigmas(sigmas)
     if estimator not in ESTIMATORS:
         raise JstarError(
             f"estimator: '{estimator}' is unknown, allowed are {', '.join(ESTIMATORS)}"
             + nearest(estimator, ESTIMATORS)
         )
+    points = as_points(images, scale=scale, offset=offset, mirror=mirror)
+    if estimator not in EXACT:
+        plan = SubsetPlan(subset, repeats, own_weight)
+        count = DEFAULT_QUERIES if queries is None else int(queries)
+        where = _device(device)
+        return subset_curve(points, check_sigmas(sigmas), estimator, plan, count, seed, where)
+    job = make_job(
+        points, sigmas, estimator=estimator, labels=labels, queries=queries, seed=seed, form=form,
+        antithetic=antithetic, precision=precision, device=device,
+    )  # fmt: skip
+    if relative_se is None and seconds is None:
+        return job.curve(job.sums(advance=advance))
+    return _until(job, relative_se, seconds, advance)
+
+
+def _until(
+    job: "Job", relative_se: float | None, seconds: float | None, advance: Advance | None
+) -> OptimalLoss:
+    """Add quarters of the draws until an error target or a time budget ends it."""
+    for name, value in (("relative_se", relative_se), ("seconds", seconds)):
+        if value is not None and not value > 0:
+            raise JstarError(f"{name} = {value:g} is not allowed, it must be above 0")
+    count, start = len(job.source_M), time.monotonic()
+    done, parts = [], []
+    for number, offset in enumerate((0, 2, 1, 3)):  # halves are evenly spread, too
+        rows_M = np.arange(offset, count, ROUNDS)
+        if len(rows_M) < 2:
+            rows_M = np.arange(count)
+        done.append(rows_M)
+        parts.append(job.part(rows_M).sums(advance=advance))
+        all_M = np.concatenate(done)
+        order = np.argsort(all_M)
+        sums = np.concatenate(parts, axis=1)[:, order]
+        curve = job.part(all_M[order]).curve(sums)
+        shown = curve.loss > RELEVANT * curve.variance
+        if relative_se and (curve.stderr[shown] <= relative_se * curve.loss[shown]).all():
+            return replace(curve, ended="relative_se")
+        spent = time.monotonic() - start
+        if len(all_M) >= count:
+            break
+        if seconds is not None and spent * (number + 2) / (number + 1) > seconds:
+            return replace(curve, ended="seconds")
+    return replace(curve, ended="queries")
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """An exact estimate, ready to run: draws and moments are fixed, sums may come from shards."""
+
+    points: Points
+    moments: Moments
+    sigma_S: NDArray[np.float64]
+    source_M: NDArray[np.int64]
+    number_M: NDArray[np.int64]  # of the draws: their noise is a function of (seed, number)
+    labels_N: NDArray[np.int64] | None
+    seed: int
+    estimator: str
+    form: str
+    signs: int
+    precision: str
+    device: torch.device
+
+    def part(self, rows_M: NDArray[np.int64]) -> "Job":
+        """The same estimate from some of the draws."""
+        return replace(self, source_M=self.source_M[rows_M], number_M=self.number_M[rows_M])
+
+    def sums(
+        self, shard: tuple[int, int] = (1, 1), advance: Advance | None = None
+    ) -> NDArray[np.float64]:
+        """Sums [G, M, S, F] over shard k of n (1-based) of the points; shards just add."""
+        number, shards = shard
+        out = np.zeros((self.signs, len(self.source_M), len(self.sigma_S), FIELDS))
+        beta_S = torch.from_numpy(self.points.scale / self.sigma_S)
+        seen = 0
+        for rows_M, member_N in _groups(self.source_M, self.labels_N):
+            inside, local_M, half_N, square = self._inside(rows_M, member_N)
+            tiles = list(inside.tiles())
+            mine = [t for k, t in enumerate(tiles, seen) if k % shards == number - 1]
+            seen += len(tiles)
+            if not mine:
+                continue
+            chunks = [
+                make_queries(
+                    inside, local_M[part], self.number_M[rows_M[part]], self.seed, self.precision,
+                    self.device, self.moments.anchor_D,
+                )
+                for part in _parts(len(rows_M))
+            ]  # fmt: skip
+            half = torch.from_numpy(half_N.astype(np.float32)).to(self.device)
+            out[:, rows_M] = stream_sums(
+                inside, chunks, beta_S.to(self.device), half, square,
+                signs=self.signs, tiles=mine, advance=advance,
+            ).numpy()  # fmt: skip
+        return out
+
+    def _inside(
+        self, rows_M: NDArray[np.int64], member_N: NDArray[np.int64] | None
+    ) -> tuple[Points, NDArray[np.int64], NDArray[np.float64], torch.Tensor | None]:
+        """Points of a group, the draws' sources among them, and their norms."""
+        half_N, square = self.moments.half_norm_N, self.moments.square_N
+        if member_N is None:
+            return self.points, self.source_M[rows_M], half_N, square
+        inside = self.points.subset(member_N[member_N < self.points.images])
+        local_M = np.searchsorted(member_N, self.source_M[rows_M])  # images, then mirror images
+        square = None if square is None else square[torch.from_numpy(member_N).to(square.device)]
+        return inside, local_M, half_N[member_N], square
+
+    def terms(self) -> QueryTerms:
+        """Projections of the draws for the control variates."""
+        parts = []
+        for part in _parts(len(self.source_M)):
+            chunk = make_queries(
+                self.points, self.source_M[part], self.number_M[part], self.seed, self.precision,
+                torch.device("cpu"), self.moments.anchor_D,
+            )  # fmt: skip
+            parts.append(query_terms(chunk.z_MD, chunk.noise_MD, self.moments))
+        return QueryTerms.gather(parts)
+
+    def curve(self, sums_GMSF: NDArray[np.float64]) -> OptimalLoss:
+        """From the sums of all draws to the curve in the data scale, per dimension."""
+        points, moments, terms = self.points, self.moments, self.terms()
+        unit = points.scale**2 / points.dim
+        estimates: list[Estimate] = []
+        for s, sigma in enumerate(self.sigma_S):
+            tau = sigma / points.scale
+            draws = draws_at(tau, sums_GMSF[:, :, s], terms, moments, points.dim)
+            estimates.append(regress(draws) if self.form != "pair" else plain(draws.pair_M, "pair"))
+        loss = unit * np.array([e.value for e in estimates])
+        stderr = unit * np.array([e.stderr for e in estimates])
+        return OptimalLoss(
+            sigma=self.sigma_S,
+            loss=loss,
+            stderr=stderr,
+            lower=np.maximum(loss - INTERVAL * stderr, 0.0),
+            upper=loss + INTERVAL * stderr,
+            correlation_SS=_correlation(np.stack([e.residual_M for e in estimates], axis=1)),
+            form=tuple(e.form for e in estimates),
+            estimator=self.estimator,
+            queries=len(self.source_M),
+            count=len(points),
+            dim=points.dim,
+            variance=unit * moments.variance,
+            log_count=_log_count(len(points), self.labels_N),
+        )
+
+
+def make_job(
+    points: Points,
+    sigmas: Any,
+    *,
+    estimator: str,
+    labels: Any = None,
+    queries: int | None = None,
+    seed: int = 0,
+    form: str = "pair+controls",
+    antithetic: bool = True,
+    precision: str = "auto",
+    device: torch.device | str | None = None,
+) -> Job:
+    """Check the arguments of `optimal_loss`, read the points once, choose the draws."""
+    sigma_S = check_sigmas(sigmas)
     if form not in FORMS:
         raise JstarError(f"form: '{form}' is unknown, allowed are {', '.join(FORMS)}")
     labels_N = _check_labels(labels, points, estimator)
     count = DEFAULT_QUERIES if queries is None else int(queries)
     if count < 2:
         raise JstarError(f"queries = {count} is not allowed, a standard error needs at least 2")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = _device(device)
+    chosen = choose_precision(precision, points, where)
     moments = measure_moments(points, where)
     source_M = systematic_sources(moments.half_norm_N, count, seed, labels_N)
-    sums, terms = _exact_sums(
-        points, moments, source_M, points.scale / sigma_S, labels_N, seed,
-        choose_precision(precision, points, where), where, 2 if antithetic else 1, advance,
+    return Job(
+        points, moments, sigma_S, source_M, np.arange(count), labels_N, seed, estimator, form,
+        2 if antithetic else 1, chosen, where,
     )  # fmt: skip
-    return finish(points, moments, sigma_S, sums, terms, estimator, form, labels_N)
 
 
 def _check_labels(labels: Any, points: Points, estimator: str) -> NDArray[np.int64] | None:
@@ -94,46 +275,6 @@ def _check_labels(labels: Any, points: Points, estimator: str) -> NDArray[np.int
     return np.tile(labels_N.astype(np.int64), 2 if points.mirror else 1)
 
 
-def _exact_sums(
-    points: Points,
-    moments: Moments,
-    source_M: NDArray[np.int64],
-    beta_S: NDArray[np.float64],
-    labels_N: NDArray[np.int64] | None,
-    seed: int,
-    precision: str,
-    device: torch.device,
-    signs: int,
-    advance: Advance | None,
-) -> tuple[NDArray[np.float64], QueryTerms]:
-    """Sums [G, M, S, F] over all points (of the draw's class), and the draws' projections."""
-    number_M = np.arange(len(source_M))
-    sums = np.zeros((signs, len(source_M), len(beta_S), FIELDS))
-    parts: list[tuple[NDArray[np.int64], QueryTerms]] = []
-    for rows_M, member_N in _groups(source_M, labels_N):
-        inside = points if member_N is None else points.subset(member_N[member_N < points.images])
-        local_M = source_M[rows_M]
-        half_N, square = moments.half_norm_N, moments.square_N
-        if member_N is not None:
-            square = None if square is None else square[torch.from_numpy(member_N)]
-            local_M = np.searchsorted(member_N, local_M)  # images first, then mirror images
-            half_N = half_N[member_N]
-        chunks = [
-            make_queries(inside, local_M[part], number_M[rows_M[part]], seed, precision, device,
-                         moments.anchor_D)
-            for part in _parts(len(rows_M))
-        ]  # fmt: skip
-        half = torch.from_numpy(half_N.astype(np.float32)).to(device)
-        sums[:, rows_M] = stream_sums(
-            inside, chunks, torch.from_numpy(beta_S), half, square, signs=signs,
-            tiles=inside.tiles(), advance=advance,
-        ).numpy()  # fmt: skip
-        for part, chunk in zip(_parts(len(rows_M)), chunks, strict=True):
-            terms = query_terms(chunk.z_MD.cpu(), chunk.noise_MD.cpu(), moments)
-            parts.append((rows_M[part], terms))
-    return sums, QueryTerms.gather(parts)
-
-
 def _parts(count: int) -> list[slice]:
     """Chunks of draws: one product each."""
     return [slice(first, first + CHUNK_DRAWS) for first in range(0, count, CHUNK_DRAWS)]
@@ -150,41 +291,6 @@ def _groups(
         (np.flatnonzero(classes_M == c), np.flatnonzero(labels_N == c))
         for c in np.unique(classes_M)
     ]
-
-
-def finish(
-    points: Points,
-    moments: Moments,
-    sigma_S: NDArray[np.float64],
-    sums_GMSF: NDArray[np.float64],
-    terms: QueryTerms,
-    estimator: str,
-    form: str,
-    labels_N: NDArray[np.int64] | None,
-) -> OptimalLoss:
-    """From the sums of all draws to the curve in the data scale, per dimension."""
-    unit = points.scale**2 / points.dim
-    estimates: list[Estimate] = []
-    for s, sigma in enumerate(sigma_S):
-        draws = draws_at(sigma / points.scale, sums_GMSF[:, :, s], terms, moments, points.dim)
-        estimates.append(regress(draws) if form != "pair" else plain(draws.pair_M, "pair"))
-    loss = unit * np.array([e.value for e in estimates])
-    stderr = unit * np.array([e.stderr for e in estimates])
-    return OptimalLoss(
-        sigma=sigma_S,
-        loss=loss,
-        stderr=stderr,
-        lower=np.maximum(loss - INTERVAL * stderr, 0.0),
-        upper=loss + INTERVAL * stderr,
-        correlation_SS=_correlation(np.stack([e.residual_M for e in estimates], axis=1)),
-        form=tuple(e.form for e in estimates),
-        estimator=estimator,
-        queries=sums_GMSF.shape[1],
-        count=len(points),
-        dim=points.dim,
-        variance=unit * moments.variance,
-        log_count=_log_count(len(points), labels_N),
-    )
 
 
 def _correlation(residual_MS: NDArray[np.float64]) -> NDArray[np.float64]:
