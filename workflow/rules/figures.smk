@@ -1,7 +1,6 @@
 # One rule a figure, so that each has its own caption; each reads result tables only.
 from jstar.figures import FIGURES
 
-
 STUDY_TABLES = [
     f"results/studies/{STUDY.study}/{table}.csv"
     for table in ["losses", "fits", "verdicts", "frontier", "predictions", "residuals"]

@@ -30,16 +30,11 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         mean = rows.groupby(rows["sigma"].astype(float))["loss"].mean()
         label = parameters_label(tables.params[model])
         panel.plot(mean.index, mean, "o-", color=colors[model], lw=0.9, ms=2.2, label=label)
-    shown = curve["loss"].clip(lower=floor)
-    panel.fill_between(
-        curve["sigma"],
-        curve["lower"].clip(lower=floor),
-        curve["upper"].clip(lower=floor),
-        color=OPTIMAL_COLOR,
-        alpha=0.2,
-        lw=0,
-    )
-    panel.plot(curve["sigma"], shown.where(curve["loss"] > floor), color=OPTIMAL_COLOR, lw=1.6)
+    # Log axes: below the floor the line leaves through the lower edge.
+    tiny = curve["loss"].where(curve["loss"] > 0)
+    panel.fill_between(curve["sigma"], curve["lower"].clip(lower=1e-300), curve["upper"],
+                       where=curve["loss"] > floor, color=OPTIMAL_COLOR, alpha=0.2, lw=0)  # fmt: skip
+    panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.6)
     variance = float(curve["loss"].iloc[-1])
     panel.set(
         xscale="log",

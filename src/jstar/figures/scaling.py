@@ -94,7 +94,7 @@ def _laws(panel: Axes, tables: StudyTables, sigma: float | str, column: str) -> 
                    ls="-" if law == "corrected" else (0, (3, 1.5)))  # fmt: skip
         panel.fill_between(line["flops"], line[f"{column}_low"].clip(lower=1e-12),
                            line[f"{column}_high"].clip(lower=1e-12),
-                           color=LAW_COLOR[law], alpha=0.18, lw=0)  # fmt: skip
+                           color=LAW_COLOR[law], alpha=0.14, lw=0)  # fmt: skip
     low, high = float(seen[seen > 0].min()), float(seen.max())
     margin = (high / low) ** 0.08
     log_ticks(panel, low / margin, high * margin)
