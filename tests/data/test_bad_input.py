@@ -274,13 +274,21 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 
 def test_two_at_once_do_not_mix(tmp_path):
-    import fcntl
-
     np.save(tmp_path / "x.npy", formats.pictures(4))
-    (tmp_path / "out" / "partial").mkdir(parents=True)
-    with (tmp_path / "out" / "partial" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = DatasetConfig(name="toy", source="npz", path=str(tmp_path / "x.npy"))
+    out = tmp_path / "out"
+    (out / "partial").mkdir(parents=True)
+    hold = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    made = DatasetConfig(name="toy", source="npz", path=str(tmp_path / "x.npy"))
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(out / "partial" / "lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(JstarError, match="another 'jstar prepare' is writing"):
-            prepare(made, tmp_path / "out")
-        assert (tmp_path / "out" / "partial").is_dir()
+            prepare(made, out)
+        other.stdin.close()
+    assert (out / "partial").is_dir()
+    assert prepare(made, out).count == 4

@@ -128,7 +128,8 @@ def _transfer(url: str, part: Path) -> None:
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        # A new opener sees the proxies of the environment as they are now.
+        answer = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to fetch
             return

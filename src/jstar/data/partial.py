@@ -94,7 +94,8 @@ class Partial:
         except OSError as error:
             raise JstarError(f"{self.out}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock: the decoding processes would inherit it and outlive this one.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             raise JstarError(
