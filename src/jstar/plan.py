@@ -1,5 +1,6 @@
 """What a study will cost, before anything is spent: FLOPs, hours and disk of every run."""
 
+import json
 import time
 from dataclasses import dataclass
 
@@ -83,11 +84,12 @@ def _table(layout: Layout, rows: list[RunPlan], count: int, sources: set[str]) -
 
 
 def _measured(layout: Layout, model: str) -> float | None:
-    """FLOP/s of a finished run of this size in this study, if there is one."""
+    """FLOP/s of a finished run of exactly this configuration, if there is one."""
+    content = json.loads(layout.study.content("train", model))
     for seed in layout.study.entry(model).seeds:
         path = layout.run(model, seed) / "run.json"
-        if path.is_file():
-            return float(read_json(path)["flops_per_second"])
+        if path.is_file() and (run := read_json(path))["config"] == content:
+            return float(run["flops_per_second"])
     return None
 
 

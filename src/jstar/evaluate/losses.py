@@ -33,7 +33,7 @@ class Measured:
 
         The draws are shared by all noise scales, so a sum's error comes from its sum per draw.
         """
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for weight_S in np.atleast_2d(weights_1S):
             loss, loss_se = _mean_se(weight_S @ self.loss_SM)
             gap, gap_se = (

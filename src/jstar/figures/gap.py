@@ -34,7 +34,7 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         panel.fill_between(gap.index, (gap - error).clip(lower=0.2 * gap), gap + error,
                            color=color, alpha=0.25, lw=0)  # fmt: skip
         panel.plot(gap.index, gap, "o-", color=color, lw=0.9, ms=2.2)
-        worst[model] = float(gap.idxmax())
+        worst[model] = float(gap.index[int(gap.to_numpy().argmax())])
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
                lw=1, ls=(0, (4, 2)))  # fmt: skip

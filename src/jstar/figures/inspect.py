@@ -62,7 +62,7 @@ def all_laws(tables: StudyTables) -> pd.DataFrame:
     wide = picked.pivot_table(
         index="sigma", columns="law", values=["alpha", "alpha_low", "alpha_high", "r2"], sort=False
     )
-    wide.columns = pd.Index([f"{name} {law}" for name, law in wide.columns])
+    wide.columns = [f"{column[0]} {column[1]}" for column in wide.columns.to_flat_index()]
     decided: dict[Any, str] = dict(
         zip(tables.verdicts["sigma"], tables.verdicts["verdict"], strict=True)
     )

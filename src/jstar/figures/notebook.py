@@ -29,5 +29,6 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> None:
             raise JstarError(
                 f"{path}: cell {error.exec_count} fails with {error.ename}: {error.evalue}"
             ) from error
-        page, _ = HTMLExporter(template_name="lab").from_filename(str(executed))
+        exporter = HTMLExporter(template_name="lab")  # type: ignore[no-untyped-call]
+        page, _ = exporter.from_filename(str(executed))
     write_text(out, page)

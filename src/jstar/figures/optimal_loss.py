@@ -32,8 +32,10 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         panel.plot(mean.index, mean, "o-", color=colors[model], lw=0.9, ms=2.2, label=label)
     # Log axes: below the floor the line leaves through the lower edge.
     tiny = curve["loss"].where(curve["loss"] > 0)
-    panel.fill_between(curve["sigma"], curve["lower"].clip(lower=1e-300), curve["upper"],
-                       where=curve["loss"] > floor, color=OPTIMAL_COLOR, alpha=0.2, lw=0)  # fmt: skip
+    lower, visible = curve["lower"].clip(lower=1e-300), curve["loss"] > floor
+    panel.fill_between(
+        curve["sigma"], lower, curve["upper"], where=visible, color=OPTIMAL_COLOR, alpha=0.2, lw=0
+    )
     panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.6)
     variance = float(curve["loss"].iloc[-1])
     panel.set(
@@ -43,10 +45,10 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         ylabel="mean squared error per dimension",
         ylim=(floor, 2.2 * variance),
     )
-    visible = curve[curve["loss"] > 30 * floor].iloc[0]
+    place = curve[curve["loss"] > 30 * floor].iloc[0]
     panel.annotate(
         r"optimal loss $J^*$",
-        (visible["sigma"], visible["loss"]),
+        (place["sigma"], place["loss"]),
         xytext=(10, -6),
         textcoords="offset points",
         va="center",

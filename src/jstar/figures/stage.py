@@ -3,6 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
+import matplotlib as mpl
+
 from jstar.config import Study
 from jstar.errors import JstarError, nearest
 from jstar.figures import FIGURES
@@ -17,6 +19,7 @@ def draw_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> 
         raise JstarError(
             f"figure '{name}' is unknown, allowed are {', '.join(FIGURES)}{nearest(name, FIGURES)}"
         )
+    mpl.use("Agg")
     tables = load_tables(fits, curve, study.fit.ema or study.train.ema[0])
     figure, numbers = import_module(FIGURES[name]).draw(tables, study)
     save(figure, out / name)

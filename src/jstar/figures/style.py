@@ -67,8 +67,8 @@ def new_figure(
     rows: int, columns: int, width: float, height: float, **kwargs: Any
 ) -> tuple[Figure, Any]:
     """A figure in the house style; the axes are a 2-d array [rows, columns]."""
-    mpl.use("Agg")
-    mpl.rcParams.update(RC)
+    for key, value in RC.items():
+        mpl.rcParams[key] = value  # type: ignore[index]
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **kwargs)
     return figure, axes
 
@@ -104,8 +104,8 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
         axes.yaxis.set_major_locator(LogLocator(numticks=count + 1))
         axes.yaxis.set_minor_formatter(NullFormatter())
         return
-    ticks = [t for t in MaxNLocator(nbins=count + 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-             if low <= t <= high]  # fmt: skip
+    nice = MaxNLocator(nbins=count + 1, steps=[1, 2, 2.5, 5, 10])
+    ticks = [t for t in nice.tick_values(low, high) if low <= t <= high]
     if high / low > 4:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [t for d in decades for m in (1, 2, 5) if low <= (t := m * 10.0**d) <= high]
