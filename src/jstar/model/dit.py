@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jstar.model import fused
 from jstar.model.ladder import DiTConfig
 
 NORM_EPS = 1e-6
@@ -36,9 +37,9 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             self.modulation(condition_BE).unsqueeze(1).chunk(6, dim=-1)
         )
-        h_BTE = modulate(norm(x_BTE, self.classic), shift1, scale1)
+        h_BTE = modulated_norm(x_BTE, shift1, scale1, self.classic)
         x_BTE = torch.addcmul(x_BTE, gate1, self.attention(h_BTE))
-        h_BTE = modulate(norm(x_BTE, self.classic), shift2, scale2)
+        h_BTE = modulated_norm(x_BTE, shift2, scale2, self.classic)
         # The exact GELU is 2.5 times as fast on a CPU as the tanh form of the 2023 DiT.
         h_BTE = F.gelu(self.up(h_BTE), approximate="tanh" if self.classic else "none")
         return torch.addcmul(x_BTE, gate2, self.down(h_BTE))
@@ -48,6 +49,9 @@ class Block(nn.Module):
         qkv = self.qkv(h_BTE).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, heads, E / heads]
         if self.classic:
             q, k, v = qkv.unbind(2)
+        elif fused.pays_off(h_BTE):
+            small_BTE: Tensor = fused.SmallAttention.apply(qkv, self.qk_scale, NORM_EPS)
+            return self.proj(small_BTE)  # type: ignore[no-any-return]
         else:
             qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
             (q, k), v = qk.unbind(2), qkv[:, :, 2]
@@ -115,7 +119,7 @@ class DiT(nn.Module):
         for block in self.blocks:
             x_BTE = block(x_BTE, condition_BE)
         shift, scale = self.last_modulation(condition_BE).unsqueeze(1).chunk(2, dim=-1)
-        out = self.last(modulate(norm(x_BTE, c.classic), shift, scale))
+        out = self.last(modulated_norm(x_BTE, shift, scale, c.classic))
         out = out.reshape(-1, rows, columns, c.channels, p, p).permute(0, 3, 1, 4, 2, 5)
         image: Tensor = out.reshape(-1, c.channels, c.rows, c.columns)
         return image
@@ -131,9 +135,12 @@ class DiT(nn.Module):
         return condition_BE
 
 
-def modulate(x_BTE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor) -> Tensor:
-    """x (1 + scale) + shift."""
-    return torch.addcmul(shift_B1E, x_BTE, 1 + scale_B1E)
+def modulated_norm(x_BTE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor, classic: bool) -> Tensor:
+    """norm(x) (1 + scale) + shift."""
+    if not classic and fused.pays_off(x_BTE):
+        out_BTE: Tensor = fused.ModulatedNorm.apply(x_BTE, shift_B1E, scale_B1E, NORM_EPS)
+        return out_BTE
+    return torch.addcmul(shift_B1E, norm(x_BTE, classic), 1 + scale_B1E)
 
 
 def norm(x: Tensor, classic: bool) -> Tensor:

@@ -163,7 +163,7 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 def _pieces(index: NDArray[np.int64], block: int, draw: Callable[[int], Rows]) -> list[Rows]:
     """`draw(number)[offsets]` for each run of indices that fall into one block."""
     number, offset = index // block, index % block
-    cuts = (np.flatnonzero(np.diff(number)) + 1).tolist()
+    cuts: list[int] = (np.flatnonzero(np.diff(number)) + 1).tolist()
     starts, stops = [0, *cuts], [*cuts, len(index)]
     out = []
     for a, b in zip(starts, stops, strict=True):
