@@ -3,11 +3,13 @@
     python benchmarks/scaling_coverage.py [--studies 800] [--out results/reference/benchmarks]
 
 Writes scaling_coverage.csv (a grid of truths), scaling_coverage_optimal.csv (J* off by its own
-error, with that error in the interval and without) and scaling_coverage.png.
+error, with that error in the interval and without), scaling_coverage_frontier.csv (whole learning
+curves, from which the frontier is taken first) and scaling_coverage.png.
 """
 
 import argparse
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,8 +20,11 @@ import pandas as pd
 
 from jstar.records import provenance, write_atomically, write_table
 from jstar.scaling.fit import fit_points
+from jstar.scaling.frontier import frontier
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.simulate import Truth, simulate_points
+from jstar.scaling.laws import Points
+from jstar.scaling.simulate import StudyTruth, Truth, simulate_points, simulate_study
+from jstar.scaling.study import make_points, with_gap
 
 SHARES = (0.0, 0.5, 0.95)
 ALPHAS = (-0.02, -0.1, -0.4)
@@ -27,27 +32,47 @@ RUNS = (4, 6, 8)
 NOISES = (0.0005, 0.02)
 
 
-def coverage(truth: Truth, studies: int, draws: int, *, propagate: bool = True) -> dict:
+def coverage(truth: Truth, studies: int, draws: int, seed: int, *, propagate: bool = True) -> dict:
     """Share of studies whose interval holds the truth, and the bias of alpha in its own SD."""
+
+    def points(index: int) -> Points:
+        made = simulate_points(truth, seed, index)
+        return made if propagate else replace(made, optimal_se=0.0)
+
+    found = held(points, truth.alpha, studies, draws)
+    return {**asdict(truth), "propagated": propagate, **found}
+
+
+def frontier_coverage(truth: StudyTruth, cluster: str, studies: int, draws: int) -> dict:
+    """The same for frontiers of whole studies, sizes and seeds with their learning curves."""
+
+    def points(index: int) -> Points:
+        losses, curve = simulate_study(truth, 0, index)
+        optimal = float(curve["loss"].iloc[0]), float(curve["stderr"].iloc[0])
+        rows, direct = with_gap(losses, optimal[0])
+        return make_points(frontier(rows, value="gap_fit").points, optimal, direct, cluster)
+
+    setting = {"alpha": truth.alpha, "seeds": truth.seeds, "run_noise": truth.run_noise}
+    return {**setting, "cluster": cluster, **held(points, truth.alpha, studies, draws)}
+
+
+def held(make: Callable[[int], Points], alpha: float, studies: int, draws: int) -> dict:
+    """Coverage and bias over `studies` sets of points."""
     ends, alphas = np.full((studies, 2), np.nan), np.full(studies, np.nan)
     for index in range(studies):
-        points = simulate_points(truth, 0, index)
-        if not propagate:
-            points = replace(points, optimal_se=0.0)
+        points = make(index)
         fit = fit_points(points, "corrected")
         if fit.ok:
             alphas[index] = fit.alpha
             ends[index] = bootstrap(points, fit, draws, index).interval(0.95)
-    held = (ends[:, 0] <= truth.alpha) & (truth.alpha <= ends[:, 1])
+    inside = (ends[:, 0] <= alpha) & (alpha <= ends[:, 1])
     good = np.isfinite(alphas)
     return {
-        **asdict(truth),
-        "propagated": propagate,
         "studies": studies,
         "fitted": int(good.sum()),
-        "coverage": float(held[good].mean()),
+        "coverage": float(inside[good].mean()),
         "coverage_se": float(np.sqrt(0.05 * 0.95 / good.sum())),
-        "bias_over_sd": float((alphas[good].mean() - truth.alpha) / alphas[good].std(ddof=1)),
+        "bias_over_sd": float((alphas[good].mean() - alpha) / alphas[good].std(ddof=1)),
         "sd": float(alphas[good].std(ddof=1)),
         "median_width": float(np.median((ends[:, 1] - ends[:, 0])[good])),
     }
@@ -70,9 +95,13 @@ def off_by_its_error(share: float, relative: float) -> Truth:
     return replace(truth, optimal_error=relative * smallest / share)
 
 
-def run(job: tuple[Truth, int, int, bool]) -> dict:
-    truth, studies, draws, propagate = job
-    return coverage(truth, studies, draws, propagate=propagate)
+def run(job: tuple[Truth, int, int, int, bool]) -> dict:
+    truth, studies, draws, seed, propagate = job
+    return coverage(truth, studies, draws, seed, propagate=propagate)
+
+
+def run_frontier(job: tuple[StudyTruth, str, int, int]) -> dict:
+    return frontier_coverage(*job)
 
 
 def figure(table: pd.DataFrame, path: Path) -> None:
@@ -101,23 +130,34 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("results/reference/benchmarks"))
     options = parser.parse_args()
-    jobs = [(truth, options.studies, options.draws, True) for truth in grid()]
+    size = options.studies, options.draws
+    # Every cell has studies of its own: alpha and J* only shift and stretch the same points.
+    jobs = [(truth, *size, seed, True) for seed, truth in enumerate(grid())]
     errors = [
-        (off_by_its_error(share, relative), options.studies, options.draws, propagate)
-        for share in (0.5, 0.9)
-        for relative in (0.02, 0.1, 0.2)
+        (off_by_its_error(share, relative), *size, 1000 + seed, propagate)
+        for seed, (share, relative) in enumerate(itertools.product((0.5, 0.9), (0.02, 0.1, 0.2)))
         for propagate in (True, False)
     ]
+    whole = [
+        (StudyTruth(seeds=seeds, run_noise=noise, sigmas=(1.0,)), cluster, *size)
+        for seeds, noise, cluster in (
+            (1, 0.002, "size"), (1, 0.02, "size"), (2, 0.002, "size"), (2, 0.002, "run"),
+            (2, 0.02, "size"), (2, 0.02, "run"),
+        )
+    ]  # fmt: skip
     with ProcessPoolExecutor(2) as pool:
         table = pd.DataFrame(pool.map(run, jobs))
         optimal = pd.DataFrame(pool.map(run, errors))
+        edges = pd.DataFrame(pool.map(run_frontier, whole))
     facts = provenance(command="python benchmarks/scaling_coverage.py", draws=options.draws)
     write_table(options.out / "scaling_coverage.csv", table, facts)
     write_table(options.out / "scaling_coverage_optimal.csv", optimal, facts)
+    write_table(options.out / "scaling_coverage_frontier.csv", edges, facts)
     figure(table, options.out / "scaling_coverage.png")
-    for name, frame in (("grid", table), ("J* off by its error", optimal)):
+    for name, frame in (("grid", table), ("frontiers", edges)):
         print(f"{name}: coverage {frame['coverage'].min():.3f} to {frame['coverage'].max():.3f}, "
               f"largest bias {frame['bias_over_sd'].abs().max():.2f} SD")  # fmt: skip
+    print(edges[["seeds", "run_noise", "cluster", "coverage", "bias_over_sd"]].to_string())
     print(optimal[["optimal_share", "optimal_error", "propagated", "coverage"]].to_string())
 
 

@@ -36,17 +36,31 @@ def test_true_raw_law_is_raw():
     assert found.count("raw") >= 19
 
 
+def judged(delta, p_raw, p_corrected, ahead="raw", independent=1.0):
+    """Verdict from chosen evidence; `ahead` says which law predicts the held-out compute."""
+    raw, corrected = (0.1, 0.2) if ahead == "raw" else (0.2, 0.1)
+    given = Comparison("", "", delta_aicc=delta, independent=independent, p_raw=p_raw,
+                       p_corrected=p_corrected, q_raw=p_raw, q_corrected=p_corrected,
+                       heldout_raw=raw, heldout_corrected=corrected)  # fmt: skip
+    return decide(given, 0.05)
+
+
 def test_decisions():
-    assert decide(9, (0.001, 0.5), (0.001, 0.5), 0.05)[0] == "corrected"
-    assert decide(-9, (0.5, 0.001), (0.5, 0.001), 0.05)[0] == "raw"
-    assert decide(9, (0.001, 0.001), (0.001, 0.001), 0.05)[1] == "neither law fits"
-    assert decide(9, (0.5, 0.5), (0.5, 0.5), 0.05) == ("undecided", "both laws fit")
-    assert decide(0.1, (0.01, 0.5), (0.01, 0.5), 0.05)[0] == "undecided"
+    assert judged(9, 0.001, 0.5).verdict == "corrected"
+    assert judged(-9, 0.5, 0.001).verdict == "raw"
+    assert judged(9, 0.5, 0.5).reason == "both laws fit"
+    assert judged(0.1, 0.01, 0.5).reason == "both laws predict alike"
+    # Nine of AICc from points of which a tenth are independent are less than one.
+    assert judged(9, 0.001, 0.5, independent=0.1).verdict == "undecided"
+    assert "bend even more" in judged(9, 0.001, 0.99).reason
+    # Neither is exact: what lies ahead decides.
+    assert judged(9, 0.001, 0.001, ahead="raw").reason == "neither law fits"
+    assert judged(9, 0.001, 0.001, ahead="corrected").verdict == "corrected"
 
 
 def test_many_noise_scales_are_judged_together():
     """One p of 0.04 among twenty of no evidence is what chance gives."""
-    lone = Comparison("corrected", "", delta_aicc=5.0, p_raw=0.04, p_corrected=0.5)
+    lone = Comparison("corrected", "", delta_aicc=5.0, p_raw=0.04, p_corrected=0.5, q_raw=0.04)
     dull = Comparison("undecided", "", delta_aicc=1.0, p_raw=0.6, p_corrected=0.6)
     judged = adjust([lone, *[dull] * 19, Comparison("undecided", "no fit")], 0.05)
     assert judged[0].verdict == "undecided"

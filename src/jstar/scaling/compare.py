@@ -26,7 +26,8 @@ HELD_OUT = 0.2  # share of the range of ln F that is predicted from the rest
 class Comparison:
     """Verdict: corrected, raw or undecided, and why.
 
-    delta_aicc: AICc(raw) - AICc(corrected). p_raw, p_corrected: how often the law in question,
+    delta_aicc: AICc(raw) - AICc(corrected). independent: share of the points that count, the
+    others repeat their cluster. p_raw, p_corrected: how often the law in question,
     were it true, would speak against itself at least this strongly. weight_corrected: Akaike
     weight. q_raw, q_corrected: the p-values adjusted for testing all noise scales. heldout_raw,
     heldout_corrected: root mean square error of ln J at the largest compute, predicted from below;
@@ -36,6 +37,7 @@ class Comparison:
     verdict: str
     reason: str
     delta_aicc: float = float("nan")
+    independent: float = 1.0
     weight_corrected: float = float("nan")
     p_raw: float = float("nan")
     p_corrected: float = float("nan")
@@ -58,12 +60,12 @@ def compare(
     rng = np.random.default_rng([seed, len(points), 1])
     p_raw = _tail(delta, _null(points, raw, draws, rng))
     p_corrected = _tail(-delta, -_null(points, corrected, draws, rng))
-    verdict, reason = decide(delta, (p_raw, p_corrected), (p_raw, p_corrected), level)
     ahead = {law: held_out(points, law, level, draws, seed) for law in ("raw", "corrected")}
-    return Comparison(
-        verdict=verdict,
-        reason=reason,
+    found = Comparison(
+        verdict=UNDECIDED,
+        reason="",
         delta_aicc=delta,
+        independent=effective_share(points, corrected if delta > 0 else raw),
         weight_corrected=float(1 / (1 + np.exp(-0.5 * np.clip(delta, -700, 700)))),
         p_raw=p_raw,
         p_corrected=p_corrected,
@@ -74,6 +76,7 @@ def compare(
         hit_raw=ahead["raw"][1],
         hit_corrected=ahead["corrected"][1],
     )
+    return decide(found, level)
 
 
 def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
@@ -88,34 +91,50 @@ def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
         return comparisons
     q_raw = false_discovery_control([c.p_raw for c in tested])
     q_corrected = false_discovery_control([c.p_corrected for c in tested])
-    done = {}
-    for c, q0, q1 in zip(tested, q_raw, q_corrected, strict=True):
-        verdict, reason = decide(
-            c.delta_aicc, (c.p_raw, c.p_corrected), (float(q0), float(q1)), level
-        )
-        done[id(c)] = replace(
-            c, verdict=verdict, reason=reason, q_raw=float(q0), q_corrected=float(q1)
-        )
+    done = {
+        id(c): decide(replace(c, q_raw=float(q0), q_corrected=float(q1)), level)
+        for c, q0, q1 in zip(tested, q_raw, q_corrected, strict=True)
+    }
     return [done.get(id(c), c) for c in comparisons]
 
 
-def decide(
-    delta: float, p: tuple[float, float], q: tuple[float, float], level: float
-) -> tuple[str, str]:
-    """Verdict and its reason from delta AICc and the plain (p) and adjusted (q) p-values.
+def decide(c: Comparison, level: float) -> Comparison:
+    """The comparison with its verdict and the reason, from everything else in it.
 
-    p, q: of the raw and the corrected law. Rejecting a law is not enough: the other one must also
-    predict better by more than 2 of AICc, or two laws that draw the same line would be told apart.
+    A law wins if the other one is rejected, it is not, and it predicts better by more than 2 of
+    AICc per independent point; without the last, two laws that draw the same line, and miss the
+    points in the same way, would be told apart. If both are rejected (no law is exact), the one
+    that predicts better wins only if it also predicts the held-out compute better.
     """
-    if p[0] < level and p[1] < level:
-        return UNDECIDED, "neither law fits"
-    if q[0] < level and delta > SUBSTANTIAL:
-        return "corrected", "the raw law is rejected, the corrected is not"
-    if q[1] < level and -delta > SUBSTANTIAL:
-        return "raw", "the corrected law is rejected, the raw is not"
-    if abs(delta) <= SUBSTANTIAL:
-        return UNDECIDED, "both laws predict alike"
-    return UNDECIDED, "both laws fit"
+    evidence = c.delta_aicc * c.independent
+    if abs(evidence) <= SUBSTANTIAL:
+        return replace(c, verdict=UNDECIDED, reason="both laws predict alike")
+    winner, loser = ("corrected", "raw") if evidence > 0 else ("raw", "corrected")
+    rejected = {"raw": c.q_raw < level, "corrected": c.q_corrected < level}
+    p_winner = c.p_corrected if winner == "corrected" else c.p_raw
+    if not rejected[loser]:
+        return replace(c, verdict=UNDECIDED, reason="both laws fit")
+    if p_winner < level:
+        ahead = (c.heldout_raw - c.heldout_corrected) * (1 if winner == "corrected" else -1)
+        if ahead > 0:
+            reason = f"neither law is exact, the {winner} predicts better, held-out compute too"
+            return replace(c, verdict=winner, reason=reason)
+        return replace(c, verdict=UNDECIDED, reason="neither law fits")
+    return replace(
+        c, verdict=winner, reason=f"the {loser} law is rejected" + _beyond(p_winner, level)
+    )
+
+
+def _beyond(p: float, level: float) -> str:
+    """What to add where the data lean further than the winning law would make them."""
+    return ", the data bend even more than the winner" if p > 1 - level / 2 else ""
+
+
+def effective_share(points: Points, fit: LawFit, parameters: int = 2) -> float:
+    """1 / design effect: how much of an independent observation each point is."""
+    between, within = noise_components(fit.residual, points.cluster, parameters)
+    share = between**2 / max(between**2 + within**2, 1e-300)
+    return 1 / (1 + (len(points) / points.clusters - 1) * share)
 
 
 def _tail(observed: float, null_Q: Array) -> float:

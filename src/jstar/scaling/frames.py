@@ -68,6 +68,7 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "delta_aicc": c.delta_aicc,
                 "heldout_raw": c.heldout_raw,
                 "heldout_corrected": c.heldout_corrected,
+                "independent": c.independent,
                 "weight_corrected": c.weight_corrected,
                 "p_raw": c.p_raw,
                 "p_corrected": c.p_corrected,

@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from scipy.stats import f as f_law
 
 from jstar.scaling.batch import line
-from jstar.scaling.compare import noise_components
+from jstar.scaling.compare import effective_share
 from jstar.scaling.laws import Array, LawFit, Points
 
 FREE_PARAMETERS = 3
@@ -80,10 +80,7 @@ def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float
     if freedom < 1:
         return -np.inf, np.inf
     reach = float(np.ptp(points.x))
-    between, within = noise_components(fit.residual, points.cluster, FREE_PARAMETERS)
-    size = len(points) / points.clusters
-    share = between**2 / max(between**2 + within**2, 1e-300)
-    effective = len(points) / (1 + (size - 1) * share)
+    effective = len(points) * effective_share(points, fit, FREE_PARAMETERS)
     near = fit.alpha + fit.alpha_se * np.sqrt(len(points) / effective) * np.linspace(-6, 6, STEPS)
     far = -np.geomspace(*EDGE, STEPS) / reach
     grid = np.union1d(far, near[(near > far.min()) & (near < far.max())])
