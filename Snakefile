@@ -27,4 +27,5 @@ report: "workflow/report/study.rst"
 rule all:
     default_target: True
     input:
+        rules.figures.input,
         f"results/studies/{STUDY.study}/report.html",

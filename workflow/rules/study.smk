@@ -15,10 +15,12 @@ except JstarError as error:
 RUNS = [f"{model}-s{seed}" for model, seed in STUDY.runs()]
 MODELS = [entry.name for entry in STUDY.ladder]
 
-# Captions read their numbers from the result files when the report is made.
+# Captions read their numbers from the result files when the report is made; what a fit could not
+# give (null) is shown as a dash.
 config["numbers"] = lambda output: read_json(
     next(f for f in map(str, output) if f.endswith(".json"))
-)
+)["numbers"]
+config["show"] = lambda value, form: "–" if value is None else format(value, form)
 
 
 wildcard_constraints:

@@ -27,12 +27,12 @@ def laws(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
     """The three laws at one noise scale."""
     columns = ["law", "alpha", "alpha_low", "alpha_high", "beta", "offset", "r2", "r2_response",
                "aicc", "n", "status"]  # fmt: skip
-    return tables.at("fits", sigma)[columns].set_index("law")
+    return tables.at("fits", sigma)[columns].set_index("law").T
 
 
 def verdict(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
     """Which law predicts ln J better, if that can be said."""
-    return tables.at("verdicts", sigma).set_index("sigma")
+    return tables.at("verdicts", sigma).set_index("sigma").T
 
 
 def curves(tables: StudyTables, sigma: float | str) -> Figure:

@@ -59,6 +59,7 @@ RC: dict[str, Any] = {
     "pdf.fonttype": 42,  # embedded TrueType: text stays text, as publishers ask
     "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
+    "figure.dpi": 130,
     "savefig.dpi": 300,
 }
 
