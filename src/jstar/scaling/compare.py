@@ -120,14 +120,9 @@ def decide(c: Comparison, level: float) -> Comparison:
             reason = f"neither law is exact, the {winner} predicts better, held-out compute too"
             return replace(c, verdict=winner, reason=reason)
         return replace(c, verdict=UNDECIDED, reason="neither law fits")
-    return replace(
-        c, verdict=winner, reason=f"the {loser} law is rejected" + _beyond(p_winner, level)
-    )
-
-
-def _beyond(p: float, level: float) -> str:
-    """What to add where the data lean further than the winning law would make them."""
-    return ", the data bend even more than the winner" if p > 1 - level / 2 else ""
+    # The other tail: the data lean further to the winner's side than its own noise makes them.
+    exact = "" if p_winner < 1 - level / 2 else f", but the {winner} law is not exact either"
+    return replace(c, verdict=winner, reason=f"the {loser} law is rejected{exact}")
 
 
 def effective_share(points: Points, fit: LawFit, parameters: int = 2) -> float:
