@@ -5,6 +5,7 @@ import pytest
 
 from jstar.scaling import compare_laws
 from jstar.scaling.compare import Comparison, adjust, decide, noise_components
+from jstar.scaling.fit import aicc
 
 RUN = np.repeat(np.arange(6), 6)
 
@@ -56,6 +57,25 @@ def test_decisions():
     # Neither is exact: what lies ahead decides.
     assert judged(9, 0.001, 0.001, ahead="raw").reason == "neither law fits"
     assert judged(9, 0.001, 0.001, ahead="corrected").verdict == "corrected"
+
+
+def test_units_change_no_verdict():
+    rng = np.random.default_rng(2)
+    flops = np.geomspace(1e18, 1e21, 36)
+    gap = 0.3 * (flops / 1e18) ** -0.2 * np.exp(0.01 * rng.standard_normal(36))
+    one = compare_laws(flops, 0.4 + gap, optimal=0.4, gap=gap, run=RUN, draws=200)
+    for f, j in ((1e15, 1.0), (1.0, 1e15), (1e-15, 1e-15)):
+        two = compare_laws(flops * f, (0.4 + gap) * j, optimal=0.4 * j, gap=gap * j, run=RUN,
+                           draws=200)  # fmt: skip
+        assert two.verdict == one.verdict
+        assert two.delta_aicc == pytest.approx(one.delta_aicc, rel=1e-9)
+        assert (two.p_raw, two.p_corrected) == (one.p_raw, one.p_corrected)
+
+
+def test_aicc_counts_sigma():
+    """n ln(rss/n) + 2k + 2k(k+1)/(n-k-1) with k = 3 for a line: 10 ln(0.1) + 6 + 24/6."""
+    assert aicc(1.0, 10, 2) == pytest.approx(10 * np.log(0.1) + 10, rel=1e-12)
+    assert aicc(1.0, 4, 2) == np.inf
 
 
 def test_many_noise_scales_are_judged_together():

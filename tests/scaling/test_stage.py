@@ -1,5 +1,6 @@
 """Tables in, tables out."""
 
+import re
 import subprocess
 import sys
 
@@ -74,6 +75,49 @@ def test_a_study_is_fitted_and_written(tables):
     tree = read_json(out / "fits.json")
     assert tree["flop_convention"].startswith("2 FLOPs")
     assert len(tree["fits"]) == len(fits)
+
+
+def test_tables_for_a_paper_and_sensitivity(tables):
+    frame = study_table(seeds=(0,))
+    other = frame.assign(ema=0.05, gap=frame["gap"] * 1.01)
+    pd.concat([frame, other]).to_csv(tables / "losses.csv", index=False)
+    out = tables / "out"
+    write_fits([tables / "losses.csv"], tables / "curve.csv", out, config=CONFIG, process="edm",
+               ema=0.1)  # fmt: skip
+    names = {p.name for p in (out / "tables").iterdir()}
+    assert names == {
+        f"{n}.{e}" for n in ("laws", "sensitivity", "checklist") for e in ("md", "tex")
+    }
+    for path in (out / "tables").iterdir():
+        text = path.read_text()
+        assert not re.search(r"\b(nan|inf)\b", text)
+    laws = (out / "tables" / "laws.md").read_text().splitlines()
+    assert len(laws) == 2 + 2 + len(SIGMAS) + 1
+    assert laws[-1].split("|")[-2].strip() == "corrected"
+    sensitivity = pd.read_csv(out / "sensitivity.csv")
+    total = sensitivity[sensitivity["sigma"] == "total"].set_index("choice")
+    assert {"EMA 0.05", "gap = loss - J*", "frontier tolerance 0", "clusters: run"} <= set(
+        total.index
+    )
+    # A gap 1 % larger everywhere has the same exponent.
+    assert total.loc["EMA 0.05", "alpha"] == pytest.approx(
+        total.loc["as fitted", "alpha"], rel=1e-6
+    )
+    tests = pd.read_csv(out / "residual_tests.csv")
+    assert set(tests["law"]) == {"raw", "corrected"}
+    parametric = pd.read_csv(out / "parametric.csv").set_index("floor")
+    assert parametric.loc["optimal", "a"].between(0.3, 0.4).all()
+    assert (pd.read_csv(out / "isoflop_minima.csv")["status"] == "inside").any()
+    # loss - gap is J* here, so both ways to the gap agree.
+    assert (pd.read_csv(out / "verdicts.csv")["agreement_z"].abs() < 1e-6).all()
+
+
+def test_a_total_of_another_process_is_refused(tables):
+    total = with_total(study_table(), "edm").assign(source="a", line=1)
+    total.drop(columns=["source", "line"]).to_csv(tables / "total.csv", index=False)
+    with pytest.raises(JstarError, match="not the sum that the weights of process 'fm' make"):
+        write_fits([tables / "total.csv"], tables / "curve.csv", tables / "out", config=CONFIG,
+                   process="fm")  # fmt: skip
 
 
 def test_the_same_input_gives_the_same_bytes(tables):

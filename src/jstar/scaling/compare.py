@@ -102,9 +102,9 @@ def decide(c: Comparison, level: float) -> Comparison:
     """The comparison with its verdict and the reason, from everything else in it.
 
     A law wins if the other one is rejected, it is not, and it predicts better by more than 2 of
-    AICc per independent point; without the last, two laws that draw the same line, and miss the
-    points in the same way, would be told apart. If both are rejected (no law is exact), the one
-    that predicts better wins only if it also predicts the held-out compute better.
+    AICc, counted over independent points; without the last, two laws that draw the same line, and
+    miss the points in the same way, would be told apart. If both are rejected (no law is exact),
+    the one that predicts better wins only if it also predicts the held-out compute better.
     """
     evidence = c.delta_aicc * c.independent
     if abs(evidence) <= SUBSTANTIAL:

@@ -1,7 +1,7 @@
 """Synthetic studies from known laws: for tests of the intervals, and for planning a study."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -164,8 +164,7 @@ def power(
         raise JstarError(f"power: both exponents are {alpha:g}, they must differ")
     rows = []
     for count in runs:
-        base = truth or Truth(alpha)
-        setting = Truth(**{**base.__dict__, "alpha": alpha, "runs": int(count)})
+        setting = replace(truth or Truth(alpha), alpha=alpha, runs=int(count))
         ends = np.full((studies, 2), np.nan)
         for index in range(studies):
             points = simulate_points(setting, seed, index)
