@@ -224,6 +224,10 @@ def test_keys_that_the_source_does_not_take(tmp_path):
     refused(tmp_path, "holdout = 3: leaves 1 of 4", "npz", tmp_path / "x.npy", holdout=3)
 
 
+def test_a_path_that_would_be_ignored(tmp_path):
+    refused(tmp_path, "the source 'digits' reads no file", "digits", tmp_path / "x.npy")
+
+
 def test_labels_that_do_not_fit(tmp_path):
     np.savez(tmp_path / "x.npz", images=formats.pictures(4), labels=np.zeros(4))
     refused(tmp_path, "labels are float64", "npz", tmp_path / "x.npz")

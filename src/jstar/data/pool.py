@@ -18,14 +18,16 @@ def cpu_count() -> int:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Worker processes that end with their parent, even if that is killed.
+    """Worker processes, made at once, that end with their parent even if that is killed.
 
     Forked where the system can: a worker then shares what is loaded, and starts at once.
     """
     method = "fork" if sys.platform.startswith("linux") else "spawn"
-    return ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context(method), initializer=_watch, initargs=(os.getpid(),)
     )
+    pool.submit(os.getpid).result()  # they are made by the first task
+    return pool
 
 
 def _watch(parent: int) -> None:

@@ -6,6 +6,7 @@ Fill (decode and write, a shard at a time, resumable), survey (hash, moments, du
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,11 +54,16 @@ def prepare(
     if chosen.free and config.path is None:
         config = config.model_copy(update={"path": str(fetch(config.source))})
     _check_sum(config)
-    with Partial(out) as partial:
+    with ExitStack() as stack:
+        # The workers are made before the index of perhaps a million files is in memory.
+        pool = None
+        if chosen.decodes and workers > 1:
+            pool = stack.enter_context(process_pool(workers))
+        partial = stack.enter_context(Partial(out))
         source = with_vae(chosen.open(config), config)
         split = _split(config, source)
         partial.open(_key(config, source), _arrays(split, source))
-        _fill(partial, source, split, config.name, workers, shard)
+        _fill(partial, source, split, config.name, workers, shard, pool)
         card = _card(partial, config, source, split, workers)
         partial.publish()
         card.save(out / "card.json")
@@ -141,7 +147,13 @@ def _check_sum(config: DatasetConfig) -> None:
 
 
 def _fill(
-    partial: Partial, source: Source, split: Split, name: str, workers: int, shard: int | None
+    partial: Partial,
+    source: Source,
+    split: Split,
+    name: str,
+    workers: int,
+    shard: int | None,
+    pool: Executor | None,
 ) -> None:
     """Write all images from the first that is not safe yet."""
     row = source.decoded_bytes or int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize
@@ -151,7 +163,7 @@ def _fill(
     at, converted = partial.done, partial.converted
     with Progress(f"prepare {name}", split.total, "images") as bar:
         bar.resume(at)
-        for rows in _rows(source, at, split.total, block, workers):
+        for rows in _rows(source, at, split.total, block, workers, pool):
             done = at + len(rows.labels_B)
             _write(partial, rows, *split.place(at, done))
             bar.advance(done - at)
@@ -163,24 +175,23 @@ def _fill(
         raise JstarError(f"dataset '{name}': has {at} images, {split.total} were promised")
 
 
-def _rows(source: Source, start: int, stop: int, block: int, workers: int) -> Iterator[Rows]:
+def _rows(
+    source: Source, start: int, stop: int, block: int, workers: int, pool: Executor | None
+) -> Iterator[Rows]:
     """The images start..stop in order, decoded by worker processes where that pays."""
     jobs = source.jobs(start, stop, block)
-    with ExitStack() as stack:
-        if source.parallel and workers > 1 and stop - start >= POOL_IMAGES:
-            pool = stack.enter_context(process_pool(workers))
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            found = in_order(pool, ((_run, job) for job in jobs), workers)
-        else:
-            found = (job() for job in jobs)
-        try:
-            for rows in found:
-                yield source.finish(rows) if source.finish else rows
-        except BrokenProcessPool as error:
-            raise ResumableError(
-                "prepare: a decoding process was killed, probably for lack of memory; "
-                "run it again, it goes on where it was"
-            ) from error
+    if pool is not None and source.parallel and stop - start >= POOL_IMAGES:
+        found = in_order(pool, ((_run, job) for job in jobs), workers)
+    else:
+        found = (job() for job in jobs)
+    try:
+        for rows in found:
+            yield source.finish(rows) if source.finish else rows
+    except BrokenProcessPool as error:
+        raise ResumableError(
+            "prepare: a decoding process was killed, probably for lack of memory; "
+            "run it again, it goes on where it was"
+        ) from error
 
 
 def _run(job: Job) -> Rows:

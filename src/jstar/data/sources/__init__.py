@@ -56,6 +56,10 @@ def present(config: DatasetConfig) -> Reader:
         raise JstarError(
             f"dataset.path: is missing, the source '{config.source}' needs a path; {chosen.where}"
         )
+    if config.path is not None and not (chosen.needs_path or chosen.free):
+        raise JstarError(
+            f"dataset.path = {config.path!r}: the source '{config.source}' reads no file"
+        )
     if config.path is not None and not Path(config.path).exists():
         raise JstarError(f"dataset.path = {config.path!r}: no such file; {chosen.where}")
     return chosen

@@ -79,6 +79,11 @@ class Reader:
     needs_path: bool = True
     free: bool = False  # whether it is downloaded where the study names no path
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it reads image files, which are worth worker processes."""
+        return "size" in self.keys
+
 
 def source_path(config: DatasetConfig) -> Path:
     """`dataset.path`, which is known to exist."""
