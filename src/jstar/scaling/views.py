@@ -134,14 +134,25 @@ def parametric_law(
     fixed = optimal / unit if floor == "optimal" else 0.0
     start = _grid_start(n, d, y, fixed, floor == "free")
 
-    def law(p: Array) -> Array:
-        free = np.exp(p[4]) if floor == "free" else fixed
-        return np.asarray(free + np.exp(p[0] - p[1] * np.log(n)) + np.exp(p[2] - p[3] * np.log(d)))
+    log_n, log_d = np.log(n), np.log(d)
+
+    def terms(p: Array) -> tuple[Array, Array, float]:
+        floor_value = float(np.exp(p[4])) if floor == "free" else fixed
+        return np.exp(p[0] - p[1] * log_n), np.exp(p[2] - p[3] * log_d), floor_value
 
     def residual(p: Array) -> Array:
-        return np.asarray(np.log(law(p)) - np.log(y))
+        by_size, by_data, bottom = terms(p)
+        return np.asarray(np.log(bottom + by_size + by_data) - np.log(y))
 
-    found = least_squares(residual, start, method="lm", xtol=1e-12, ftol=1e-12, max_nfev=4000)
+    def jacobian(p: Array) -> Array:
+        by_size, by_data, bottom = terms(p)
+        columns = [by_size, -by_size * log_n, by_data, -by_data * log_d]
+        columns += [np.full_like(y, bottom)] if floor == "free" else []
+        return np.asarray(np.stack(columns, axis=1) / (bottom + by_size + by_data)[:, None])
+
+    found = least_squares(
+        residual, start, jacobian, method="lm", xtol=1e-10, ftol=1e-12, max_nfev=400
+    )
     A, B = np.exp(found.x[[0, 2]])
     E = float(np.exp(found.x[4])) if floor == "free" else fixed
     rss = float(2 * found.cost)
