@@ -1,7 +1,6 @@
 # Loss and direct gap of every snapshot, on the same images and noise for all models.
 rule evaluate:
     input:
-        study=ancient(STUDY_FILE),
         run="results/runs/{study}/{model}-s{seed}/run.json",
         snapshots=ancient("results/runs/{study}/{model}-s{seed}/snapshots"),
         oracle=f"results/optimal/{STUDY.dataset.name}/oracle/oracle.json",
@@ -18,5 +17,5 @@ rule evaluate:
     params:
         content=STUDY.content("evaluate"),
     shell:
-        "jstar evaluate --config {input.study} --model {wildcards.model} --seed {wildcards.seed}"
+        "jstar evaluate --config $JSTAR_STUDY --model {wildcards.model} --seed {wildcards.seed}"
         " --threads {threads} 2> {log}"

@@ -15,7 +15,6 @@ for figure in FIGURES:
         input:
             STUDY_TABLES,
             f"results/optimal/{STUDY.dataset.name}/curve.csv",
-            study=ancient(STUDY_FILE),
         output:
             report(
                 f"results/studies/{{study}}/figures/{figure}.png",
@@ -33,7 +32,7 @@ for figure in FIGURES:
             content=STUDY.content("figures"),
             figure=figure,
         shell:
-            "jstar figures {params.figure} --config {input.study} 2> {log}"
+            "jstar figures {params.figure} --config $JSTAR_STUDY 2> {log}"
 
 
 rule notebook:
@@ -41,7 +40,6 @@ rule notebook:
         STUDY_TABLES,
         f"results/optimal/{STUDY.dataset.name}/curve.csv",
         notebook="notebooks/{notebook}.ipynb",
-        study=ancient(STUDY_FILE),
     output:
         report(
             "results/studies/{study}/notebooks/{notebook}.html",
@@ -54,7 +52,7 @@ rule notebook:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar notebook {input.notebook} --config {input.study} --out {output} 2> {log}"
+        "jstar notebook {input.notebook} --config $JSTAR_STUDY --out {output} 2> {log}"
 
 
 rule figures:

@@ -1,7 +1,6 @@
 # Frontier, the three laws, intervals and verdicts, for every noise scale and for the total loss.
 rule fit:
     input:
-        study=ancient(STUDY_FILE),
         losses=expand("results/runs/{{study}}/{run}/losses.csv", run=RUNS),
         curve=f"results/optimal/{STUDY.dataset.name}/curve.csv",
     output:
@@ -24,4 +23,4 @@ rule fit:
     params:
         content=STUDY.content("fit"),
     shell:
-        "jstar fit --config {input.study} 2> {log}"
+        "jstar fit --config $JSTAR_STUDY 2> {log}"

@@ -1,7 +1,6 @@
 # The optimal loss of the dataset, once, whatever studies use it; and the oracle set.
 rule optimal:
     input:
-        study=ancient(STUDY_FILE),
         card="results/data/{dataset}/card.json",
         images=ancient("results/data/{dataset}/images.npy"),
     output:
@@ -17,12 +16,11 @@ rule optimal:
     params:
         content=STUDY.content("optimal"),
     shell:
-        "jstar optimal --config {input.study} --threads {threads} 2> {log}"
+        "jstar optimal --config $JSTAR_STUDY --threads {threads} 2> {log}"
 
 
 rule oracle:
     input:
-        study=ancient(STUDY_FILE),
         card="results/data/{dataset}/card.json",
         images=ancient("results/data/{dataset}/images.npy"),
     output:
@@ -39,4 +37,4 @@ rule oracle:
     params:
         content=STUDY.content("oracle"),
     shell:
-        "jstar oracle --config {input.study} --threads {threads} 2> {log}"
+        "jstar oracle --config $JSTAR_STUDY --threads {threads} 2> {log}"

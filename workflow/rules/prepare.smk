@@ -1,7 +1,6 @@
 # Images and labels as memory-mapped arrays, and the card that identifies the distribution.
 rule prepare:
     input:
-        study=ancient(STUDY_FILE),
         source=ancient(STUDY.dataset.path or []),
     output:
         images="results/data/{dataset}/images.npy",
@@ -14,4 +13,4 @@ rule prepare:
     params:
         content=STUDY.content("prepare"),
     shell:
-        "jstar prepare --config {input.study} 2> {log}"
+        "jstar prepare --config $JSTAR_STUDY 2> {log}"

@@ -3,7 +3,6 @@
 rule report:
     input:
         rules.figures.input,
-        study=ancient(STUDY_FILE),
     output:
         "results/studies/{study}/report.html",
     log:
@@ -12,5 +11,5 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "snakemake figures --configfile {input.study} --cores 1 --nolock --report {output}"
+        "snakemake figures --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
         " > {log} 2>&1"

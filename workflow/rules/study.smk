@@ -4,7 +4,7 @@ import sys
 from jstar.config import Study
 from jstar.data.check import check_study
 from jstar.errors import JstarError
-from jstar.records import read_json
+from jstar.records import fingerprint, read_json, write_text
 
 try:
     STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
@@ -30,20 +30,14 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# The study as the jobs read it. It is `ancient` wherever it is an input: what reruns a job is the
-# job's own `content`, never a key that does not change its numbers.
-rule study:
-    output:
-        "results/studies/{study}/study.json",
-    log:
-        "results/studies/{study}/logs/study.log",
-    localrule: True
-    conda:
-        "../../envs/cpu.yaml"
-    params:
-        text=STUDY.model_dump_json(),
-    shell:
-        "jstar check --text {params.text:q} --out {output} 2> {log}"
+# The study as the jobs read it: a file named by its content, written when a run starts, so that an
+# edit of config/ never reaches jobs of a run in progress. It is no input of any rule: what reruns a
+# job is its own `content`, never a key that does not change its numbers. (An `ancient` input from a
+# rule would hide changed params: Snakemake does not look at jobs below one that is to run.)
+STUDY_ID = fingerprint(STUDY.model_dump_json())
+STUDY_FILE = f"results/studies/{STUDY.study}/config/{STUDY_ID}.json"
+shell.prefix(f"export JSTAR_STUDY={STUDY_FILE}; ")
 
 
-STUDY_FILE = f"results/studies/{STUDY.study}/study.json"
+onstart:
+    write_text(STUDY_FILE, STUDY.model_dump_json(indent=2) + "\n")

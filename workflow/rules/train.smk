@@ -7,7 +7,6 @@ for rank, entry in enumerate(STUDY.ladder):
         name:
             f"train_{entry.name}".replace("-", "_").replace(".", "_")
         input:
-            study=ancient(STUDY_FILE),
             card=f"results/data/{STUDY.dataset.name}/card.json",
             images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
         output:
@@ -30,5 +29,5 @@ for rank, entry in enumerate(STUDY.ladder):
             content=STUDY.content("train", entry.name),
             model=entry.name,
         shell:
-            "jstar train --config {input.study} --model {params.model} --seed {wildcards.seed}"
+            "jstar train --config $JSTAR_STUDY --model {params.model} --seed {wildcards.seed}"
             " --threads {threads} 2> {log}"
