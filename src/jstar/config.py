@@ -121,6 +121,16 @@ class OptimalConfig(Part):
     estimator: Annotated[str, _one_of(*ESTIMATORS)] = Field("exact", description="J* estimator")
     queries: PositiveInt = Field(4096, description="noisy draws M, at most one an image")
     seed: Seed = Field(0, description="seed of the draws")
+    relative_se: Positive | None = Field(
+        None, description="stop before all draws are used once every relative error is below this"
+    )
+    subset: PositiveInt | None = Field(
+        None, description="points L in a random subset (snis, dol, cdol); default 5000"
+    )
+    repeats: Annotated[int, Field(ge=2)] = Field(8, description="random subsets (snis, dol, cdol)")
+    own_weight: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="C of cdol: the source's own term has weight 1/C; default 4N/L"
+    )
 
 
 class ModelConfig(Part):
@@ -152,6 +162,9 @@ class TrainConfig(Part):
     process: Annotated[str, _one_of(*PROCESSES)] = Field("edm", description="training variant")
     noise_mean: float | None = Field(None, description="mean of ln sigma, where the law has one")
     noise_std: Positive | None = Field(None, description="std of ln sigma, where it has one")
+    min_snr_gamma: Positive | None = Field(
+        None, description="weight min(1 / sigma^2, gamma) on the x0 error, instead of the process'"
+    )
     sigma_data: Positive = Field(0.5, description="standard deviation of the scaled data")
     images: PositiveInt = Field(description="length of a run in images")
     batch: PositiveInt = Field(description="images in an optimiser step")
@@ -174,6 +187,21 @@ class TrainConfig(Part):
     compile: bool = Field(False, description="torch.compile every block")
     microbatch: PositiveInt | None = Field(
         None, description="images in one forward pass; the rest of the batch is accumulated"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="recompute every block in the backward pass: less memory, 1/3 slower"
+    )
+    parallel: Annotated[str, _one_of("ddp", "fsdp")] = Field(
+        "ddp", description="with several processes: weights copied (ddp) or sharded (fsdp)"
+    )
+    time_budget_minutes: Positive | None = Field(
+        None, description="then write a checkpoint and exit with status 75: start me again"
+    )
+    peak_flops: Positive | None = Field(
+        None, description="peak FLOP/s of a device, for MFU; default: looked up by its name"
+    )
+    writer: Annotated[str, _one_of("tensorboard", "wandb")] | None = Field(
+        None, description="also send the telemetry there; needs that package installed"
     )
     checkpoint_seconds: Positive = Field(120.0, description="time between resumable checkpoints")
     checkpoint_images: PositiveInt | None = Field(
@@ -356,7 +384,10 @@ class Study(Part):
             picked[key] = value
         if stage == "train":
             # How often a run is saved, and how its memory is split, changes no number.
-            for key in ("checkpoint_seconds", "checkpoint_images"):
+            for key in (
+                "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
+                "activation_checkpointing", "parallel", "peak_flops", "writer",
+            ):  # fmt: skip
                 picked["train"].pop(key)
             if model is not None:
                 entry = self.entry(model).model_dump(mode="json")

@@ -10,15 +10,15 @@ from jstar.model.dit import norm
 def test_gradients_of_the_modulated_norm():
     x, shift, scale = (torch.randn(s, dtype=torch.float64, requires_grad=True)
                        for s in ((3, 4, 8), (3, 1, 8), (3, 1, 8)))  # fmt: skip
-    torch.autograd.gradcheck(lambda *a: fused.ModulatedNorm.apply(*a, 1e-6), (x, shift, scale))
+    torch.autograd.gradcheck(lambda *a: fused.modulated_norm(*a, 1e-6), (x, shift, scale))
     expected = torch.addcmul(shift, norm(x, classic=False), 1 + scale)
-    torch.testing.assert_close(fused.ModulatedNorm.apply(x, shift, scale, 1e-6), expected)
+    torch.testing.assert_close(fused.modulated_norm(x, shift, scale, 1e-6), expected)
 
 
 def test_gradients_of_the_attention():
     qkv = torch.randn(2, 5, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     scale = torch.rand(2, 1, 4, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda *a: fused.SmallAttention.apply(*a, 1e-6), (qkv, scale))
+    torch.autograd.gradcheck(lambda *a: fused.small_attention(*a, 1e-6), (qkv, scale))
 
 
 @pytest.mark.parametrize("depth", [1, 3])

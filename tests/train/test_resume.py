@@ -8,6 +8,7 @@ import pytest
 from jstar.errors import JstarError
 from jstar.records import read_json
 from jstar.train import loop
+from jstar.train.run import Run
 from jstar.train.snapshots import list_snapshots
 
 EVERY_CHUNK = {"checkpoint_images": 1}
@@ -19,7 +20,7 @@ class KilledError(Exception):
 
 def test_resumed_after_a_crash_is_bitwise_equal(run_tiny, contents, monkeypatch):
     _, calm = run_tiny("calm")
-    snapshot, met = loop._Run._snapshot, []
+    snapshot, met = Run.write_snapshot, []
 
     def crash(self, index):
         if index >= 2 and index not in met:
@@ -27,7 +28,7 @@ def test_resumed_after_a_crash_is_bitwise_equal(run_tiny, contents, monkeypatch)
             raise KilledError
         snapshot(self, index)
 
-    monkeypatch.setattr(loop._Run, "_snapshot", crash)
+    monkeypatch.setattr(Run, "write_snapshot", crash)
     for _ in range(4):
         with pytest.raises(KilledError):
             run_tiny("stormy", train=EVERY_CHUNK)
@@ -39,15 +40,15 @@ def test_resumed_after_a_crash_is_bitwise_equal(run_tiny, contents, monkeypatch)
 
 def test_a_signal_asks_for_a_checkpoint_and_another_start(run_tiny, contents, monkeypatch):
     _, calm = run_tiny("calm")
-    record, sent = loop._Run._record, []
+    record, sent = loop._record, []
 
-    def signalled(self):
-        record(self)
-        if self.step > 40 and not sent:
-            sent.append(self.step)
+    def signalled(run, loss, writer):
+        record(run, loss, writer)
+        if run.step > 40 and not sent:
+            sent.append(run.step)
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    monkeypatch.setattr(loop._Run, "_record", signalled)
+    monkeypatch.setattr(loop, "_record", signalled)
     status, folder = run_tiny("asked")
     assert (status.finished, status.exit_code, status.reason) == (False, 75, "SIGUSR1")
     assert status.images == sent[0] * 64
@@ -70,7 +71,7 @@ def test_run_json_says_what_ran(run_tiny):
 
 def test_another_configuration_is_refused_by_name(run_tiny, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_snapshot", lambda self, index: 1 / 0 if index == 3 else None)
+        patch.setattr(Run, "write_snapshot", lambda self, index: 1 / 0 if index == 3 else None)
         with pytest.raises(ZeroDivisionError):
             run_tiny(train=EVERY_CHUNK)
     with pytest.raises(JstarError, match=r"run.train.learning_rate was 0.003 and is 0.01"):

@@ -9,6 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jstar.model import fused
 from jstar.model.ladder import DiTConfig
@@ -50,8 +51,8 @@ class Block(nn.Module):
         if self.classic:
             q, k, v = qkv.unbind(2)
         elif fused.pays_off(h_BTE):
-            small_BTE: Tensor = fused.SmallAttention.apply(qkv, self.qk_scale, NORM_EPS)
-            return self.proj(small_BTE)  # type: ignore[no-any-return]
+            small_BTE: Tensor = self.proj(fused.small_attention(qkv, self.qk_scale, NORM_EPS))
+            return small_BTE
         else:
             qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
             (q, k), v = qk.unbind(2), qkv[:, :, 2]
@@ -74,6 +75,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # every block's activations, in the backward pass
         width = config.width
         self.patches = nn.Linear(config.token_dim, width)
         self.noise1 = nn.Linear(config.time_features, width)
@@ -117,7 +119,10 @@ class DiT(nn.Module):
         x_BTE = self.patches(tokens) + self.positions_TE
         condition_BE = F.silu(self.condition(c_noise.expand(len(x)), labels))
         for block in self.blocks:
-            x_BTE = block(x_BTE, condition_BE)
+            if self.recompute and torch.is_grad_enabled():
+                x_BTE = checkpoint(block, x_BTE, condition_BE, use_reentrant=False)
+            else:
+                x_BTE = block(x_BTE, condition_BE)
         shift, scale = self.last_modulation(condition_BE).unsqueeze(1).chunk(2, dim=-1)
         out = self.last(modulated_norm(x_BTE, shift, scale, c.classic))
         out = out.reshape(-1, rows, columns, c.channels, p, p).permute(0, 3, 1, 4, 2, 5)
@@ -138,8 +143,7 @@ class DiT(nn.Module):
 def modulated_norm(x_BTE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor, classic: bool) -> Tensor:
     """norm(x) (1 + scale) + shift."""
     if not classic and fused.pays_off(x_BTE):
-        out_BTE: Tensor = fused.ModulatedNorm.apply(x_BTE, shift_B1E, scale_B1E, NORM_EPS)
-        return out_BTE
+        return fused.modulated_norm(x_BTE, shift_B1E, scale_B1E, NORM_EPS)
     return torch.addcmul(shift_B1E, norm(x_BTE, classic), 1 + scale_B1E)
 
 

@@ -26,11 +26,24 @@ def pays_off(x_BTE: Tensor) -> bool:
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
     """1 / sqrt(mean(x^2) + eps) over the last axis, which is kept."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    inverse: Tensor = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return inverse
+
+
+def modulated_norm(x_BTE: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """RMSNorm(x) (1 + scale) + shift, the last two [B, 1, E]."""
+    out_BTE: Tensor = ModulatedNorm.apply(x_BTE, shift, scale, eps)  # type: ignore[no-untyped-call]
+    return out_BTE
+
+
+def small_attention(qkv: Tensor, qk_scale: Tensor, eps: float) -> Tensor:
+    """Self-attention with RMS-normed queries and keys: [B,T,3,heads,h], [2,1,h] -> [B,T,E]."""
+    out_BTE: Tensor = SmallAttention.apply(qkv, qk_scale, eps)  # type: ignore[no-untyped-call]
+    return out_BTE
 
 
 class ModulatedNorm(torch.autograd.Function):
-    """RMSNorm(x) (1 + scale) + shift."""
+    """See `modulated_norm`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -50,7 +63,7 @@ class ModulatedNorm(torch.autograd.Function):
 
 
 class SmallAttention(torch.autograd.Function):
-    """Self-attention with RMS-normed queries and keys: [B,T,3,heads,h], [2,1,h] -> [B,T,E]."""
+    """See `small_attention`."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, qk_scale: Tensor, eps: float) -> Tensor:
@@ -72,7 +85,7 @@ class SmallAttention(torch.autograd.Function):
         unit, inverse, gain, q, k, v, weights = ctx.saved_tensors
         heads = ctx.heads
         BH, T, h = v.shape
-        grad_out = grads[0].unflatten(-1, (heads, h)).transpose(1, 2).reshape(BH, T, h)
+        grad_out = grads[0].view(-1, T, heads, h).transpose(1, 2).reshape(BH, T, h)
         grad = v.new_empty(3, BH, T, h)
         torch.bmm(weights.mT, grad_out, out=grad[2])
         scores = torch._softmax_backward_data(torch.bmm(grad_out, v.mT), weights, -1, weights.dtype)

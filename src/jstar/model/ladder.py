@@ -22,8 +22,8 @@ class DiTConfig:
 
     classes: number of labels, 0 for a network without labels.
     classic: the 2023 DiT's block (LayerNorm, biases, no QK-norm; arXiv 2212.09748).
-    noise_scale: c_noise is multiplied by it before the sinusoidal embedding, whose frequencies
-        were made for times 0...1000; the trainer sets it from the process' range of c_noise.
+    noise_scale: c_noise is multiplied by it before the sinusoidal embedding; the trainer sets it
+        from the process' range of c_noise.
     """
 
     depth: int

@@ -10,6 +10,7 @@ from jstar.model.dit import sinusoids
 from jstar.noise import Process
 
 FEATURES = 64  # of the learned loss weight
+SPAN = 100.0  # of the noise embedding's input
 
 
 class Uncertainty(nn.Module):
@@ -18,7 +19,7 @@ class Uncertainty(nn.Module):
     def __init__(self, noise_scale: float) -> None:
         super().__init__()
         # Over the range of c_noise the fastest sinusoid turns a few times: u is smooth.
-        self.scale = noise_scale / 100
+        self.scale = noise_scale / 10
         self.line = nn.Linear(FEATURES, 1)
 
     def forward(self, c_noise_B: Tensor) -> Tensor:
@@ -58,11 +59,12 @@ class Objective(nn.Module):
 
 
 def noise_scale(process: Process) -> float:
-    """1000 / (range of c_noise over the middle 99.8 % of the noise law), to three digits.
+    """SPAN / (range of c_noise over the middle 99.8 % of the noise law), to three digits.
 
-    With it every process meets the sinusoids of the noise embedding over the span 1000 they were
-    made for, whether its c_noise is ln(sigma) / 4, 999 t or t.
+    With it every process meets the sinusoids of the noise embedding over the same span, whether
+    its c_noise is ln(sigma) / 4, 999 t or t. The 2023 DiT's span is 1000; on the digits 100
+    and 30 gave a training loss 0.25 % lower, 10 one 0.2 % higher (depth 4, 80,000 images).
     """
     ends = process.law.quantile(torch.tensor([1e-3, 1 - 1e-3], dtype=torch.float64))
     low, high = process.c_noise(ends)
-    return float(f"{1000 / math.fabs(float(high - low)):.3g}")
+    return float(f"{SPAN / math.fabs(float(high - low)):.3g}")

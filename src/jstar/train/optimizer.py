@@ -4,8 +4,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from jstar.config import TrainConfig
+from jstar.train.parallel import Ranks, local
 
 EPS = 1e-8
 
@@ -21,24 +23,32 @@ def learning_rate(config: TrainConfig, width: int, images: int) -> float:
 
 
 class Optimizer:
-    """Fused AdamW over float32 weights.
+    """Fused AdamW over float32 weights, this rank's part of them where FSDP2 shards.
 
     A gradient that is not finite changes nothing but `skipped`, a count on the device.
     """
 
-    def __init__(self, weights: list[nn.Parameter], config: TrainConfig) -> None:
-        self.weights, self.clip_norm = weights, config.clip_norm
+    def __init__(self, parameters: list[nn.Parameter], config: TrainConfig, ranks: Ranks) -> None:
+        self.parameters, self.ranks, self.clip_norm = parameters, ranks, config.clip_norm
+        self.sharded = any(isinstance(p, DTensor) for p in parameters)
+        # AdamW works number by number, so it need not know that it sees only a part.
+        self.weights: list[Tensor] = [local(p).detach() if self.sharded else p for p in parameters]
         self.adam = torch.optim.AdamW(
-            weights, lr=0.0, betas=config.betas, eps=EPS, weight_decay=config.weight_decay,
+            self.weights, lr=0.0, betas=config.betas, eps=EPS, weight_decay=config.weight_decay,
             fused=True,
         )  # fmt: skip
-        device = weights[0].device
-        self.skipped = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=ranks.device)
 
     def step(self, rate: float) -> None:
         """One update from the gradients in `.grad`, which it clears."""
+        if self.sharded:
+            for weight, parameter in zip(self.weights, self.parameters, strict=True):
+                weight.grad = None if parameter.grad is None else local(parameter.grad)
+                parameter.grad = None
         gradients = [w.grad for w in self.weights if w.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.sharded:
+            norm = self.ranks.sum(norm.square()).sqrt()
         bad = (~torch.isfinite(norm)).float()
         # The fused kernel divides gradients by grad_scale and does nothing where found_inf is 1.
         vars(self.adam).update(

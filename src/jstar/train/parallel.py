@@ -73,7 +73,7 @@ def join_ranks(device: str | None) -> Iterator[Ranks]:
 
 def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn.Module:
     """What to call for the loss: the objective itself, in DDP, or (in place) sharded by FSDP2."""
-    if shard:
+    if shard and ranks.world > 1:
         half = torch.bfloat16 if bf16 else None
         policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
         for block in objective.network.blocks:

@@ -1,9 +1,7 @@
-"""Loss per noise bin, accumulated on the device and read a few dozen times a run; and speed."""
+"""Loss per noise bin, accumulated on the device and read a few dozen times a run."""
 
 import math
-from dataclasses import asdict, dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -54,6 +52,10 @@ class LossBins:
             )  # fmt: skip
         self.sums.zero_()
 
+    def latest(self) -> dict[float, float]:
+        """x0 loss by noise scale in the last record."""
+        return {row[4]: row[6] for row in self.rows[-BINS:]}
+
     def frame(self) -> pd.DataFrame:
         """The records as a tidy table."""
         frame = pd.DataFrame(self.rows, columns=list(LOSS_COLUMNS))
@@ -65,28 +67,3 @@ def _mean_se(count: float, total: float, squares: float) -> tuple[float, float]:
         return (total / count if count else math.nan), math.nan
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean**2, 0.0) / (count - 1))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a stretch between two records ran, all ranks together."""
-
-    images: int
-    seconds: float  # of training since the start of the run, over all its sessions
-    images_per_second: float
-    step_p50: float
-    step_p95: float
-    flops_per_second: float
-    mfu: float  # share of `peak_flops`, NaN where the peak is unknown
-    peak_memory: int  # bytes, of the fullest rank
-
-
-def speed_frame(rows: list[Speed]) -> pd.DataFrame:
-    """The records of speed as a table."""
-    return pd.DataFrame([asdict(row) for row in rows])
-
-
-def percentiles(seconds: list[float]) -> tuple[float, float]:
-    """Median and 95th percentile."""
-    p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (math.nan, math.nan)
-    return float(p50), float(p95)

@@ -1,0 +1,174 @@
+"""Everything that one process holds of a run, and how it is written and read back."""
+
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jstar.config import Study, TrainConfig
+from jstar.data import open_dataset
+from jstar.errors import JstarError
+from jstar.model import DiT, flops, model_config
+from jstar.noise import process
+from jstar.train.checkpoint import (
+    Checkpoint,
+    load_newest,
+    require_unchanged,
+    save_checkpoint,
+    write_tensors,
+)
+from jstar.train.ema import PowerEMA
+from jstar.train.objective import Objective, noise_scale
+from jstar.train.optimizer import Optimizer
+from jstar.train.parallel import Ranks, fill, local, spread, whole
+from jstar.train.schedule import make_schedule
+from jstar.train.snapshots import snapshot_file, tensor_key
+from jstar.train.speed import Speedometer
+from jstar.train.stream import Stream
+from jstar.train.telemetry import LossBins
+
+CHECKPOINTS = "checkpoints"
+
+
+def process_facts(config: TrainConfig) -> dict[str, Any]:
+    """Arguments of `jstar.noise.process` for a study's training process."""
+    return {
+        "name": config.process,
+        "sigma_data": config.sigma_data,
+        "mean": config.noise_mean,
+        "std": config.noise_std,
+        "min_snr_gamma": config.min_snr_gamma,
+    }
+
+
+class Run:
+    """A run of one ladder entry and seed; `state` is its folder of resumable state."""
+
+    def __init__(
+        self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks
+    ) -> None:
+        self.study, self.model, self.seed = study, model, seed
+        self.state, self.ranks, self.config = state, ranks, study.train
+        if self.config.batch % ranks.world:
+            raise JstarError(
+                f"train.batch = {self.config.batch} is not a multiple of the {ranks.world} "
+                "processes"
+            )
+        self.dataset = open_dataset(data)
+        card = self.dataset.card
+        self.process = process(**process_facts(self.config))
+        shape = model_config(study.model, study.entry(model), card.shape, card.classes)
+        self.shape = replace(shape, noise_scale=noise_scale(self.process))
+        self.train_flops = 3 * flops(self.shape)  # of one image
+        self.schedule = make_schedule(self.config, self.train_flops, 4 * card.dim)
+        self.stream = Stream(
+            self.dataset, self.process, seed, batch=self.config.batch,
+            class_drop=study.model.class_drop, rank=ranks.rank, world=ranks.world,
+            device=ranks.device,
+        )  # fmt: skip
+        self.bins = LossBins(self.process, ranks.device)
+        self.speed = Speedometer(self.train_flops, ranks, self.config)
+        self.step = 0
+        self.identity = json.dumps(
+            {"run": json.loads(study.content("train", model)), "card": card.id, "seed": seed},
+            sort_keys=True,
+        )
+        self._build()
+
+    @property
+    def images(self) -> int:
+        """Images seen so far."""
+        return self.step * self.config.batch
+
+    def _build(self) -> None:
+        """Network, optimiser and averages."""
+        with torch.device("meta"):
+            network = DiT(self.shape)
+        network = network.to_empty(device="cpu")
+        network.initialise(torch.Generator().manual_seed(self.seed))
+        network.recompute = self.config.activation_checkpointing
+        objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
+        if self.config.compile:
+            for block in network.blocks:
+                block.compile(dynamic=False)
+        bf16 = self.config.precision == "bf16"
+        self.objective: nn.Module = spread(
+            objective, self.ranks, shard=self.config.parallel == "fsdp", bf16=bf16
+        )
+        self.named = dict(objective.named_parameters())
+        self.optimizer = Optimizer(list(self.named.values()), self.config, self.ranks)
+        # The averages leave out a learned loss weight: it is no part of the denoiser.
+        self.averaged = [name for name in self.named if name.startswith("network.")]
+        self.ema = PowerEMA([local(self.named[n]) for n in self.averaged], self.config.ema)
+        self.autocast: AbstractContextManager[Any] = (
+            torch.autocast(self.ranks.device.type, torch.bfloat16) if bf16 else nullcontext()
+        )
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def write_snapshot(self, index: int) -> None:
+        """Write the averages of all lengths."""
+        tensors = {
+            tensor_key(length, name.removeprefix("network.")): whole(part, self.named[name])
+            for length, parts in self.ema.averages.items()
+            for name, part in zip(self.averaged, parts, strict=True)
+        }
+        if self.ranks.first:
+            write_tensors(snapshot_file(self.state, index), tensors)
+
+    def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """All state that is shaped like a weight: name -> (local part, its parameter)."""
+        out: dict[str, tuple[Tensor, Tensor]] = {}
+        moments = self.optimizer.moments()
+        for k, (name, parameter) in enumerate(self.named.items()):
+            out[f"weights/{name}"] = (self.optimizer.weights[k], parameter)
+            for key in ("exp_avg", "exp_avg_sq"):
+                out[f"{key}/{name}"] = (moments[key][k], parameter)
+        for length, parts in self.ema.averages.items():
+            for name, part in zip(self.averaged, parts, strict=True):
+                out[f"ema/{length:g}/{name}"] = (part, self.named[name])
+        return out
+
+    def save(self) -> None:
+        """Write a checkpoint of all ranks. It holds whole tensors: any number of ranks resumes."""
+        tensors = {}
+        for key, (part, like) in self._parts().items():
+            full = whole(part, like)
+            if self.ranks.first:
+                tensors[key] = full.cpu()
+        tensors["adam_steps"] = self.optimizer.moments()["step"][0]
+        tensors["skipped"] = self.optimizer.skipped
+        tensors["bins"] = self.ranks.sum(self.bins.sums)
+        tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
+        facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
+        if self.ranks.first:
+            save_checkpoint(self.state / CHECKPOINTS, self.images, Checkpoint(tensors, facts))
+        self.ranks.barrier()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go on from the newest intact checkpoint, if there is one."""
+        found, complaints = load_newest(self.state / CHECKPOINTS)
+        if self.ranks.first:
+            for complaint in complaints:
+                print(f"train: {complaint}; trying the one before", file=sys.stderr)
+        if found is None:
+            if complaints and self.ranks.first:
+                print("train: no checkpoint is intact, starting anew", file=sys.stderr)
+            return
+        require_unchanged(found.facts["identity"], self.identity, self.state)
+        for key, (part, like) in self._parts().items():
+            fill(part, found.tensors[key], like)
+        for steps in self.optimizer.moments()["step"]:
+            steps.copy_(found.tensors["adam_steps"])
+        self.optimizer.skipped.copy_(found.tensors["skipped"])
+        if self.ranks.first:  # a sum over ranks: only one may hold it
+            self.bins.sums.copy_(found.tensors["bins"])
+        self.bins.rows = found.tensors["records"].tolist()
+        self.step = found.facts["step"]
+        self.speed.restore(found.facts)

@@ -1,0 +1,125 @@
+"""Where every run of a study stands: the table behind `jstar status`."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jstar.errors import JstarError
+from jstar.layout import Layout
+from jstar.noise import process
+from jstar.records import read_json, read_table, write_json
+from jstar.train.run import Run, process_facts
+
+STATE_FILE = "state.json"
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run. `gap` is its training loss above the optimal one, None before J* is known."""
+
+    run: str
+    state: str  # finished, running, stopped, waiting
+    images: int
+    total: int
+    loss: float | None
+    gap: float | None
+    images_per_second: float | None
+    seconds_left: float | None
+
+
+def study_status(layout: Layout) -> list[RunStatus]:
+    """The status of every run of a study, in the ladder's order."""
+    floor = _optimal_total(layout)
+    return [_run_status(layout, model, seed, floor) for model, seed in layout.study.runs()]
+
+
+@contextmanager
+def hold_state(state: Path) -> Iterator[None]:
+    """Keep other processes out of a run's state, until the block or this process ends.
+
+    A workflow that was killed leaves its jobs running; the next one must not train beside them.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise JstarError(f"{state}: cannot be written ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise JstarError(
+                f"{state}: process {file.read().strip() or '?'} is training this run already"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def write_state(run: Run, loss: float) -> None:
+    """Note how far a run is, for `study_status`."""
+    speed = run.speed.rows[-1].images_per_second
+    facts = {"images": run.images, "loss": loss, "images_per_second": speed, "time": time.time()}
+    write_json(run.state / STATE_FILE, facts)
+
+
+def _run_status(layout: Layout, model: str, seed: int, floor: float | None) -> RunStatus:
+    batch = layout.study.train.batch
+    total = -(-layout.study.train.images // batch) * batch
+    state, run = layout.state(model, seed), layout.run(model, seed)
+    facts: dict[str, Any] = {}
+    if (state / STATE_FILE).is_file():
+        facts = read_json(state / STATE_FILE)
+    if (run / "run.json").is_file():
+        what = "finished"
+    elif _held(state):
+        what = "running"
+    else:
+        what = "stopped" if facts else "waiting"
+    images = total if what == "finished" else int(facts.get("images", 0))
+    loss, speed = facts.get("loss"), facts.get("images_per_second")
+    return RunStatus(
+        run=run.name,
+        state=what,
+        images=images,
+        total=total,
+        loss=loss,
+        gap=None if loss is None or floor is None else loss - floor,
+        images_per_second=speed,
+        seconds_left=(total - images) / speed if speed else None,
+    )
+
+
+def _held(state: Path) -> bool:
+    """Whether a living process trains this run."""
+    try:
+        with (state / LOCK_FILE).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _optimal_total(layout: Layout) -> float | None:
+    """E_sigma[weight J*]: the training loss no network can go below; None without a curve."""
+    if not layout.curve.is_file():
+        return None
+    curve = read_table(layout.curve, ["sigma", "loss"])
+    proc = process(**process_facts(layout.study.train))
+    sigma = proc.law.quantile((np.arange(4096) + 0.5) / 4096)
+    optimal = np.interp(np.log(sigma), np.log(curve["sigma"]), curve["loss"])
+    return float(np.mean(proc.weight(sigma) * optimal))

@@ -1,0 +1,163 @@
+"""What goes wrong in long runs: damage, NaN, full disks, two jobs at once, kills."""
+
+import multiprocessing
+import os
+import sys
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from jstar.config import Study
+from jstar.errors import JstarError
+from jstar.records import read_json, read_table
+from jstar.train import checkpoint, loop, train
+from jstar.train.run import CHECKPOINTS, Run
+from jstar.train.status import hold_state
+
+EVERY_CHUNK = {"checkpoint_images": 1}
+
+
+def stop_at(monkeypatch, steps):
+    """Let runs end with an exception at these steps, once each, after their checkpoint."""
+    save, left = Run.save, list(steps)
+
+    def stopping(self):
+        save(self)
+        if left and self.step >= left[0]:
+            left.pop(0)
+            raise InterruptedError
+
+    monkeypatch.setattr(Run, "save", stopping)
+
+
+def checkpoints(folder):
+    return sorted((folder / "state" / CHECKPOINTS).glob("*.safetensors"))
+
+
+def test_two_checkpoints_are_kept(run_tiny, monkeypatch, tmp_path):
+    stop_at(monkeypatch, [40])
+    with pytest.raises(InterruptedError):
+        run_tiny(train=EVERY_CHUNK)
+    assert len(checkpoints(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "cut short", "no marker", "half a marker"])
+def test_a_damaged_newest_checkpoint_falls_back(
+    damage, run_tiny, contents, monkeypatch, tmp_path, capsys
+):
+    _, calm = run_tiny("calm")
+    stop_at(monkeypatch, [40])
+    with pytest.raises(InterruptedError):
+        run_tiny(train=EVERY_CHUNK)
+    newest = checkpoints(tmp_path / "run")[-1]
+    data = bytearray(newest.read_bytes())
+    if damage == "flipped bit":
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data)
+    elif damage == "cut short":
+        newest.write_bytes(data[: len(data) // 2])
+    elif damage == "no marker":
+        newest.with_suffix(".json").unlink()
+    else:
+        marker = newest.with_suffix(".json")
+        marker.write_text(marker.read_text()[:20])
+    status, folder = run_tiny(train=EVERY_CHUNK)
+    assert status.finished
+    assert contents(calm) == contents(folder)
+    if damage != "no marker":
+        assert newest.stem in capsys.readouterr().err
+
+
+def poison(monkeypatch, steps):
+    """Make the gradient of these steps NaN."""
+    gradient = loop._gradient
+
+    def poisoned(run, chunk, k, error_B):
+        if run.step in steps:
+            chunk.target[k, 0] = float("nan")
+        gradient(run, chunk, k, error_B)
+
+    monkeypatch.setattr(loop, "_gradient", poisoned)
+
+
+def test_two_steps_that_are_not_finite_are_skipped(run_tiny, monkeypatch, capsys):
+    poison(monkeypatch, {10, 11})
+    status, folder = run_tiny()
+    assert status.finished
+    assert "skipped a step before image" in capsys.readouterr().err
+    assert read_json(folder / "out" / "run.json")["skipped_steps"] == 2
+    table = read_table(folder / "out" / "telemetry.csv")
+    assert table["count"].sum() == 6400 - 2  # one image of each poisoned step has no loss
+    assert np.isfinite(table["loss"][table["count"] > 0]).all()
+
+
+def test_the_third_ends_the_run_and_keeps_the_good_checkpoint(run_tiny, monkeypatch, tmp_path):
+    poison(monkeypatch, {50, 51, 52})
+    with pytest.raises(JstarError, match="3 steps had a loss or gradient that is not finite"):
+        run_tiny(train=EVERY_CHUNK)
+    newest, _ = checkpoint.load_newest(tmp_path / "run" / "state" / CHECKPOINTS)
+    assert newest.facts["step"] >= 48
+    assert all(t.isfinite().all() for name, t in newest.tensors.items() if name != "records")
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
+    run_tiny, contents, monkeypatch, tmp_path
+):
+    _, calm = run_tiny("calm")
+    written = []
+
+    def full(tensors, path):
+        written.append(path)
+        if len(written) == 20:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(JstarError, match=r"cannot be written \(No space left on device\)"):
+        run_tiny(train=EVERY_CHUNK)
+    assert not list((tmp_path / "run").rglob(".*"))
+    _, folder = run_tiny(train=EVERY_CHUNK)
+    assert contents(calm) == contents(folder)
+
+
+def test_a_second_process_is_refused(run_tiny, tmp_path):
+    with (
+        hold_state(tmp_path / "run" / "state"),
+        pytest.raises(JstarError, match=f"process {os.getpid()} is training this run already"),
+    ):
+        run_tiny()
+
+
+def train_quietly(study, data, folder):
+    """What a killed process was doing."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    train(study, "d1", 0, data, folder / "out", folder / "state", device="cpu", threads=1)
+
+
+def test_killed_at_random_moments_it_ends_the_same(tiny_study, digits, tmp_path, contents):
+    """Eight SIGKILLs (benchmarks/train_kill.py: thirty, under Snakemake too)."""
+    study = Study.parse(tiny_study(train={"checkpoint_images": 1, "images": 25600}))
+    context = multiprocessing.get_context("forkserver")  # imports torch once
+    context.set_forkserver_preload(["jstar.train"])
+
+    def start(folder):
+        process = context.Process(target=train_quietly, args=(study, digits, folder))
+        process.start()
+        return process
+
+    calm = start(tmp_path / "calm")
+    calm.join()
+    kills = 0
+    for moment in np.random.default_rng(0).uniform(0.1, 0.6, 8):
+        process = start(tmp_path / "stormy")
+        process.join(moment)
+        kills += process.is_alive()
+        process.kill()
+        process.join()
+    assert kills >= 4
+    last = start(tmp_path / "stormy")
+    last.join()
+    assert calm.exitcode == last.exitcode == 0
+    assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")

@@ -1,0 +1,58 @@
+"""Two processes train the same run as one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+STEPS, BATCH = 50, 64
+TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
+
+
+def launch(root, study, processes, *, model="d2", expect=0):
+    """Train through the command line, with torchrun if there are several processes."""
+    root.mkdir(exist_ok=True)
+    file = root / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    run = [sys.executable, "-m"]
+    if processes > 1:
+        run += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    common = ["--config", str(file), "--results", str(root / "results")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if not (root / "results" / "data").exists():
+        prepare = [sys.executable, "-m", "jstar.cli", "prepare", *common]
+        subprocess.run(prepare, check=True, env=env, capture_output=True)
+    command = [*run, "jstar.cli", "train", *common, "--model", model, "--device", "cpu"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return root / "results" / "runs" / "tiny" / f"{model}-s0"
+
+
+def losses(run):
+    table = pd.read_csv(run / "telemetry.csv")
+    assert table["images"].nunique() == STEPS
+    total = (table["weighted"] * table["count"]).groupby(table["images"]).sum()
+    return (total / BATCH).to_numpy(), table["count"].to_numpy()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_have_the_loss_curve_of_one(parallel, tmp_path, tiny_study, run_tiny):
+    one = run_tiny(model="d2", train=TRAIN)[1] / "out"
+    two = launch(tmp_path / "two", tiny_study(train={**TRAIN, "parallel": parallel}), 2)
+    (a, counts_a), (b, counts_b) = losses(one), losses(two)
+    assert np.array_equal(counts_a, counts_b)
+    assert a[-1] < 0.95 * a[0]
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, tiny_study, run_tiny):
+    whole = run_tiny(model="d2", train=TRAIN)[1] / "out"
+    stop_early = {**TRAIN, "time_budget_minutes": 1e-9, "parallel": "fsdp"}  # a step a session
+    launch(tmp_path / "both", tiny_study(train=stop_early), 1, expect=75)
+    launch(tmp_path / "both", tiny_study(train=stop_early), 2, expect=1)  # torchrun's own status
+    both = launch(tmp_path / "both", tiny_study(train=TRAIN), 1)
+    np.testing.assert_allclose(losses(whole)[0], losses(both)[0], rtol=1e-5)

@@ -1,0 +1,39 @@
+"""Where the runs of a study stand."""
+
+import pytest
+
+from jstar.config import Study
+from jstar.data import prepare
+from jstar.layout import Layout
+from jstar.optimal.stage import write_curve
+from jstar.train import train
+from jstar.train.run import Run
+from jstar.train.status import hold_state, study_status
+
+
+def test_every_state_of_a_run(tiny_study, tmp_path, monkeypatch):
+    study = Study.parse(tiny_study())
+    layout = Layout(study, tmp_path)
+    prepare(study.dataset, layout.data)
+
+    def run(model, seed):
+        train(study, model, seed, layout.data, layout.run(model, seed),
+              layout.state(model, seed), device="cpu", threads=1)  # fmt: skip
+
+    assert {s.state for s in study_status(layout)} == {"waiting"}
+    run("d1", 0)
+    snapshot = Run.write_snapshot
+    monkeypatch.setattr(
+        Run, "write_snapshot", lambda self, k: 1 / 0 if k == 4 else snapshot(self, k)
+    )
+    with pytest.raises(ZeroDivisionError):
+        run("d1", 1)
+    write_curve(study, layout.data, layout.curve)
+    with hold_state(layout.state("d2", 0)):
+        finished, stopped, running = study_status(layout)
+    assert [s.state for s in (finished, stopped, running)] == ["finished", "stopped", "running"]
+    assert (finished.images, finished.total, finished.seconds_left) == (6400, 6400, 0)
+    assert 0 < stopped.images < 6400
+    assert stopped.seconds_left > 0
+    # The weighted loss is near 1 at the start; what no network can go below is a part of it.
+    assert 0 < finished.gap < finished.loss

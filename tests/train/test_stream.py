@@ -1,0 +1,91 @@
+"""Data, noise scale and noise are a function of (seed, image index); targets are exact."""
+
+import numpy as np
+import pytest
+import torch
+
+from jstar.data import open_dataset
+from jstar.noise import PROCESSES, process
+from jstar.train.objective import noise_scale
+from jstar.train.stream import Stream
+
+
+def rows(chunk):
+    """Everything about each image, one row an image."""
+    parts = (chunk.x_in, chunk.target, chunk.c_noise, chunk.weight, chunk.to_x0, chunk.log_sigma)
+    return torch.cat([part.flatten(0, 1).reshape(part.shape[:2].numel(), -1) for part in parts], 1)
+
+
+def stream(digits, batch=48, seed=3, name="edm", **options):
+    return Stream(open_dataset(digits), process(name), seed, batch=batch, **options)
+
+
+def test_batches_ranks_and_starts_do_not_matter(digits):
+    # 48 does not divide the noise block of 32, 20 steps of it cross an epoch of 256 images.
+    whole = rows(stream(digits).chunk(0, 20))
+    other_batch = rows(stream(digits, batch=96).chunk(0, 10))
+    torch.testing.assert_close(whole, other_batch, rtol=1e-6, atol=1e-6)
+    late = rows(stream(digits).chunk(7, 20))
+    torch.testing.assert_close(whole[7 * 48 :], late, rtol=1e-6, atol=1e-6)
+    ranks = [rows(stream(digits, rank=r, world=3).chunk(0, 20)).view(20, 16, -1) for r in range(3)]
+    torch.testing.assert_close(whole, torch.cat(ranks, 1).flatten(0, 1), rtol=1e-6, atol=1e-6)
+
+
+def test_every_epoch_shows_every_image_once_in_another_order(digits):
+    index = stream(digits).data_index(np.arange(512)).reshape(2, 256)
+    assert (np.sort(index, axis=1) == np.arange(256)).all()
+    assert not np.array_equal(index[0], index[1])
+    assert not np.array_equal(index[0], stream(digits, seed=4).data_index(np.arange(256)))
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_losses_convert_to_x0_exactly(name, digits):
+    """c_out^2 |F - target|^2 is |D - x0|^2, with D from the process itself."""
+    proc, source = process(name), stream(digits, name=name)
+    chunk = source.chunk(0, 4)
+    index = np.arange(4 * 48)
+    x0 = source._images(source.data_index(index)).double()
+    sigma = chunk.log_sigma.flatten().double().exp()
+    x = x0 + sigma.view(-1, 1, 1, 1) * source._noise(index).double()
+    out = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoised = proc.denoise(lambda x_in, c_noise: out, x, sigma)
+    expected = (denoised - x0).square().flatten(1).mean(1)
+    error = (out - chunk.target.flatten(0, 1)).square().flatten(1).mean(1)
+    torch.testing.assert_close(
+        error * chunk.to_x0.flatten(), expected, rtol=1e-4, atol=1e-9, check_dtype=False
+    )
+    torch.testing.assert_close(
+        error * chunk.weight.flatten(), proc.weight(sigma) * expected, rtol=1e-4, atol=1e-9,
+        check_dtype=False,
+    )  # fmt: skip
+    torch.testing.assert_close(chunk.x_in.flatten(0, 1), (proc.c_in(sigma).view(-1, 1, 1, 1) * x),
+                               rtol=1e-4, atol=1e-4, check_dtype=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_noise_embedding_meets_the_same_span_in_every_process(name):
+    proc = process(name)
+    u = torch.linspace(0.001, 0.999, 1001, dtype=torch.float64)
+    value = proc.c_noise(proc.law.quantile(u)) * noise_scale(proc)
+    assert float(value.max() - value.min()) == pytest.approx(100, rel=0.01)
+
+
+def test_labels_are_dropped_and_images_mirrored_at_their_rates(digits):
+    source = stream(digits, class_drop=0.25)
+    labels = source.chunk(0, 100).labels.flatten()
+    true = torch.from_numpy(source.dataset.labels_N[source.data_index(np.arange(4800))])
+    assert float((labels == 10).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(labels[labels != 10], true[labels != 10])
+    import dataclasses
+
+    card = dataclasses.replace(source.dataset.card, mirror=True)
+    source.dataset = dataclasses.replace(source.dataset, card=card)
+    plain = source._images(source.data_index(np.arange(480)))
+    chunk = source.chunk(0, 10)
+    proc, sigma = source.process, chunk.log_sigma.flatten().exp().view(-1, 1, 1, 1)
+    shown = chunk.x_in.flatten(0, 1) / proc.c_in(sigma) - sigma * source._noise(np.arange(480))
+    same = torch.isclose(shown, plain, atol=1e-3).flatten(1).all(1)
+    flipped = torch.isclose(shown, plain.flip(-1), atol=1e-3).flatten(1).all(1)
+    small = sigma.flatten() < 5  # at larger ones float32 has lost the image
+    assert bool((same | flipped)[small].all())
+    assert float(flipped[small].float().mean()) == pytest.approx(0.5, abs=0.08)
