@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.progress import Progress
+from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import join_ranks
 from jstar.train.publish import publish
@@ -69,6 +70,8 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(listen(None if minutes is None else 60 * minutes))
         ranks = stack.enter_context(join_ranks(device))
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
         if ranks.first:
             stack.enter_context(hold_state(state))
         run = Run(study, model, seed, Path(data), state, ranks)

@@ -1,0 +1,78 @@
+"""Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30].
+
+Trains the digits study's smallest size undisturbed, and again while a killer strikes, with a
+checkpoint at every chunk so that many kills fall into checkpoint writes. Every snapshot and the
+telemetry table must be equal to the last bit. Exit status 1 if they are not.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from jstar.config import Study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
+    common = ["--config", str(config), "--results", str(results)]
+    return [sys.executable, "-m", "jstar.cli", stage, *common, *more]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """What must not depend on interruptions."""
+    files = [*sorted((run / "snapshots").iterdir()), run / "telemetry.csv"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--images", type=int, default=250_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
+    tree["train"] |= {"images": args.images, "checkpoint_images": 1}
+    name = tree["ladder"][0]["name"]
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "study.yaml"
+        config.write_text(yaml.safe_dump(tree))
+        runs = {}
+        for kind in ("calm", "stormy"):
+            results = Path(folder) / kind
+            subprocess.run(command("prepare", config, results), check=True, capture_output=True)
+            runs[kind] = results / "runs" / tree["study"] / f"{name}-s0"
+
+        def start(kind: str) -> "subprocess.Popen[bytes]":
+            more = ["--model", name, "--threads", "1", "--device", "cpu"]
+            return subprocess.Popen(
+                command("train", config, Path(folder) / kind, *more), stderr=subprocess.DEVNULL
+            )
+
+        assert start("calm").wait() == 0
+        state = Path(folder) / "stormy" / "state" / tree["study"] / f"{name}-s0" / "checkpoints"
+        random, struck, writing = np.random.default_rng(args.seed), 0, 0
+        while struck < args.kills:
+            process = start("stormy")
+            try:
+                process.wait(random.uniform(3.0, 7.0))
+                break  # finished before it could be struck
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                struck += 1
+                writing += bool(list(state.glob(".*")))
+        assert start("stormy").wait() == 0
+        equal = contents(runs["calm"]) == contents(runs["stormy"])
+        print(f"{struck} kills, {writing} of them inside a checkpoint write: "
+              f"{'bitwise equal' if equal else 'DIFFERENT'}")  # fmt: skip
+        sys.exit(not equal)
+
+
+if __name__ == "__main__":
+    main()
