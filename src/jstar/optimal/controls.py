@@ -14,6 +14,7 @@ from jstar.optimal.moments import Moments
 
 DRAWS_A_CONTROL = 8  # draws that carry J*, needed for each control variate that is fitted
 RANK_TOLERANCE = 1e-7
+ROUNDING = 1e-5
 RESOLUTION = 1e-17  # of the variance: below it a draw's pair form is what underflow left over
 
 
@@ -51,9 +52,11 @@ def query_terms(z_MD: torch.Tensor, noise_MD: torch.Tensor, moments: Moments) ->
 class Draws:
     """Pair form and control variates of each draw at one noise scale, known means removed.
 
-    pair_M: sum_n w |x_i - x_n|^2 / 2, whose mean is J*. control_MC: mean 0.
+    pair_M: sum_n w |x_i - x_n|^2 / 2, whose mean is J*. control_MC: mean 0. total: mean squared
+    distance of the points from the anchor, the scale of rounding errors.
     """
 
+    total: float
     pair_M: NDArray[np.float64]
     control_MC: NDArray[np.float64]
 
@@ -99,7 +102,7 @@ def draws_at(
                 axis=1,
             )
         )
-    return Draws(np.mean(pair, axis=0), np.mean(controls, axis=0))
+    return Draws(total, np.mean(pair, axis=0), np.mean(controls, axis=0))
 
 
 @dataclass(frozen=True)
@@ -137,17 +140,26 @@ def regress(draws: Draws) -> Estimate:
     square = float(np.square(draws.pair_M).sum())
     carrying = draws.pair_M.sum() ** 2 / square if square > 0 else 0.0
     control = draws.control_MC[:, : max(0, int(carrying) // DRAWS_A_CONTROL - 1)]
-    size = np.sqrt(np.square(control).mean(axis=0)) if control.size else np.zeros(0)
-    control = control[:, size > 0] / size[size > 0]
+    # A control that does not vary is a rounding error: scaled up, it would pose as the intercept.
+    size = control.std(axis=0)
+    varies = size > ROUNDING * draws.total
+    control = control[:, varies] / size[varies]
     if control.shape[1] == 0 or base.stderr == 0:
         return base
     # A control's mean is 0 by construction, its sample mean is not: that is the correction.
     design = np.column_stack([np.ones(count), control])
-    fit, _, rank, _ = np.linalg.lstsq(design, draws.pair_M, rcond=RANK_TOLERANCE)
-    residual = draws.pair_M - design @ fit
-    variance = successive_variance(residual) * count / max(count - int(rank), 1)
-    value = float(fit[0])
-    if value < 0 or variance >= base.stderr**2:
+    left, singular, right = np.linalg.svd(design, full_matrices=False)
+    kept = singular > RANK_TOLERANCE * singular[0]
+    left, inverse = left[:, kept], (right[kept].T / singular[kept])
+    fit = float((inverse @ (left.T @ draws.pair_M))[0])
+    residual = draws.pair_M - left @ (left.T @ draws.pair_M)
+    # Leave-one-out residuals: plain ones are too small where few draws decide a coefficient.
+    # Coefficients from the other draws make every draw's corrected value unbiased; their mean is
+    # the estimate, and the influence on the intercept (jackknife, HC3) gives its error.
+    left_out = residual / np.maximum(1 - np.square(left).sum(1), 1 / count)
+    influence = count * (left @ inverse[0]) * left_out
+    value = fit + float(left_out.mean() - influence.mean() / count)
+    stderr = successive_variance(influence) ** 0.5
+    if value < 0 or stderr >= base.stderr:
         return base
-    return Estimate(value, variance**0.5, residual * (count / max(count - int(rank), 1)) ** 0.5,
-                    "pair+controls")  # fmt: skip
+    return Estimate(value, stderr, influence, "pair+controls")

@@ -65,7 +65,8 @@ class OptimalLoss:
 
     def _monotone(self) -> Floats:
         """The nearest non-decreasing curve (J* is one), weighted by the errors."""
-        return isotonic(self.loss, 1 / np.maximum(self.stderr, 1e-9 * self.variance + 1e-300) ** 2)
+        floor = 1e-9 * self.variance if self.variance > 0 else 1.0
+        return isotonic(self.loss, 1 / np.maximum(self.stderr, floor) ** 2)
 
     @property
     def critical_sigma(self) -> float:

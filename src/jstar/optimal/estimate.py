@@ -1,5 +1,6 @@
 """`optimal_loss`: from images and noise scales to the curve."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from jstar.config import ESTIMATORS
 from jstar.errors import JstarError, nearest
+from jstar.optimal.components import component_draws, posterior_variances
 from jstar.optimal.controls import Estimate, QueryTerms, draws_at, plain, query_terms, regress
 from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.draws import systematic_sources
+from jstar.optimal.draws import noise, systematic_sources
 from jstar.optimal.moments import Moments, measure_moments
 from jstar.optimal.points import Points, as_points, check_sigmas
 from jstar.optimal.products import choose_precision, make_queries
@@ -42,6 +44,7 @@ def optimal_loss(
     scale: float | None = None,
     offset: float | None = None,
     mirror: bool = False,
+    spread: Any = None,
     form: str = "pair+controls",
     antithetic: bool = True,
     precision: str = "auto",
@@ -59,8 +62,10 @@ def optimal_loss(
     as x, unless offset and scale are given). sigmas: [S], increasing noise scales in units of x.
     queries: noisy draws M, at most one an image while M <= N. labels: [N] integers, for
     exact_by_class: the posterior then runs over the points of the draw's class. mirror: the
-    horizontally mirrored images are points too. form: `pair+controls` or `pair`. antithetic: use
-    +eps and -eps of every draw. precision: `auto`, `int8` (uint8 images) or `fp32`.
+    horizontally mirrored images are points too. spread: [N, ...], each point is the centre of a
+    Gaussian component of these standard deviations (sampled latents). form: `pair+controls` or
+    `pair`. antithetic: use +eps and -eps of every draw. precision: `auto`, `int8` (uint8 images)
+    or `fp32`.
 
     relative_se, seconds: stop after a quarter, half or three quarters of the draws when every
     relative standard error (where J* is above 0.1 % of the variance) is small enough, or when the
@@ -77,7 +82,11 @@ def optimal_loss(
             f"estimator: '{estimator}' is unknown, allowed are {', '.join(ESTIMATORS)}"
             + nearest(estimator, ESTIMATORS)
         )
-    points = as_points(images, scale=scale, offset=offset, mirror=mirror)
+    points = as_points(images, scale=scale, offset=offset, mirror=mirror, spread=spread)
+    if spread is not None and estimator != "exact":
+        raise JstarError(f"spread: estimator '{estimator}' is not allowed with it, only 'exact' is")
+    if len(points) < 2 and spread is None:
+        raise JstarError("images: 1 image given, at least 2 are needed (of one point J* is 0)")
     if estimator not in EXACT:
         plan = SubsetPlan(subset, repeats, own_weight)
         count = DEFAULT_QUERIES if queries is None else int(queries)
@@ -87,6 +96,8 @@ def optimal_loss(
         points, sigmas, estimator=estimator, labels=labels, queries=queries, seed=seed, form=form,
         antithetic=antithetic, precision=precision, device=device,
     )  # fmt: skip
+    if spread is not None:
+        return job.component_curve(advance)
     if relative_se is None and seconds is None:
         return job.curve(job.sums(advance=advance))
     return _until(job, relative_se, seconds, advance)
@@ -208,6 +219,28 @@ class Job:
             tau = sigma / points.scale
             draws = draws_at(tau, sums_GMSF[:, :, s], terms, moments, points.dim)
             estimates.append(regress(draws) if self.form != "pair" else plain(draws.pair_M, "pair"))
+        return self._curve(estimates, unit * moments.variance)
+
+    def component_curve(self, advance: Advance | None = None) -> OptimalLoss:
+        """The curve when every point is the centre of a Gaussian component."""
+        points, estimates = self.points, []
+        x0_MD = component_draws(points, self.source_M, self.number_M, self.seed)
+        noise_MD = noise(self.seed, self.number_M, points.dim).double()
+        for sigma in self.sigma_S:
+            tau = float(sigma) / points.scale
+            value_M = posterior_variances(points, x0_MD, noise_MD, tau, self.device)
+            if self.signs == 2:
+                value_M += posterior_variances(points, x0_MD, -noise_MD, tau, self.device)
+            estimates.append(plain(value_M / self.signs, "posterior variance"))
+            if advance is not None:
+                advance(len(points) / len(self.sigma_S))
+        spread_ND = np.asarray(points.spread_ND, dtype=np.float64)
+        inside = float(np.square(spread_ND).sum(1).mean())
+        unit = points.scale**2 / points.dim
+        return self._curve(estimates, unit * (self.moments.variance + inside))
+
+    def _curve(self, estimates: list[Estimate], variance: float) -> OptimalLoss:
+        points, unit = self.points, self.points.scale**2 / self.points.dim
         loss = unit * np.array([e.value for e in estimates])
         stderr = unit * np.array([e.stderr for e in estimates])
         return OptimalLoss(
@@ -222,8 +255,10 @@ class Job:
             queries=len(self.source_M),
             count=len(points),
             dim=points.dim,
-            variance=unit * moments.variance,
-            log_count=_log_count(len(points), self.labels_N),
+            variance=variance,
+            log_count=np.inf
+            if points.spread_ND is not None
+            else _log_count(points, self.moments.half_norm_N, self.labels_N),
         )
 
 
@@ -304,9 +339,25 @@ def _correlation(residual_MS: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _log_count(count: int, labels_N: NDArray[np.int64] | None) -> float:
-    """ln N, or sum_c (N_c / N) ln N_c when the posterior runs over one class."""
-    if labels_N is None:
-        return float(np.log(count))
-    sizes = np.unique(labels_N, return_counts=True)[1]
-    return float((sizes / count) @ np.log(sizes))
+def _log_count(
+    points: Points, key_N: NDArray[np.float64], labels_N: NDArray[np.int64] | None
+) -> float:
+    """What the closure must come to: the entropy of the point, given its class if there is one.
+
+    ln N for N distinct points; a point that is there c times takes (c / N) ln c off.
+    """
+    count = len(points)
+    label_N = np.zeros(count, dtype=np.int64) if labels_N is None else labels_N
+    sizes = np.unique(label_N, return_counts=True)[1]
+    entropy = float((sizes / count) @ np.log(sizes))
+    # Equal points have equal norms: only those need to be looked at.
+    _, place_N, times = np.unique(key_N, return_inverse=True, return_counts=True)
+    candidate_M = np.flatnonzero(times[place_N] > 1)
+    seen: dict[bytes, int] = {}
+    for part in _parts(len(candidate_M)):
+        rows = points.take(candidate_M[part]).numpy()
+        for row, label in zip(rows, label_N[candidate_M[part]], strict=True):
+            name = hashlib.blake2b(row.tobytes(), digest_size=16, key=str(label).encode()).digest()
+            seen[name] = seen.get(name, 0) + 1
+    several = np.array([c for c in seen.values() if c > 1], dtype=np.float64)
+    return entropy - float((several * np.log(several)).sum()) / count

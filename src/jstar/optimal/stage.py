@@ -32,6 +32,10 @@ def write_curve(study: Study, data: Path, out: Path) -> OptimalLoss:
             scale=dataset.card.scale,
             offset=dataset.card.offset,
             mirror=dataset.card.mirror,
+            relative_se=config.relative_se,
+            subset=config.subset,
+            repeats=config.repeats,
+            own_weight=config.own_weight,
             advance=bar.advance,
         )
     write_result(curve, dataset.card.id, config.seed, out)

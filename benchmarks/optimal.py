@@ -1,0 +1,106 @@
+"""Speed, agreement and closure of the exact estimator, side by side in one run.
+
+python benchmarks/optimal.py CIFAR10.npy [OTHER.npy ...]      uint8 arrays [N, C, H, W]
+The first file is timed; every file gets its I-MMSE closure and its agreement with float64.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jstar.optimal import optimal_loss
+from jstar.optimal.draws import noise, split_int8, systematic_sources
+from jstar.optimal.moments import measure_moments
+from jstar.optimal.points import TILE, as_points
+
+SIGMAS = np.geomspace(0.02, 80, 32)
+DRAWS = 2000
+CHECKED = 32  # draws compared with float64 brute force, at every noise scale
+
+
+def clock(work, repeats):
+    """Median seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def products(images):
+    """Two float32 products of the same sizes: the floor for float32."""
+    flat = images.reshape(len(images), -1)
+    tiles = [torch.from_numpy(flat[a : a + TILE]).float() for a in range(0, len(flat), TILE)]
+    first, second = torch.randn((2, DRAWS, flat.shape[1]))
+    for tile in tiles:
+        first @ tile.t(), second @ tile.t()
+
+
+def straightforward(images, sigma=1.0):
+    """One noise scale as anybody would write it: distances, softmax, mean (float32)."""
+    y = torch.from_numpy(images.reshape(len(images), -1)).float() / 127.5 - 1
+    x = y[:DRAWS] + sigma * torch.randn((DRAWS, y.shape[1]))
+    for rows in x.split(250):
+        weights = torch.softmax(-torch.cdist(rows, y).square() / (2 * sigma**2), dim=1)
+        weights @ y
+
+
+def disagreement(images, precision):
+    """Worst over sigma of |J - J64| / max(1e-4 J64, 1e-7 variance): at most 1 is asked for."""
+    curve = optimal_loss(images, SIGMAS, queries=CHECKED, form="pair", antithetic=False,
+                         precision=precision)  # fmt: skip
+    points = as_points(images)
+    moments = measure_moments(points, torch.device("cpu"))
+    source = systematic_sources(moments.half_norm_N, CHECKED, 0)
+    eps = noise(0, np.arange(CHECKED), points.dim)
+    if precision == "int8":
+        term, step = split_int8(eps, 2)
+        eps = (term.double() * step.double()[:, :, None]).sum(0)
+    y = points.take(source).double()
+    pair = torch.empty((CHECKED, len(points)), dtype=torch.float64)
+    along = torch.empty_like(pair)
+    for a, b in points.tiles():
+        z = points.tile(a, b).double()
+        pair[:, a:b] = 0.5 * (y.square().sum(1)[:, None] + z.square().sum(1)) - y @ z.t()
+        along[:, a:b] = eps.double() @ z.t() - (eps.double() * y).sum(1)[:, None]
+    worst = 0.0
+    for s, sigma in enumerate(SIGMAS):
+        beta = points.scale / sigma
+        weights = torch.softmax(beta * (along - beta * pair), dim=1)
+        true = float((weights * pair).sum(1).mean()) * points.scale**2 / points.dim
+        limit = max(1e-4 * true, 1e-7 * curve.variance)
+        worst = max(worst, abs(curve.loss[s] - true) / limit)
+    return worst
+
+
+def main():
+    files = [Path(name) for name in sys.argv[1:]]
+    torch.set_num_threads(2)
+    first = np.load(files[0])
+    optimal_loss(first[:4096], SIGMAS, queries=64)  # compiles the kernel
+    ours, floor = [], []
+    for _ in range(3):  # side by side: both see the same machine
+        ours.append(clock(lambda: optimal_loss(first, SIGMAS, queries=DRAWS), 1))
+        floor.append(clock(lambda: products(first), 1))
+    one = clock(lambda: straightforward(first), 1)
+    ratios = [a / b for a, b in zip(ours, floor, strict=True)]
+    print(f"{files[0].stem}: {len(SIGMAS)} sigmas, {DRAWS} antithetic pairs: {ours} s")
+    print(f"two float32 products {floor} s; ratio median {statistics.median(ratios):.2f} {ratios}")
+    print(f"straightforward, one sigma {one:.1f} s; x {len(SIGMAS)} / ours = "
+          f"{one * len(SIGMAS) / statistics.median(ours):.0f} (extrapolated)")  # fmt: skip
+    for file in files:
+        images = np.load(file)
+        got, expected = optimal_loss(images, SIGMAS, queries=DRAWS).closure
+        print(f"{file.stem}: closure {got:.4f} / {expected:.4f} = {got / expected:.4f}")
+        for precision in ("int8", "fp32"):
+            print(f"{file.stem}: {precision} against float64, worst / allowed = "
+                  f"{disagreement(images, precision):.3g}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

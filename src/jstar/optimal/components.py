@@ -1,0 +1,71 @@
+"""J* of a mixture of Gaussians: each point is the centre of its own component N(mu_n, s_n^2).
+
+That is the training distribution of latents sampled from a VAE's posterior. Given x, component n
+has weight w_n ~ N(x; mu_n, s_n^2 + sigma^2) and posterior N(m_n, kappa_n sigma^2), dimension by
+dimension with kappa_n = s_n^2 / (s_n^2 + sigma^2) and m_n = (1 - kappa_n) mu_n + kappa_n x.
+Each draw contributes the trace of its posterior covariance,
+
+    tr Cov[x0|x] = sum_n w_n (sum_d kappa_nd sigma^2 + |m_n|^2) - |D*|^2,
+
+the conditional mean of |x0 - D*|^2. The component variances tie every product to its noise scale:
+six products of N x D for each (float64), not two for all.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jstar.noise import gaussian
+from jstar.optimal.points import Points
+
+TILE = 512
+LATENT_STREAM = 1 << 42  # draws of x0 inside its component, apart from the streams of the noise
+
+
+def component_draws(
+    points: Points, source_M: NDArray[np.int64], number_M: NDArray[np.int64], seed: int
+) -> torch.Tensor:
+    """x0 of the draws: a random point of the source's component, float64 [M, D]."""
+    latent = gaussian(seed, number_M + LATENT_STREAM, points.dim)
+    return points.take(source_M).double() + points.spread(source_M) * torch.from_numpy(latent)
+
+
+def posterior_variances(
+    points: Points,
+    x0_MD: torch.Tensor,
+    noise_MD: torch.Tensor,
+    tau: float,
+    device: torch.device,
+    advance: Callable[[float], None] | None = None,
+) -> NDArray[np.float64]:
+    """tr Cov[x0 | x0 + tau * noise] of each draw, in stored units, [M]."""
+    x_MD = (x0_MD + tau * noise_MD).to(device)
+    x2_MD = x_MD.square()
+    peak_M = torch.full((len(x_MD),), -torch.inf, dtype=torch.float64, device=device)
+    weight_M, square_M = torch.zeros_like(peak_M), torch.zeros_like(peak_M)
+    fixed_MD, along_MD = torch.zeros_like(x_MD), torch.zeros_like(x_MD)
+    for start, stop in points.tiles(TILE):
+        mu_ND = points.tile(start, stop).double().to(device)
+        s2_ND = points.spread(np.arange(start, stop)).double().square().to(device)
+        wide_ND = s2_ND + tau**2
+        kappa_ND = s2_ND / wide_ND
+        rest_ND = (1 - kappa_ND) * mu_ND
+        logit_MN = x_MD @ (mu_ND / wide_ND).t() - 0.5 * x2_MD @ wide_ND.reciprocal().t()
+        logit_MN -= 0.5 * (mu_ND.square() / wide_ND + wide_ND.log()).sum(1)
+        # sum_d kappa sigma^2 + |m_n|^2 as a quadratic form in x
+        form_MN = 2 * x_MD @ (rest_ND * kappa_ND).t() + x2_MD @ kappa_ND.square().t()
+        form_MN += (tau**2 * kappa_ND + rest_ND.square()).sum(1)
+        new_M = torch.maximum(peak_M, logit_MN.amax(dim=1))
+        kept_M, w_MN = (peak_M - new_M).exp(), (logit_MN - new_M[:, None]).exp()
+        weight_M = weight_M * kept_M + w_MN.sum(1)
+        square_M = square_M * kept_M + (w_MN * form_MN).sum(1)
+        fixed_MD = fixed_MD * kept_M[:, None] + w_MN @ rest_ND
+        along_MD = along_MD * kept_M[:, None] + w_MN @ kappa_ND
+        peak_M = new_M
+        if advance is not None:
+            advance(stop - start)
+    mean_MD = (fixed_MD + x_MD * along_MD) / weight_M[:, None]
+    variance_M = square_M / weight_M - mean_MD.square().sum(1)
+    return variance_M.clamp_min(0.0).cpu().numpy().astype(np.float64)

@@ -1,0 +1,105 @@
+"""Map-reduce over the points: each shard sums its tiles for all draws, the sums just add.
+
+A shard is one file; a lost one is computed again by itself. Shards of one run carry the run's
+fingerprint, and merging refuses any other.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.config import Study
+from jstar.data.store import Dataset, open_dataset
+from jstar.errors import JstarError
+from jstar.optimal.curve import OptimalLoss
+from jstar.optimal.estimate import EXACT, Job, make_job
+from jstar.optimal.oracle import dataset_points
+from jstar.progress import Progress
+from jstar.records import fingerprint, write_atomically
+
+
+def write_shard(study: Study, data: Path, out: Path, shard: int, shards: int) -> None:
+    """Sum shard `shard` of `shards` (1-based) of the points in `data`; write the file `out` (.npz).
+
+    Raises JstarError for a shard number out of range, or an estimator that is not exact.
+    """
+    if not 1 <= shard <= shards:
+        raise JstarError(f"--shard {shard}/{shards}: is not allowed, shards are 1/n to n/n")
+    if out.suffix != ".npz":
+        raise JstarError(f"{out}: a shard is a .npz file")
+    dataset, job = _job(study, data)
+    share = len(job.points) / shards
+    with Progress(f"optimal {dataset.card.name} {shard}/{shards}", share, "points") as bar:
+        sums = job.sums((shard, shards), advance=bar.advance)
+    facts = json.dumps({"run": _run(study, dataset), "shard": shard, "shards": shards})
+    write_atomically(out, lambda path: np.savez(path, sums=sums, facts=np.array(facts)))
+
+
+def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
+    """The curve from all shards of a run, in any order.
+
+    Raises JstarError if one is missing, given twice, damaged, or of another run.
+    """
+    dataset, job = _job(study, data)
+    found: dict[int, tuple[Path, NDArray[np.float64]]] = {}
+    total = 0
+    for path in map(Path, files):
+        number, total, sums = _read(path, _run(study, dataset), total)
+        if number in found:
+            raise JstarError(f"{path}: is shard {number}/{total}, and so is {found[number][0]}")
+        found[number] = (path, sums)
+    missing = [k for k in range(1, total + 1) if k not in found]
+    if missing or not found:
+        what = f"shard {missing[0]}/{total} is missing" if missing else "no file is given"
+        raise JstarError(f"merge: {what}, all shards of the run are needed")
+    # Added in the order of their numbers: the same bits whatever the order of the files.
+    merged = sum(found[k][1] for k in sorted(found))
+    return job.curve(np.asarray(merged))
+
+
+def _job(study: Study, data: Path) -> tuple[Dataset, Job]:
+    dataset, config = open_dataset(data), study.optimal
+    if config.estimator not in EXACT:
+        raise JstarError(
+            f"optimal.estimator = '{config.estimator}': has no shards, allowed are "
+            + ", ".join(EXACT)
+        )
+    job = make_job(
+        dataset_points(dataset),
+        study.sigmas.values,
+        estimator=config.estimator,
+        labels=dataset.labels_N if study.conditional else None,
+        queries=config.queries,
+        seed=config.seed,
+    )
+    return dataset, job
+
+
+def _run(study: Study, dataset: Dataset) -> str:
+    """Fingerprint of everything that decides the sums."""
+    config = study.optimal
+    return fingerprint(
+        [dataset.card.id, study.sigmas.values, config.estimator, config.queries, config.seed]
+    )
+
+
+def _read(path: Path, run: str, shards: int) -> tuple[int, int, NDArray[np.float64]]:
+    """(number, number of shards, sums) of one file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            facts, sums = json.loads(str(archive["facts"])), archive["sums"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise JstarError(f"{path}: is not a shard of 'jstar optimal' ({error})") from error
+    if facts["run"] != run:
+        raise JstarError(
+            f"{path}: belongs to run {facts['run']}, this study and dataset are run {run}; "
+            "compute the shard again"
+        )
+    if shards and facts["shards"] != shards:
+        raise JstarError(
+            f"{path}: is one of {facts['shards']} shards, the files before it are of {shards}"
+        )
+    return int(facts["shard"]), int(facts["shards"]), sums

@@ -1,0 +1,67 @@
+"""Shards: the same answer for any number of them and any order; wrong ones are refused."""
+
+import numpy as np
+import pytest
+
+from jstar.config import Study
+from jstar.data import prepare
+from jstar.errors import JstarError
+from jstar.optimal import points as points_module
+from jstar.optimal.shards import merge_shards, write_shard
+from jstar.optimal.stage import write_curve
+
+
+@pytest.fixture
+def study(tiny_study, tmp_path):
+    made = Study.parse(tiny_study(dataset={"limit": None, "mirror": True}))
+    prepare(made.dataset, tmp_path / "data")
+    return made
+
+
+def shards_of(study, tmp_path, count):
+    files = [tmp_path / f"{k}-{count}.npz" for k in range(1, count + 1)]
+    for k, file in enumerate(files, 1):
+        write_shard(study, tmp_path / "data", file, k, count)
+    return files
+
+
+def test_any_number_of_shards_gives_the_same_curve(study, tmp_path):
+    assert points_module.TILE < 2 * 1797  # several tiles
+    whole = write_curve(study, tmp_path / "data", tmp_path / "curve.csv")
+    for count in (1, 3):
+        files = shards_of(study, tmp_path, count)
+        merged = merge_shards(study, tmp_path / "data", files)
+        turned = merge_shards(study, tmp_path / "data", files[::-1])
+        assert (merged.loss == turned.loss).all()
+        assert np.allclose(merged.loss, whole.loss, rtol=1e-12, atol=1e-15)
+        assert np.allclose(merged.stderr, whole.stderr, rtol=1e-9, atol=1e-15)
+
+
+def test_by_class_shards_add_up(tiny_study, tmp_path):
+    study = Study.parse(
+        tiny_study(optimal={"estimator": "exact_by_class"}, model={"class_drop": 0.1})
+    )
+    prepare(study.dataset, tmp_path / "data")
+    whole = write_curve(study, tmp_path / "data", tmp_path / "curve.csv")
+    merged = merge_shards(study, tmp_path / "data", shards_of(study, tmp_path, 4))
+    assert np.allclose(merged.loss, whole.loss, rtol=1e-12, atol=1e-15)
+
+
+def test_wrong_shards_are_refused(study, tiny_study, tmp_path):
+    first, second = shards_of(study, tmp_path, 2)
+    data = tmp_path / "data"
+    with pytest.raises(JstarError, match="shard 2/2 is missing"):
+        merge_shards(study, data, [first])
+    with pytest.raises(JstarError, match="and so is"):
+        merge_shards(study, data, [first, first])
+    other = Study.parse(tiny_study(dataset={"limit": None, "mirror": True}, optimal={"seed": 9}))
+    with pytest.raises(JstarError, match="belongs to run"):
+        merge_shards(other, data, [first, second])
+    with pytest.raises(JstarError, match="the files before it are of 2"):
+        merge_shards(study, data, [first, *shards_of(study, tmp_path, 1)])
+    (tmp_path / "broken.npz").write_bytes(first.read_bytes()[:500])
+    with pytest.raises(JstarError, match="is not a shard"):
+        merge_shards(study, data, [tmp_path / "broken.npz"])
+    with pytest.raises(JstarError, match="shards are 1/n to n/n"):
+        write_shard(study, data, tmp_path / "no.npz", 3, 2)
+    assert not (tmp_path / "no.npz").exists()

@@ -1,0 +1,113 @@
+"""Closed-form truths: the printed standard error is honest (METHOD section 1, item 10)."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+
+from jstar.optimal import optimal_loss
+
+SEEDS = 300
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Hundreds of tiny problems: threads only get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def two_points(half_distance, sigma):
+    """J* per dimension of two points at +-a on one axis of D dimensions, times D."""
+    a, r = half_distance, half_distance / sigma
+
+    def density(z):
+        return np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (1 - np.tanh(r * r + r * z))
+
+    return a * a * quad(density, -12, 12, points=[-r])[0]
+
+
+def mixture(weights, mean, var, sigma):
+    """J* of a one-dimensional Gaussian mixture, by integration over x."""
+    wide = var + sigma**2
+
+    def density(x):
+        part = weights * np.exp(-((x - mean) ** 2) / (2 * wide)) / np.sqrt(2 * np.pi * wide)
+        total = part.sum()
+        if total == 0:
+            return 0.0
+        post = mean + var / wide * (x - mean)
+        d = (part * post).sum() / total
+        return (part * (var * sigma**2 / wide + post**2)).sum() - total * d**2
+
+    reach = np.abs(mean).max() + 12 * np.sqrt(wide.max())
+    return quad(density, -reach, reach, limit=400)[0]
+
+
+def assert_honest(values, errors, truth, inside_one):
+    """Inside 3 SE in at least 99 % of the seeds, inside 1 SE in a share `inside_one`."""
+    far = np.abs(np.array(values) - truth) / np.array(errors)
+    assert (far < 3).mean() >= 0.99
+    assert inside_one[0] <= (far < 1).mean() <= inside_one[1]
+
+
+SMALL_SAMPLE = (
+    "known limit: at 1,000 draws the error of the regressed form is a little small; inside 3 SE "
+    "{}; benchmarks/optimal_coverage.py has 400 and 4,096 draws"
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "antithetic"),
+    [
+        ("pair", False),
+        pytest.param(
+            "pair+controls", False,
+            marks=pytest.mark.xfail(strict=True, reason=SMALL_SAMPLE.format("98.7 % at sigma .5")),
+        ),
+        pytest.param(
+            "pair+controls", True,
+            marks=pytest.mark.xfail(strict=True, reason=SMALL_SAMPLE.format("96.7 % at sigma 3")),
+        ),
+    ],
+)  # fmt: skip
+def test_two_points(form, antithetic):
+    points = np.array([[1.5, 0.0, 0.2], [-0.5, 1.0, 0.2]])
+    half = np.linalg.norm(points[0] - points[1]) / 2
+    sigmas = [0.5, 0.7, 1.2, 3.0]
+    curves = [
+        optimal_loss(
+            points, sigmas, queries=1000, seed=seed, form=form, antithetic=antithetic,
+            precision="fp32",
+        )
+        for seed in range(SEEDS)
+    ]  # fmt: skip
+    for s, sigma in enumerate(sigmas):
+        truth = two_points(half, sigma) / 3
+        assert_honest(
+            [c.loss[s] for c in curves], [c.stderr[s] for c in curves], truth, (0.60, 0.76)
+        )
+
+
+def test_gaussian_is_exact():
+    variances = np.array([0.01, 0.5, 2.0, 9.0])
+    sigmas = np.array([0.1, 1.0, 5.0])
+    curve = optimal_loss(np.ones((1, 4)), sigmas, spread=np.sqrt(variances)[None], queries=16)
+    truth = (variances * sigmas[:, None] ** 2 / (variances + sigmas[:, None] ** 2)).mean(1)
+    assert np.allclose(curve.loss, truth, rtol=1e-6)
+
+
+def test_gaussian_mixture():
+    mean, var = np.array([-1.0, 1.5]), np.array([0.09, 0.64])
+    sigmas = [0.4, 1.0, 2.5]
+    curves = [
+        optimal_loss(mean[:, None], sigmas, spread=np.sqrt(var)[:, None], queries=300, seed=seed)
+        for seed in range(SEEDS)
+    ]
+    for s, sigma in enumerate(sigmas):
+        truth = mixture(np.array([0.5, 0.5]), mean, var, sigma)
+        assert_honest(
+            [c.loss[s] for c in curves], [c.stderr[s] for c in curves], truth, (0.60, 0.76)
+        )
