@@ -40,8 +40,8 @@ def test_only_a_finished_run_of_the_same_configuration_counts_as_measured(tiny_s
     run = place.run("d1", 0) / "run.json"
     run.parent.mkdir(parents=True)
     content = json.loads(place.study.content("train", "d1"))
-    run.write_text(json.dumps({"config": content, "flops_per_second": 5e9}))
+    run.write_text(json.dumps({"config": content, "flops_per_second": 5e9, "processes": 1}))
     assert "measured by finished runs" in plan_study(place)
     content["train"]["batch"] = 7
-    run.write_text(json.dumps({"config": content, "flops_per_second": 5e9}))
+    run.write_text(json.dumps({"config": content, "flops_per_second": 5e9, "processes": 1}))
     assert "measured" not in plan_study(place)

@@ -20,7 +20,7 @@ class RunPlan:
     params: int
     images: int
     flops: float
-    seconds: float
+    device_seconds: float
     disk_bytes: int
 
 
@@ -61,35 +61,36 @@ def plan_study(layout: Layout) -> str:
 
 def _table(layout: Layout, rows: list[RunPlan], count: int, sources: set[str]) -> str:
     study = layout.study
+    devices = max(1, study.resources.train_gpus)
     lines = [
         f"study '{study.study}': {len(rows)} runs of {study.train.images:,} images "
         f"({study.train.images / count:.3g} passes over {count:,})",
         "",
-        f"{'run':<16}{'parameters':>12}{'FLOPs':>11}{'time':>12}{'disk':>10}",
+        f"{'run':<16}{'parameters':>14}{'FLOPs':>11}{'time':>12}{'disk':>10}",
     ]
     for row in rows:
         lines.append(
-            f"{row.name:<16}{row.params:>12,}{row.flops:>11.3g}"
-            f"{clock(row.seconds):>12}{_bytes(row.disk_bytes):>10}"
+            f"{row.name:<16}{row.params:>14,}{row.flops:>11.3g}"
+            f"{clock(row.device_seconds / devices):>12}{_bytes(row.disk_bytes):>10}"
         )
-    seconds = sum(r.seconds for r in rows)
+    seconds = sum(r.device_seconds for r in rows)
     lines.append(
-        f"{'all':<16}{'':>12}{sum(r.flops for r in rows):>11.3g}{clock(seconds):>12}"
+        f"{'all':<16}{'':>14}{sum(r.flops for r in rows):>11.3g}{clock(seconds / devices):>12}"
         f"{_bytes(sum(r.disk_bytes for r in rows)):>10}"
     )
-    devices = max(1, study.resources.train_gpus)
     unit = "GPU-hours" if study.resources.train_gpus else "hours of training, one run at a time"
-    lines += ["", f"{seconds * devices / 3600:.3g} {unit}; speed {'; '.join(sorted(sources))}."]
+    where = f" on {devices} GPUs a run" if devices > 1 else ""
+    lines += ["", f"{seconds / 3600:.3g} {unit}{where}; speed {'; '.join(sorted(sources))}."]
     return "\n".join(lines)
 
 
 def _measured(layout: Layout, model: str) -> float | None:
-    """FLOP/s of a finished run of exactly this configuration, if there is one."""
+    """FLOP/s of one device in a finished run of exactly this configuration, if there is one."""
     content = json.loads(layout.study.content("train", model))
     for seed in layout.study.entry(model).seeds:
         path = layout.run(model, seed) / "run.json"
         if path.is_file() and (run := read_json(path))["config"] == content:
-            return float(run["flops_per_second"])
+            return float(run["flops_per_second"]) / int(run["processes"])
     return None
 
 
