@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -64,7 +65,11 @@ def test_more_devices_than_the_machine_has_is_one_sentence():
         pass
 
 
-def test_slurm_has_already_chosen(monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    with claim_gpus(1, ["5"]) as devices:
-        assert devices == ["5"]
+def test_each_slurm_job_shares_out_its_own_devices(monkeypatch, tmp_path):
+    monkeypatch.delenv("JSTAR_LOCKS")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with ExitStack() as held:
+        for job in ("7", "8"):  # each has a device that it calls 0
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            assert held.enter_context(claim_gpus(1, ["0", "1"])) == ["0"]
+        assert held.enter_context(claim_gpus(1, ["0", "1"])) == ["1"]  # a second run in job 8

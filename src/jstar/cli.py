@@ -110,23 +110,37 @@ def train(
     results: Results = RESULTS,
     device: Device = None,
     threads: Threads = None,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="In a SLURM job: requeue it when its time is up")
+    ] = False,
 ) -> None:
-    """Train one size with one seed; resumes by itself from the run's state folder."""
+    """Train one size with one seed; resumes by itself from the run's state folder.
+
+    Runs on as many GPUs and nodes as the study's resources say; with --device in this process.
+    Exit status 75 means: not finished, start me again.
+    """
+    from jstar.launch import launch, threads_per_process
+    from jstar.train import TrainStatus
     from jstar.train import train as run
 
     layout = _layout(config, results)
-    layout.study.entry(model)
-    status = run(
-        layout.study,
-        model,
-        seed,
-        layout.data,
-        layout.run(model, seed),
-        layout.state(model, seed),
-        device=device,
-        threads=threads,
-    )
-    raise typer.Exit(status.exit_code)
+    study, resources = layout.study, layout.study.resources
+    study.entry(model)
+
+    def work() -> TrainStatus:
+        return run(
+            study,
+            model,
+            seed,
+            layout.data,
+            layout.run(model, seed),
+            layout.state(model, seed),
+            device=device,
+            threads=threads_per_process(threads),
+        )
+
+    gpus, nodes = (0, 1) if device else (resources.train_gpus, resources.train_nodes)
+    raise typer.Exit(launch(work, gpus=gpus, nodes=nodes, threads=threads, requeue=requeue))
 
 
 @app.command()
@@ -140,11 +154,13 @@ def evaluate(
 ) -> None:
     """Measure loss and direct gap of every snapshot of one run: losses.csv."""
     _set_threads(threads)
+    from jstar.devices import claim_gpus
     from jstar.evaluate import write_losses
 
     layout = _layout(config, results)
     run, out = layout.run(model, seed), layout.losses(model, seed)
-    write_losses(layout.study, run, layout.data, layout.oracle, out, device)
+    with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
+        write_losses(layout.study, run, layout.data, layout.oracle, out, device)
 
 
 @app.command()

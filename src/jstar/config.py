@@ -269,6 +269,9 @@ class ResourcesConfig(Part):
         None, description="speed of one training device, for jstar plan; default: measured"
     )
     train_mem_mb: PositiveInt = Field(2000, description="memory of a training job")
+    optimal_threads: PositiveInt = Field(
+        16, description="CPU threads of an optimal-loss job; fewer if --cores allows no more"
+    )
     optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")
 
 

@@ -1,7 +1,7 @@
 """Hand out this machine's GPUs to jobs: one lock file a device, freed when its job dies.
 
-Snakemake's `gpu` resource counts jobs but does not say which device a job may use. Under SLURM the
-cluster has already chosen (CUDA_VISIBLE_DEVICES), and nothing is locked.
+Snakemake's `gpu` resource counts jobs but does not say which device a job may use. In a SLURM job
+only the devices that the cluster gave it are shared out: several runs may stand in one allocation.
 """
 
 import fcntl
@@ -18,8 +18,12 @@ POLL_SECONDS = 0.2
 
 
 def lock_folder() -> Path:
-    """Folder of the lock files: JSTAR_LOCKS, or one a user in the temporary folder."""
-    default = Path(tempfile.gettempdir()) / f"jstar-gpus-{os.getuid()}"
+    """Folder of the lock files: JSTAR_LOCKS, or one a user in the temporary folder.
+
+    Every SLURM job has its own: two jobs on a node may both call their GPU 0.
+    """
+    name = "-".join(["jstar-gpus", str(os.getuid()), os.environ.get("SLURM_JOB_ID", "")])
+    default = Path(tempfile.gettempdir()) / name.rstrip("-")
     return Path(os.environ.get("JSTAR_LOCKS", default))
 
 
@@ -37,12 +41,12 @@ def visible_devices() -> list[str]:
 def claim_gpus(count: int, devices: list[str] | None = None) -> Iterator[list[str]]:
     """Hold `count` devices that no other job of this user holds; waits until they are free.
 
-    Sets CUDA_VISIBLE_DEVICES for this process and its children. Without GPUs, inside a SLURM job,
-    or for count = 0 it locks nothing and yields what is visible.
+    Sets CUDA_VISIBLE_DEVICES for this process and its children. For count = 0 it locks nothing and
+    yields what is visible.
     Raises JstarError if the machine has fewer devices than asked for.
     """
     devices = visible_devices() if devices is None else devices
-    if count == 0 or "SLURM_JOB_ID" in os.environ:
+    if count == 0:
         yield devices
         return
     if count > len(devices):

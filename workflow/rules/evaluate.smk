@@ -13,6 +13,7 @@ rule evaluate:
         "../../envs/cpu.yaml"
     threads: STUDY.resources.train_threads
     resources:
+        **allocation(min(1, STUDY.resources.train_gpus)),
         mem_mb=STUDY.resources.train_mem_mb,
     params:
         content=STUDY.content("evaluate"),

@@ -1,4 +1,5 @@
-# One rule a figure, so that each has its own caption; each reads result tables only.
+# One rule a figure, so that each has its own caption; each reads result tables only. Seconds each:
+# too little to queue for on a cluster, hence localrule.
 from jstar.figures import FIGURES
 
 STUDY_TABLES = [
@@ -26,6 +27,7 @@ for figure in FIGURES:
             f"results/studies/{{study}}/figures/{figure}.json",
         log:
             f"results/studies/{{study}}/logs/figure-{figure}.log",
+        localrule: True
         conda:
             "../../envs/cpu.yaml"
         params:
@@ -49,6 +51,7 @@ rule notebook:
         ),
     log:
         "results/studies/{study}/logs/{notebook}.log",
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     shell:

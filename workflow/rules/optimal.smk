@@ -10,7 +10,7 @@ rule optimal:
     cache: True
     conda:
         "../../envs/cpu.yaml"
-    threads: workflow.cores
+    threads: STUDY.resources.optimal_threads
     resources:
         mem_mb=STUDY.resources.optimal_mem_mb,
     params:
@@ -31,7 +31,7 @@ rule oracle:
         "results/optimal/{dataset}/oracle.log",
     conda:
         "../../envs/cpu.yaml"
-    threads: workflow.cores
+    threads: STUDY.resources.optimal_threads
     resources:
         mem_mb=STUDY.resources.optimal_mem_mb,
     params:

@@ -1,4 +1,6 @@
 # Load and check the study; a mistake ends here, in one sentence, before any job starts.
+import os
+import signal
 import sys
 
 from jstar.config import Study
@@ -6,9 +8,16 @@ from jstar.data.check import check_study
 from jstar.errors import JstarError
 from jstar.records import fingerprint, read_json, write_text
 
+# A job on a cluster is a Snakemake of its own. It reads the study that the run began with, not an
+# edit of config/ since. SLURM warns all its processes with SIGUSR1 before the time limit; only the
+# trainer answers, the others (and what they start) must not die of it.
 try:
-    STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
-    check_study(STUDY, str(workflow.configfiles[-1]))
+    if workflow.remote_exec:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        STUDY = Study.load(os.environ["JSTAR_STUDY"])
+    else:
+        STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
+        check_study(STUDY, str(workflow.configfiles[-1]))
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 
@@ -36,6 +45,7 @@ wildcard_constraints:
 # rule would hide changed params: Snakemake does not look at jobs below one that is to run.)
 STUDY_ID = fingerprint(STUDY.model_dump_json())
 STUDY_FILE = f"results/studies/{STUDY.study}/config/{STUDY_ID}.json"
+os.environ["JSTAR_STUDY"] = STUDY_FILE
 shell.prefix(f"export JSTAR_STUDY={STUDY_FILE}; ")
 
 

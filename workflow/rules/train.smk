@@ -1,3 +1,9 @@
+from jstar.launch import allocation
+
+# A job of a cluster's executor that runs out of time goes back to the queue; a workflow that runs
+# whole inside one SLURM job must not.
+REQUEUE = "--requeue" if workflow.remote_exec else ""
+
 # One job a size and seed. The resumable state lies in results/state, which no rule declares:
 # Snakemake deletes the declared outputs of a job that is killed. One rule a size, because only so
 # can the longest runs start first and a profile give each size its own resources.
@@ -22,12 +28,13 @@ for rank, entry in enumerate(STUDY.ladder):
             "../../envs/cpu.yaml"
         threads: STUDY.resources.train_threads
         resources:
-            gpu=STUDY.resources.train_gpus,
+            **allocation(STUDY.resources.train_gpus, STUDY.resources.train_nodes),
             mem_mb=STUDY.resources.train_mem_mb,
             runtime=STUDY.resources.train_minutes,
         params:
             content=STUDY.content("train", entry.name),
             model=entry.name,
+        # exec: a signal to the job must not end a shell in between while the trainer still saves.
         shell:
-            "jstar train --config $JSTAR_STUDY --model {params.model} --seed {wildcards.seed}"
-            " --threads {threads} 2> {log}"
+            "exec jstar train --config $JSTAR_STUDY --model {params.model}"
+            f" --seed {{wildcards.seed}} --threads {{threads}} {REQUEUE} 2>> {{log}}"
