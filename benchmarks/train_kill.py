@@ -1,14 +1,16 @@
 """Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30].
 
 Trains the digits study's smallest size undisturbed, and again while a killer strikes, with a
-checkpoint at every chunk so that many kills fall into checkpoint writes. Every snapshot and the
-telemetry table must be equal to the last bit. Exit status 1 if they are not.
+checkpoint at every chunk. Every second kill waits for a half-written file, the others come at a
+random moment after a checkpoint of this session. Every snapshot and the telemetry table must be
+equal to the last bit. Exit status 1 if they are not.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
     common = ["--config", str(config), "--results", str(results)]
     return [sys.executable, "-m", "jstar.cli", stage, *common, *more]
+
+
+def newest(state: Path) -> str:
+    """Name of the newest complete checkpoint."""
+    return max((marker.name for marker in state.glob("[0-9]*.json")), default="")
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -58,15 +65,20 @@ def main() -> None:
         state = Path(folder) / "stormy" / "state" / tree["study"] / f"{name}-s0" / "checkpoints"
         random, struck, writing = np.random.default_rng(args.seed), 0, 0
         while struck < args.kills:
-            process = start("stormy")
-            try:
-                process.wait(random.uniform(3.0, 7.0))
+            process, before = start("stormy"), newest(state)
+            while process.poll() is None and newest(state) == before:
+                time.sleep(0.01)
+            if struck % 2:
+                time.sleep(random.uniform(0, 0.5))
+            else:
+                while process.poll() is None and not list(state.glob(".*")):
+                    pass
+            if process.poll() is not None:
                 break  # finished before it could be struck
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                struck += 1
-                writing += bool(list(state.glob(".*")))
+            process.kill()
+            process.wait()
+            struck += 1
+            writing += bool(list(state.glob(".*")))
         assert start("stormy").wait() == 0
         equal = contents(runs["calm"]) == contents(runs["stormy"])
         print(f"{struck} kills, {writing} of them inside a checkpoint write: "

@@ -122,6 +122,14 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     assert contents(calm) == contents(folder)
 
 
+def test_what_a_killed_process_was_writing_is_removed(run_tiny, tmp_path):
+    half = tmp_path / "run" / "state" / CHECKPOINTS / ".000.x.safetensors"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    run_tiny()
+    assert not half.exists()
+
+
 def test_a_second_process_is_refused(run_tiny, tmp_path):
     with (
         hold_state(tmp_path / "run" / "state"),

@@ -62,6 +62,8 @@ def hold_state(state: Path) -> Iterator[None]:
             ) from error
         except OSError:
             pass  # a file system without locks
+        for half in state.rglob(".*"):  # what a killed process was writing
+            half.unlink()
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
