@@ -1,29 +1,21 @@
 """The DAG: a tiny study end to end, what reruns what, and what stops before any job starts."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
-
-COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
+from project import TINY, copy_project, environment
 
 
 def snakemake(folder, *arguments, check=True):
     """Run Snakemake in a copy of the project; the copy's package is the one that is imported."""
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False,
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
+        check=False,
     )  # fmt: skip
     if check:
         logs = "".join(p.read_text() for p in folder.glob("results/**/*.log"))
@@ -32,26 +24,10 @@ def snakemake(folder, *arguments, check=True):
 
 
 @pytest.fixture(scope="module")
-def copy_project(tmp_path_factory):
-    def make():
-        folder = tmp_path_factory.mktemp("project")
-        for name in COPIED:
-            source = ROOT / name
-            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=ignore)
-            else:
-                shutil.copy(source, folder / name)
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(copy_project):
+def finished(tmp_path_factory):
     """The tiny study, run to its report."""
-    folder = copy_project()
-    shutil.copy(ROOT / "tests/workflow/tiny.yaml", folder / "config/tiny.yaml")
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    shutil.copy(TINY, folder / "config/tiny.yaml")
     snakemake(folder, "--configfile", "config/tiny.yaml")
     return folder
 
@@ -145,9 +121,9 @@ def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
         ("train", {"images": 9000, "batch": 5000}, ["train.batch = 5000", "256"]),
     ],
 )
-def test_a_wrong_study_stops_before_any_job(copy_project, key, value, words):
-    folder = copy_project()
-    tree = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+def test_a_wrong_study_stops_before_any_job(tmp_path, key, value, words):
+    folder = copy_project(tmp_path)
+    tree = yaml.safe_load(TINY.read_text())
     tree[key] = {**tree["train"], **value} if key == "train" else value
     (folder / "config/wrong.yaml").write_text(yaml.safe_dump(tree))
     done = snakemake(folder, "--configfile", "config/wrong.yaml", check=False)

@@ -1,0 +1,85 @@
+"""A copy of the project in a folder of its own, and what is run there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import ROOT
+
+from jstar.records import read_json
+
+COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
+TINY = ROOT / "tests/workflow/tiny.yaml"
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what a study needs; the copy's package is the one that is imported there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, folder / name, ignore=ignore)
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For commands run in the copy."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def start(folder: Path, *command: object) -> subprocess.Popen:
+    """`python -m <command>` in the copy, its output in a file."""
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *map(str, command)],
+            cwd=folder, env=environment(folder), stdout=output, stderr=output,
+        )  # fmt: skip
+
+
+def write_study(folder: Path, **changes: dict) -> Path:
+    """The tiny study as config/tiny.yaml of the copy, its parts changed key by key."""
+    tree = yaml.safe_load(TINY.read_text())
+    for part, keys in changes.items():
+        tree[part] = {**tree.get(part, {}), **keys} if isinstance(keys, dict) else keys
+    file = folder / "config/tiny.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def train_undisturbed(folder: Path, config: Path, *runs: tuple[str, int]) -> Path:
+    """Train (model, seed) runs by the plain commands; the results folder."""
+    results = folder / "undisturbed"
+    common = ["--config", config, "--results", results]
+    train = ["jstar.cli", "train", *common, "--device", "cpu", "--threads", 1]
+    commands = [[*train, "--model", model, "--seed", seed] for model, seed in runs]
+    for command in [["jstar.cli", "prepare", *common], *commands]:
+        assert start(folder, *command).wait(300) == 0, output(folder)
+    return results / "runs" / "tiny"
+
+
+def images_seen(state: Path) -> int:
+    """How far the run with this state folder is."""
+    file = state / "state.json"
+    return read_json(file)["images"] if file.is_file() else 0
+
+
+def output(folder: Path) -> str:
+    """What the started commands printed."""
+    return (folder / "output.txt").read_text()
+
+
+def trained(run: Path) -> dict[str, bytes]:
+    """The files of a finished run that must not depend on interruptions."""
+    files = [*sorted((run / "snapshots").glob("[0-9]*")), run / "telemetry.csv"]
+    assert len(files) > 5
+    return {file.name: file.read_bytes() for file in files}
