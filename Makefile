@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 CORES ?= all
 
-.PHONY: study test lint bench clean
+.PHONY: study test test-slurm lint bench bench-train clean
 
 $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jstar needs Python 3.11 or newer")'
@@ -17,6 +17,16 @@ study: $(VENV)/installed  ## the default study, from nothing to report.html
 
 test: $(VENV)/installed  ## unit tests of every stage and one tiny study
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+test-slurm: $(VENV)/installed  ## studies on a real SLURM that is started on this machine
+	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[slurm]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slurm -rs tests/slurm
+
+bench: $(VENV)/installed  ## the whole default study, timed; see benchmarks/ for the others
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/study.py
+
+bench-train: $(VENV)/installed  ## images/s, FLOP/s, MFU and memory of the six sizes, trick by trick
+	$(BIN)/python benchmarks/train.py table
 
 lint: $(VENV)/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -144,6 +144,14 @@ def train(
 
 
 @app.command()
+def status(config: Config, results: Results = RESULTS) -> None:
+    """Show all runs of a study: state, images, loss above J* so far, speed, time left."""
+    from jstar.train.status import status_table, study_status
+
+    typer.echo(status_table(study_status(_layout(config, results))))
+
+
+@app.command()
 def evaluate(
     config: Config,
     model: ModelName,

@@ -354,6 +354,7 @@ class Study(Part):
             sigma_data=train.sigma_data,
             mean=train.noise_mean,
             std=train.noise_std,
+            min_snr_gamma=train.min_snr_gamma,
         )
 
     def entry(self, name: str) -> LadderEntry:

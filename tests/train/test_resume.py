@@ -76,3 +76,18 @@ def test_another_configuration_is_refused_by_name(run_tiny, monkeypatch):
             run_tiny(train=EVERY_CHUNK)
     with pytest.raises(JstarError, match=r"run.train.learning_rate was 0.003 and is 0.01"):
         run_tiny(train={"learning_rate": 0.01})
+
+
+def test_a_published_run_makes_room_for_a_changed_study_and_nothing_is_lost(run_tiny, contents):
+    _, folder = run_tiny()
+    before = contents(folder)
+    old = read_json(folder / "out" / "run.json")["fingerprint"]
+    status, _ = run_tiny(train={"learning_rate": 0.01})
+    assert status.finished
+    assert contents(folder) != before
+    kept = folder / f"state.{old}" / "snapshots"
+    assert {p.name: p.read_bytes() for p in kept.glob("*.safetensors")} == {
+        name: content for name, content in before.items() if name.endswith(".safetensors")
+    }
+    run_tiny()  # and back again
+    assert contents(folder) == before

@@ -18,7 +18,7 @@ from jstar.progress import Progress
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import join_ranks
-from jstar.train.publish import publish
+from jstar.train.publish import publish, set_aside
 from jstar.train.run import Run
 from jstar.train.status import hold_state, write_state
 from jstar.train.stop import Stop, listen
@@ -75,6 +75,9 @@ def train(
         if ranks.first:
             stack.enter_context(hold_state(state))
         run = Run(study, model, seed, Path(data), state, ranks)
+        if ranks.first:
+            set_aside(run)
+        ranks.barrier()
         run.restore()
         status = _go(run, out, stop)
         if status.finished and ranks.first:

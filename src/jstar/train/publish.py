@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,32 @@ import pandas as pd
 import torch
 
 from jstar.model import flops, parameters
-from jstar.records import fingerprint, provenance, write_json, write_table
-from jstar.train.run import Run, process_facts
+from jstar.records import fingerprint, provenance, read_json, write_json, write_table
+from jstar.train.run import CHECKPOINTS, Run, process_facts
 from jstar.train.snapshots import FOLDER, snapshot_file
+
+PUBLISHED = "published.json"  # in the state folder of a run whose results are in place
+
+
+def set_aside(run: Run) -> None:
+    """Make room where `run`'s state folder holds a published run of another configuration.
+
+    That run's state moves to a folder named by its fingerprint beside it: nothing is lost, and a
+    changed study trains anew. A run that is not finished stays, and restoring it is refused.
+    """
+    marker = run.state / PUBLISHED
+    if not marker.is_file():
+        return
+    old = str(read_json(marker)["fingerprint"])
+    if old == fingerprint(run.identity):
+        return
+    aside = run.state.with_name(f"{run.state.name}.{old}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for part in (CHECKPOINTS, FOLDER, PUBLISHED):
+        if (run.state / part).exists():
+            (run.state / part).rename(aside / part)
+    print(f"train: the finished run of another configuration is now in {aside}", file=sys.stderr)
 
 
 def publish(run: Run, out: Path) -> None:
@@ -30,6 +54,7 @@ def publish(run: Run, out: Path) -> None:
     speed = pd.DataFrame([asdict(row) for row in run.speed.rows])
     write_table(out / "speed.csv", speed, facts)
     write_json(out / "run.json", {**facts, **_facts(run)})
+    write_json(run.state / PUBLISHED, {"fingerprint": facts["fingerprint"]})
 
 
 def _facts(run: Run) -> dict[str, Any]:

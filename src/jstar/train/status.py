@@ -1,6 +1,7 @@
 """Where every run of a study stands: the table behind `jstar status`."""
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process
+from jstar.progress import clock
 from jstar.records import read_json, read_table, write_json
 from jstar.train.run import Run, process_facts
 
@@ -26,7 +28,7 @@ class RunStatus:
     """One run. `gap` is its training loss above the optimal one, None before J* is known."""
 
     run: str
-    state: str  # finished, running, stopped, waiting
+    state: str  # finished, outdated (by a changed study), running, stopped, waiting
     images: int
     total: int
     loss: float | None
@@ -39,6 +41,27 @@ def study_status(layout: Layout) -> list[RunStatus]:
     """The status of every run of a study, in the ladder's order."""
     floor = _optimal_total(layout)
     return [_run_status(layout, model, seed, floor) for model, seed in layout.study.runs()]
+
+
+def status_table(runs: list[RunStatus]) -> str:
+    """The status of runs as aligned text; a dash where nothing is known yet."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    head = (
+        f"{'run':<16}{'state':<10}{'images':>22}{'loss':>9}{'gap':>10}{'images/s':>11}{'left':>10}"
+    )
+    lines = [head]
+    for run in runs:
+        done = f"{run.images:,}/{run.total:,}"
+        left = "-" if run.seconds_left is None else clock(run.seconds_left)
+        lines.append(
+            f"{run.run:<16}{run.state:<10}{done:>22}{number(run.loss, '.4f'):>9}"
+            f"{number(run.gap, '.4f'):>10}{number(run.images_per_second, ',.0f'):>11}{left:>10}"
+        )
+    finished = sum(run.state == "finished" for run in runs)
+    return "\n".join([*lines, f"{finished} of {len(runs)} runs finished"])
 
 
 @contextmanager
@@ -84,8 +107,10 @@ def _run_status(layout: Layout, model: str, seed: int, floor: float | None) -> R
     facts: dict[str, Any] = {}
     if (state / STATE_FILE).is_file():
         facts = read_json(state / STATE_FILE)
-    if (run / "run.json").is_file():
-        what = "finished"
+    done = read_json(run / "run.json") if (run / "run.json").is_file() else None
+    if done is not None:
+        wanted = json.loads(layout.study.content("train", model))
+        what = "finished" if done["config"] == wanted else "outdated"
     elif _held(state):
         what = "running"
     else:
