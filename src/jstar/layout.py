@@ -5,6 +5,13 @@ from pathlib import Path
 
 from jstar.config import Study
 
+# What the stage fit writes into a study's folder, and what figures and notebooks read.
+FIT_TABLES = (
+    "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
+    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric",
+)  # fmt: skip
+PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
+
 
 @dataclass(frozen=True)
 class Layout:

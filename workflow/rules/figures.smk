@@ -3,8 +3,8 @@
 from jstar.figures import FIGURES
 
 STUDY_TABLES = [
-    f"results/studies/{STUDY.study}/{table}.csv"
-    for table in ["losses", "fits", "verdicts", "frontier", "predictions", "residuals"]
+    *(f"results/studies/{STUDY.study}/{table}.csv" for table in FIT_TABLES),
+    f"results/studies/{STUDY.study}/fits.json",
 ]
 
 

@@ -1,19 +1,17 @@
 # Frontier, the three laws, intervals and verdicts, for every noise scale and for the total loss.
+from jstar.layout import FIT_TABLES, PAPER_TABLES
+
+
 rule fit:
     input:
         losses=expand("results/runs/{{study}}/{run}/losses.csv", run=RUNS),
         curve=f"results/optimal/{STUDY.dataset.name}/curve.csv",
     output:
+        expand("results/studies/{{study}}/{table}.csv", table=FIT_TABLES),
         expand(
-            "results/studies/{{study}}/{table}.csv",
-            table=[
-                "losses",
-                "fits",
-                "verdicts",
-                "frontier",
-                "predictions",
-                "residuals",
-            ],
+            "results/studies/{{study}}/tables/{table}.{suffix}",
+            table=PAPER_TABLES,
+            suffix=["md", "tex"],
         ),
         "results/studies/{study}/fits.json",
     log:

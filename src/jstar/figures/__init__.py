@@ -5,6 +5,9 @@
 FIGURES = {
     "optimal_loss": "jstar.figures.optimal_loss",
     "scaling": "jstar.figures.scaling",
+    "scaling_by_sigma": "jstar.figures.scaling_by_sigma",
     "exponents": "jstar.figures.exponents",
     "gap": "jstar.figures.gap",
+    "sensitivity": "jstar.figures.sensitivity",
+    "isoflop": "jstar.figures.isoflop",
 }

@@ -1,4 +1,4 @@
-"""Figure 3: exponents with their intervals over the noise scale, raw against corrected."""
+"""Exponents with their intervals over the noise scale, raw against corrected."""
 
 from typing import Any
 
@@ -9,41 +9,48 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import Study
-from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure
+from jstar.figures.panels import LAWS, law_in_numbers
+from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure, note
 from jstar.figures.tables import StudyTables
 
-LAWS = ("raw", "corrected")
 MARKER = {"raw": "s", "corrected": "o"}
 VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
 
 
 def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
-    """alpha(sigma) with 95 % intervals above, R^2 of each law's own response below."""
+    """alpha(sigma) with its intervals above, R^2 of each law's own response below."""
     figure, axes = new_figure(
         2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
     )
     top, bottom = axes[0, 0], axes[1, 0]
     step = (tables.sigmas[1] / tables.sigmas[0]) ** 0.12 if len(tables.sigmas) > 1 else 1.0
+    quoted = _numbered(tables.fits[tables.fits["status"] == "converged"])
     for law, shift in zip(LAWS, (1 / step, step), strict=True):
-        fits = _numbered(tables.fits[tables.fits["law"] == law])
-        good = fits["alpha"].notna()
-        error = np.abs(
-            np.vstack([fits["alpha"] - fits["alpha_low"], fits["alpha_high"] - fits["alpha"]])
-        )
-        top.errorbar(fits["sigma"][good] * shift, fits["alpha"][good], error[:, good.to_numpy()],
-                     fmt=MARKER[law], color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5)  # fmt: skip
+        fits = quoted[quoted["law"] == law]
+        # A bootstrap interval may, rarely, not hold the estimate: no negative bar then.
+        error = [fits["alpha"] - fits["alpha_low"], fits["alpha_high"] - fits["alpha"]]
+        top.errorbar(fits["sigma"] * shift, fits["alpha"], np.clip(error, 0, None), fmt=MARKER[law],
+                     color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5)  # fmt: skip
         bottom.plot(fits["sigma"], fits["r2"], MARKER[law] + "-", color=LAW_COLOR[law], lw=0.8,
                     ms=2.8)  # fmt: skip
-    top.axhline(0, color="#888888", lw=0.6)
     top.set(xscale="log", ylabel=r"exponent $\alpha$")
     bottom.set(ylabel=r"$R^2$, own response", xlabel=SIGMA_LABEL)
-    bottom.set_ylim(max(-0.05, min(0.9, float(tables.fits["r2"].min()) - 0.05)), 1.03)
+    low, high = float(tables.sigmas[0]), float(tables.sigmas[-1])
+    top.set_xlim(low / 1.4, high * 1.4)
+    if quoted.empty:
+        status = str(tables.fits["status"].iloc[0])
+        note(top, status)
+        note(bottom, status)
+    else:
+        top.axhline(0, color="#888888", lw=0.6, zorder=0)
+        bottom.set_ylim(max(-0.05, min(0.9, float(quoted["r2"].min()) - 0.05)), 1.03)
     handles = [Line2D([], [], color=LAW_COLOR[law], marker=MARKER[law], ms=3, lw=0.9,
                       label=LAW_LABEL[law]) for law in LAWS]  # fmt: skip
     handles.append(Line2D([], [], ls="", marker="v", ms=4, color="#888888", mfc="white",
                           label="verdict (open: undecided)"))  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     _verdicts(top, tables)
+    figure.align_ylabels(axes[:, 0])
     return figure, _numbers(tables)
 
 
@@ -66,13 +73,12 @@ def _verdicts(panel: Axes, tables: StudyTables) -> None:
 
 def _numbers(tables: StudyTables) -> dict[str, Any]:
     verdicts = _numbered(tables.verdicts)["verdict"].astype(str)
-    corrected = _numbered(tables.fits[tables.fits["law"] == "corrected"])
+    scales = tables.scales
+    named = {"first": scales[0], "last": float(tables.sigmas[-1])}
     return {
+        "confidence": 100 * tables.confidence,
         "verdicts": verdicts.value_counts().to_dict(),
         "scales": len(verdicts),
-        "alpha_first": float(corrected["alpha"].iloc[0]),
-        "alpha_last": float(corrected["alpha"].iloc[-1]),
-        "sigma_first": float(corrected["sigma"].iloc[0]),
-        "sigma_last": float(corrected["sigma"].iloc[-1]),
-        "confidence": 0.95,
+        "total": law_in_numbers(tables, "total") if scales[-1] == "total" else None,
+        **{name: law_in_numbers(tables, sigma) for name, sigma in named.items()},
     }

@@ -21,6 +21,6 @@ def draw_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> 
         )
     mpl.use("Agg")
     tables = load_tables(fits, curve, study.fit.ema or study.train.ema[0])
-    figure, numbers = import_module(FIGURES[name]).draw(tables, study)
-    save(figure, out / name)
+    drawn, numbers = import_module(FIGURES[name]).draw(tables, study)
+    save(drawn if isinstance(drawn, list) else [drawn], out / name)
     write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,16 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
-    LogLocator,
     MaxNLocator,
-    NullFormatter,
     NullLocator,
 )
+from PIL import Image
 
 from jstar.records import write_atomically
 
@@ -88,9 +89,27 @@ def parameters_label(count: float) -> str:
     return f"{count:.0f}"
 
 
-def panel_title(axes: Axes, text: str) -> None:
+def panel_title(axes: Axes, text: str, fontsize: float = 8.5) -> None:
     """A panel's title above its left edge."""
-    axes.set_title(text, loc="left", pad=3)
+    axes.set_title(text, loc="left", pad=3, fontsize=fontsize)
+
+
+def note(axes: Axes, text: str) -> None:
+    """In a panel that has nothing to draw: why."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#777777",
+              style="italic", fontsize=7)  # fmt: skip
+    axes.tick_params(axis="y", which="both", left=False, labelleft=False)
+
+
+def label_rows(figure: Figure, axes: Any, labels: Sequence[str]) -> None:
+    """Label the rows of panels, all labels in one line."""
+    for row, label in enumerate(labels):
+        axes[row, 0].set_ylabel(label)
+    figure.align_ylabels(axes[:, 0])
+
+
+# First digits of the labels of a log axis, from many to few.
+LOG_DIGITS = ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
 
 
 def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
@@ -101,16 +120,16 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
     """
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    if high / low > 10 ** (count / 2):
-        axes.yaxis.set_major_locator(LogLocator(numticks=count + 1))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        return
-    nice = MaxNLocator(nbins=count + 1, steps=[1, 2, 2.5, 5, 10])
-    ticks = [t for t in nice.tick_values(low, high) if low <= t <= high]
-    if high / low > 4:
+    ticks = list(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    if high / low > 3:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [t for d in decades for m in (1, 2, 5) if low <= (t := m * 10.0**d) <= high]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
+        for digits in LOG_DIGITS:
+            ticks = [t for d in decades for m in digits if low <= (t := m * 10.0**d) <= high]
+            if len(ticks) <= count + 1:
+                break
+        else:
+            ticks = ticks[:: math.ceil(len(ticks) / (count + 1))]
+    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
 
@@ -133,13 +152,36 @@ def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> 
     ]
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write `stem`.pdf (vector) and `stem`.png (300 dpi), whole or not at all."""
-    for suffix in (".pdf", ".png"):
-        # A fixed creation date: the same tables give the same bytes.
-        metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
-        write_atomically(
-            stem.with_suffix(suffix),
-            lambda p, s=suffix, m=metadata: figure.savefig(p, format=s[1:], metadata=m),  # type: ignore[misc]
+def save(pages: Sequence[Figure], stem: Path) -> None:
+    """Write `stem`.pdf (vector) and `stem`.png (300 dpi, pages below one another), whole or not.
+
+    No dates: the same tables give the same bytes.
+    """
+
+    def pdf(path: Path) -> None:
+        with PdfPages(path, metadata={"CreationDate": None}) as file:
+            for page in pages:
+                file.savefig(page)
+
+    def png(path: Path) -> None:
+        rasters = []
+        for page in pages:
+            memory = BytesIO()
+            page.savefig(memory, format="png")
+            rasters.append(Image.open(memory).convert("RGB"))
+        whole = Image.new(
+            "RGB", (max(r.width for r in rasters), sum(r.height for r in rasters)), "white"
         )
-    plt.close(figure)
+        top = 0
+        for raster in rasters:
+            whole.paste(raster, (0, top))
+            top += raster.height
+        whole.save(path, format="png", dpi=(RC["savefig.dpi"], RC["savefig.dpi"]))
+
+    for page in pages:  # the layout is found once, not once a file
+        page.draw_without_rendering()
+        page.set_layout_engine("none")
+    write_atomically(stem.with_suffix(".pdf"), pdf)
+    write_atomically(stem.with_suffix(".png"), png)
+    for page in pages:
+        plt.close(page)

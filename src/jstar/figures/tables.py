@@ -9,12 +9,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
+from jstar.layout import FIT_TABLES
 from jstar.records import CURVE_COLUMNS, LOSSES_COLUMNS, read_json, read_table
+
+# The columns that figures and notebooks read.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "losses": LOSSES_COLUMNS,
+    "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
+             "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
+             "r2", "r2_response", "aicc", "n", "status"),
+    "verdicts": ("sigma", "verdict", "reason", "delta_aicc", "heldout_raw", "heldout_corrected"),
+    "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
+    "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
+                    "gap_high"),
+    "residuals": ("sigma", "law", "run", "model", "flops", "residual"),
+    "residual_tests": ("sigma", "law", "runs_p", "durbin_watson", "curvature_p", "broken_p"),
+    "profile": ("sigma", "law", "alpha", "rise"),
+    "sensitivity": ("sigma", "choice", "alpha", "shift_in_se", "alpha_low", "alpha_high"),
+    "isoflop": ("sigma", "flops", "params", "value", "of"),
+    "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status"),
+    "parametric": ("sigma", "floor", "alpha", "size_exponent", "status"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StudyTables:
-    """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted."""
+    """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted.
+
+    facts: what is said of the curve of J*; confidence: of all intervals.
+    """
 
     curve: pd.DataFrame
     losses: pd.DataFrame
@@ -23,7 +46,14 @@ class StudyTables:
     frontier: pd.DataFrame
     predictions: pd.DataFrame
     residuals: pd.DataFrame
+    residual_tests: pd.DataFrame
+    profile: pd.DataFrame
+    sensitivity: pd.DataFrame
+    isoflop: pd.DataFrame
+    isoflop_minima: pd.DataFrame
+    parametric: pd.DataFrame
     facts: dict[str, Any]
+    confidence: float
 
     @property
     def models(self) -> list[str]:
@@ -43,6 +73,12 @@ class StudyTables:
         values = [float(s) for s in self.losses["sigma"].unique() if s != "total"]
         return np.sort(np.array(values))
 
+    @property
+    def scales(self) -> list[float | str]:
+        """The noise scales, increasing, and the total where it was fitted."""
+        total: list[float | str] = ["total"] if (self.fits["sigma"] == "total").any() else []
+        return [*(float(s) for s in self.sigmas), *total]
+
     def at(self, table: str, sigma: float | str) -> pd.DataFrame:
         """Rows of a table at one noise scale, or of the total."""
         frame: pd.DataFrame = getattr(self, table)
@@ -50,6 +86,11 @@ class StudyTables:
             return frame[frame["sigma"] == "total"]
         number = pd.to_numeric(frame["sigma"], errors="coerce")
         return frame[np.isclose(number, float(sigma), rtol=1e-6)]
+
+    def fit(self, sigma: float | str, law: str) -> "pd.Series[Any]":
+        """The fit of one law."""
+        rows = self.at("fits", sigma)
+        return rows[rows["law"] == law].iloc[0]
 
     def last(self) -> pd.DataFrame:
         """Rows of the last snapshot of every run."""
@@ -62,20 +103,20 @@ class StudyTables:
 
 
 def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
-    """Read the tables that the stages optimal and fit wrote."""
-    losses = read_table(fits / "losses.csv", LOSSES_COLUMNS)
+    """Read the tables that the stages optimal and fit wrote.
+
+    Raises JstarError: one sentence with the file and what is missing in it.
+    """
+    frames = {name: read_table(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
+    losses = frames["losses"]
     losses = losses[losses["split"] == "train"]
     if ema is not None:
         losses = losses[np.isclose(losses["ema"], ema)]
     if losses.empty:
         raise JstarError(f"{fits / 'losses.csv'}: holds no losses of the training split to draw")
     return StudyTables(
+        **{**frames, "losses": losses},
         curve=read_table(curve, CURVE_COLUMNS),
-        losses=losses,
-        fits=read_table(fits / "fits.csv"),
-        verdicts=read_table(fits / "verdicts.csv"),
-        frontier=read_table(fits / "frontier.csv"),
-        predictions=read_table(fits / "predictions.csv"),
-        residuals=read_table(fits / "residuals.csv"),
         facts=read_json(curve.with_suffix(".json")),
+        confidence=float(read_json(fits / "fits.json")["confidence"]),
     )

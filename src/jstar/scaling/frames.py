@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.scaling.laws import LAWS
+from jstar.scaling.profile import profile_curve
 from jstar.scaling.residuals import ResidualTests
 from jstar.scaling.study import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.views import FLOORS, Parametric, iso_flop, parametric_law
@@ -154,6 +155,23 @@ def residuals_frame(study: StudyFits) -> pd.DataFrame:
                 frames.append(frame.assign(residual=fit.residual))
     columns = ["sigma", "law", "run", "model", "params", "flops", "residual"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def profile_frame(study: StudyFits) -> pd.DataFrame:
+    """Profile likelihood of every exponent that was found: `rise` is 1 at the interval's ends.
+
+    It is drawn for a free law that is not identifiable, too: its flat ridge is the reason.
+    """
+    frames = []
+    for scale in study.scales:
+        for law in LAWS:
+            fit = scale.fits[law]
+            if np.isfinite(fit.alpha) and len(fit.weight):
+                alpha, rise = profile_curve(scale.points, fit, study.options.confidence)
+                frame = pd.DataFrame({"alpha": alpha, "rise": rise})
+                frames.append(frame.assign(sigma=scale.sigma, law=law))
+    columns = ["sigma", "law", "alpha", "rise"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def tests_frame(study: StudyFits) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Profile-likelihood intervals of the exponent, with J* profiled inside its own error."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import chi2
@@ -15,18 +15,83 @@ STEPS = 161
 EDGE = (0.02, 40.0)  # |alpha| x range of ln F between which a free exponent is looked for
 DEPTHS = 41
 DEPTH = (1e-3, 1e4)  # what is left above the floor at the largest F, in units of the total fall
+SHOWN = 4.0  # how far a curve is followed, in units of what the interval allows
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Deviance [A] of alpha [A], maximised over everything else and up to a constant.
+
+    The interval is where it lies within `drop` of its minimum.
+    """
+
+    alpha: Array
+    deviance: Array
+    drop: float
+
+    def interval(self) -> tuple[float, float]:
+        """Ends of the region within `drop` of the minimum, linear between grid points."""
+        value = self.deviance - self.deviance.min() - self.drop
+        inside = np.flatnonzero(value <= 0)
+        first, last = int(inside[0]), int(inside[-1])
+        low, high = self.alpha[first], self.alpha[last]
+        if first > 0:
+            ends = [first, first - 1]
+            low = np.interp(0, value[ends], self.alpha[ends])
+        if last < len(value) - 1:
+            ends = [last, last + 1]
+            high = np.interp(0, value[ends], self.alpha[ends])
+        return float(low), float(high)
+
+    def curve(self) -> tuple[Array, Array]:
+        """alpha, and the rise of the deviance in units of `drop`, where it is below SHOWN."""
+        rise = (self.deviance - self.deviance.min()) / self.drop
+        keep = np.flatnonzero(rise <= SHOWN)
+        keep = keep[:: max(1, len(keep) // STEPS)]
+        return self.alpha[keep], rise[keep]
 
 
 def profile_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
     """alpha whose likelihood, maximised over everything else, is within chi2_1 of the maximum."""
     if fit.law == "free":
         return free_interval(points, fit, confidence)
-    drop = float(chi2.ppf(confidence, 1))
-    base, error = points.response(fit.law)
-    uncertain = fit.law == "corrected" and not points.direct and points.optimal_se > 0
-    if (error > 0).all() and fit.scatter == 0 and not uncertain:
-        half = np.sqrt(drop) * _slope_error(points.x, fit.weight)
+    if _known_errors(points, fit):
+        half = np.sqrt(chi2.ppf(confidence, 1)) * _slope_error(points.x, fit.weight)
         return fit.alpha - half, fit.alpha + half
+    return law_profile(points, fit, confidence).interval()
+
+
+def profile_curve(points: Points, fit: LawFit, confidence: float) -> tuple[Array, Array]:
+    """alpha, and the rise of the deviance over what the interval allows (1 at its ends); to draw.
+
+    Empty where the law has too few clusters for one.
+    """
+    if fit.law == "free":
+        found = free_profile(points, fit, confidence)
+        return found.curve() if found else (np.empty(0), np.empty(0))
+    return law_profile(points, fit, confidence).curve()
+
+
+def _known_errors(points: Points, fit: LawFit) -> bool:
+    """Whether the evaluation errors are all there is: the deviance is then an exact parabola."""
+    _, error = points.response(fit.law)
+    return bool((error > 0).all()) and fit.scatter == 0 and not _uncertain(points, fit)
+
+
+def _uncertain(points: Points, fit: LawFit) -> bool:
+    """Whether the response depends on an uncertain J*."""
+    return fit.law == "corrected" and not points.direct and points.optimal_se > 0
+
+
+def law_profile(points: Points, fit: LawFit, confidence: float) -> Profile:
+    """Profile of the raw or the corrected law."""
+    drop = float(chi2.ppf(confidence, 1))
+    if _known_errors(points, fit):
+        error = _slope_error(points.x, fit.weight)
+        grid = fit.alpha + error * np.linspace(-12, 12, 20 * STEPS)
+        return Profile(grid, ((grid - fit.alpha) / error) ** 2, drop)
+    base, _ = points.response(fit.law)
+    uncertain = _uncertain(points, fit)
     z = np.linspace(-6, 6, STEPS) if uncertain else np.zeros(1)
     shifted = base - z[:, None] * points.optimal_se * uncertain
     z, shifted = z[(shifted > 0).all(axis=1)], shifted[(shifted > 0).all(axis=1)]
@@ -39,14 +104,12 @@ def profile_interval(points: Points, fit: LawFit, confidence: float) -> tuple[fl
     n = len(points)
     # The response depends on J*, so its likelihood carries the Jacobian 2 sum ln(gap).
     fixed_Z = 2 * y_ZP.sum(axis=1) + z**2
-
-    def deviance(alpha_A: Array) -> Array:
-        rss_AZ = rss_Z + (alpha_A[:, None] - best.alpha) ** 2 * curve
-        return np.asarray((n * np.log(np.maximum(rss_AZ, 1e-300)) + fixed_Z).min(axis=1))
-
     spread = np.sqrt(rss_Z.min() / max(n - 2, 1) / curve)
     low, high = float(best.alpha.min()) - 12 * spread, float(best.alpha.max()) + 12 * spread
-    return _crossings(np.linspace(low, high, 20 * STEPS), deviance, drop)
+    grid = np.linspace(low, high, 20 * STEPS)
+    rss_AZ = rss_Z + (grid[:, None] - best.alpha) ** 2 * curve
+    deviance = (n * np.log(np.maximum(rss_AZ, 1e-300)) + fixed_Z).min(axis=1)
+    return Profile(grid, np.asarray(deviance), drop)
 
 
 def _slope_error(x: Array, weight: Array) -> float:
@@ -54,22 +117,18 @@ def _slope_error(x: Array, weight: Array) -> float:
     return float(1 / np.sqrt(weight @ (x - np.average(x, weights=weight)) ** 2))
 
 
-def _crossings(grid: Array, deviance: Callable[[Array], Array], drop: float) -> tuple[float, float]:
-    """Ends of the region within `drop` of the minimum, linear between grid points."""
-    value = deviance(grid)
-    value = value - value.min() - drop
-    inside = np.flatnonzero(value <= 0)
-    first, last = int(inside[0]), int(inside[-1])
-    low, high = grid[first], grid[last]
-    if first > 0:
-        low = np.interp(0, [value[first], value[first - 1]], [grid[first], grid[first - 1]])
-    if last < len(grid) - 1:
-        high = np.interp(0, [value[last], value[last + 1]], [grid[last], grid[last + 1]])
-    return float(low), float(high)
-
-
 def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
-    """Profile interval of a free law's exponent; an end that is not found is infinite.
+    """Profile interval of a free law's exponent; an end that is not found is infinite."""
+    found = free_profile(points, fit, confidence)
+    if found is None:
+        return -np.inf, np.inf
+    low, high = found.interval()
+    first, last = found.alpha[[0, -1]]
+    return (-np.inf if low == first else low), (np.inf if high == last else high)
+
+
+def free_profile(points: Points, fit: LawFit, confidence: float) -> Profile | None:
+    """Profile of the free law; None with fewer clusters than it needs.
 
     For every alpha the floor is searched over its whole range and the scale projected out, so the
     ridge along which J0 and alpha trade places is followed to its end. Points of one cluster are
@@ -78,21 +137,16 @@ def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float
     """
     freedom = points.clusters - FREE_PARAMETERS
     if freedom < 1:
-        return -np.inf, np.inf
+        return None
     reach = float(np.ptp(points.x))
     effective = len(points) * effective_share(points, fit, FREE_PARAMETERS)
     near = fit.alpha + fit.alpha_se * np.sqrt(len(points) / effective) * np.linspace(-6, 6, STEPS)
     far = -np.geomspace(*EDGE, STEPS) / reach
     grid = np.union1d(far, near[(near > far.min()) & (near < far.max())])
-    rss_A = _free_rss(points, fit.weight / fit.weight.sum(), grid)
-    drop = float(f_law.ppf(confidence, 1, freedom))
+    weight = fit.weight / fit.weight.sum()
+    rss_A = _free_rss(points, weight, grid)
     unit = max(float(rss_A.min()), 1e-300) / max(effective - FREE_PARAMETERS, 1)
-
-    def deviance(alpha_A: Array) -> Array:
-        return rss_A / unit
-
-    low, high = _crossings(grid, deviance, drop)
-    return (-np.inf if low == grid[0] else low), (np.inf if high == grid[-1] else high)
+    return Profile(grid, rss_A / unit, float(f_law.ppf(confidence, 1, freedom)))
 
 
 def _free_rss(points: Points, weight: Array, alpha_A: Array) -> Array:

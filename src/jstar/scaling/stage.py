@@ -25,8 +25,9 @@ def write_fits(
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
-    These are losses, frontier, predictions, residuals, residual_tests, sensitivity, isoflop,
-    isoflop_minima, parametric (.csv, provenance in .json), and tables/*.md and *.tex for a paper.
+    These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
+    isoflop, isoflop_minima, parametric (.csv, provenance in .json), and tables/*.md and *.tex for a
+    paper.
 
     losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
     gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
@@ -66,6 +67,7 @@ def write_fits(
         "predictions": frames.predictions_frame(study),
         "residuals": frames.residuals_frame(study),
         "residual_tests": frames.tests_frame(study),
+        "profile": frames.profile_frame(study),
         "sensitivity": sensitivity_frame(study),
         "isoflop": curves,
         "isoflop_minima": minima,
