@@ -36,7 +36,7 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     panel.fill_between(
         curve["sigma"], lower, curve["upper"], where=visible, color=OPTIMAL_COLOR, alpha=0.2, lw=0
     )
-    panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.6)
+    panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.4, zorder=1.5)
     variance = float(curve["loss"].iloc[-1])
     panel.set(
         xscale="log",
