@@ -4,6 +4,7 @@ python benchmarks/optimal_coverage.py [draws ...]      default: 400 1000 4096 (4
 Asked: inside 3 SE in at least 99 %, inside 1 SE in 60-76 %, at every noise scale.
 """
 
+import itertools
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from scipy.integrate import quad
 
 from jstar.optimal import optimal_loss
+from jstar.optimal.estimate import FORMS
 
 SIGMAS = [0.5, 0.7, 1.2, 3.0]
 POINTS = np.array([[1.5, 0.0, 0.2], [-0.5, 1.0, 0.2]])
@@ -31,11 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     true_S = np.array([truth(s) for s in SIGMAS])
     for draws in map(int, sys.argv[1:] or (400, 1000, 4096)):
-        for form, antithetic in (
-            ("pair", False),
-            ("pair+controls", False),
-            ("pair+controls", True),
-        ):
+        for form, antithetic in itertools.product(FORMS, (False, True)):
             curves = [
                 optimal_loss(
                     POINTS, SIGMAS, queries=draws, seed=seed, form=form, antithetic=antithetic

@@ -10,6 +10,17 @@ REAL_DATA = Path(os.environ.get("JSTAR_TEST_DATA", ROOT.parent / "shared" / "dat
 
 
 @pytest.fixture
+def one_thread():
+    """For hundreds of tiny problems, where threads only get in each other's way."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def real_data():
     """`real_data(name)`: path of a real data file; skips the test where it is not there."""
 

@@ -353,7 +353,11 @@ def total_weights(proc: Process, sigmas: Sequence[float] | NDArray[np.float64]) 
 def gaussian(seed: int, index_M: NDArray[Any], dim: int) -> NDArray[np.float32]:
     """Standard normal noise [M, dim], row m a pure function of (seed, index_M[m])."""
     out = np.empty((len(index_M), dim), dtype=np.float32)
+    bits = np.random.Philox(key=[seed, 0])
+    generator, fresh = np.random.Generator(bits), bits.state
     for row, index in zip(out, index_M, strict=True):
-        generator = np.random.Generator(np.random.Philox(key=[seed, int(index)]))
+        # Setting the key is 10 times cheaper than a new generator; the stream is the same.
+        fresh["state"]["key"][1] = int(index)
+        bits.state = fresh
         generator.standard_normal(dtype=np.float32, out=row)
     return out

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from brute import pair_form
+from brute import pair_form, posterior_mean
 from sklearn.datasets import load_digits
 
 from jstar.errors import JstarError
@@ -12,6 +12,8 @@ from jstar.optimal import optimal_loss
 from jstar.optimal.draws import noise, split_int8, systematic_sources
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import as_points
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIGMAS = sigma_grid(0.05, 20, 17)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
@@ -64,12 +66,46 @@ def test_controls_agree_with_the_plain_form_and_have_smaller_errors(digits):
     assert controlled.stderr[10] < 0.8 * plain.stderr[10]
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_moment_form_is_brute_force_about_the_mean(digits, mirror):
+    points = as_points(digits, mirror=mirror, **DIGITS)
+    moments = measure_moments(points, torch.device("cpu"))
+    curve = optimal_loss(
+        digits, SIGMAS, queries=50, seed=3, form="moment", precision="fp32", antithetic=False,
+        mirror=mirror, **DIGITS,
+    )  # fmt: skip
+    source_M = systematic_sources(moments.half_norm_N, 50, 3)
+    x_ND = (points.take(np.arange(len(points))).double() - moments.anchor_D).numpy() / 8
+    eps_MD = noise(3, np.arange(50), 64).double().numpy()
+    for s, sigma in enumerate(SIGMAS):
+        mean_MD = posterior_mean(x_ND[source_M] + sigma * eps_MD, x_ND, sigma)
+        expected = (x_ND**2).sum(1).mean() - (mean_MD**2).sum(1).mean()
+        assert curve.loss[s] == pytest.approx(expected / 64, rel=1e-5, abs=1e-6)
+    assert set(curve.form) == {"moment"}
+
+
+def test_moment_form_by_class_agrees_with_the_pair_form(digits):
+    options = {"estimator": "exact_by_class", "labels": load_digits().target, "queries": 1797}
+    moment = optimal_loss(digits, [1.0, 3.0], form="moment", **options, **DIGITS)
+    pair = optimal_loss(digits, [1.0, 3.0], **options, **DIGITS)
+    assert (np.abs(moment.loss - pair.loss) < 4 * np.hypot(moment.stderr, pair.stderr)).all()
+    assert moment.stderr[0] > pair.stderr[0]
+
+
 def test_same_seed_same_numbers_other_seed_other_numbers(digits):
     first = optimal_loss(digits, SIGMAS, queries=64, seed=1, **DIGITS)
     again = optimal_loss(digits, SIGMAS, queries=64, seed=1, **DIGITS)
     other = optimal_loss(digits, SIGMAS, queries=64, seed=2, **DIGITS)
     assert (first.loss == again.loss).all()
     assert (first.loss[8:] != other.loss[8:]).all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_two_threads_give_the_same_numbers(digits, precision):
+    one = optimal_loss(digits, SIGMAS, queries=300, precision=precision, **DIGITS)
+    torch.set_num_threads(2)
+    two = optimal_loss(digits, SIGMAS, queries=300, precision=precision, **DIGITS)
+    assert np.allclose(one.loss, two.loss, rtol=1e-6, atol=1e-12)
 
 
 def test_by_class_is_the_mean_of_the_classes(digits):

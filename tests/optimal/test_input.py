@@ -9,6 +9,8 @@ from jstar.errors import JstarError
 from jstar.optimal import native, optimal_loss, posterior_mean
 from jstar.optimal.sums import add_sums, add_sums_torch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 4), dtype=np.uint8)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
 FLOATS = IMAGES.astype(np.float32)
@@ -48,6 +50,7 @@ def digits():
         (IMAGES, [1.0], {"estimator": "cdol", "own_weight": 0.5}, "at least 1"),
         (IMAGES, [1.0], {"estimator": "snis", "repeats": 1}, "at least 2"),
         (IMAGES, [1.0], {"relative_se": -1.0}, "above 0"),
+        (IMAGES, [1.0], {"form": "moment", "seconds": 1.0}, "not allowed with"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_sentence(images, sigmas, options, words):

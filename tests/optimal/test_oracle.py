@@ -11,6 +11,8 @@ from jstar.optimal import posterior_mean
 from jstar.optimal.oracle import build_oracle, open_oracle
 from jstar.optimal.stage import read_curve, write_curve, write_oracle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STUDY = {
     "study": "t",
     "dataset": {"name": "digits", "source": "digits", "limit": 300},

@@ -18,12 +18,13 @@ from jstar.optimal.curve import OptimalLoss
 from jstar.optimal.draws import noise, systematic_sources
 from jstar.optimal.moments import Moments, measure_moments
 from jstar.optimal.points import Points, as_points, check_sigmas
+from jstar.optimal.posterior import mean_of_points
 from jstar.optimal.products import choose_precision, make_queries
 from jstar.optimal.subsets import DEFAULT_REPEATS, SubsetPlan, subset_curve
 from jstar.optimal.sums import FIELDS, stream_sums
 
 DEFAULT_QUERIES = 4096
-FORMS = ("pair+controls", "pair")
+FORMS = ("pair+controls", "pair", "moment")
 EXACT = ("exact", "exact_by_class")
 CHUNK_DRAWS = 2048  # draws in one product: bounds the memory whatever M
 INTERVAL = 1.959964  # normal quantile of a 95 % interval
@@ -63,9 +64,10 @@ def optimal_loss(
     queries: noisy draws M, at most one an image while M <= N. labels: [N] integers, for
     exact_by_class: the posterior then runs over the points of the draw's class. mirror: the
     horizontally mirrored images are points too. spread: [N, ...], each point is the centre of a
-    Gaussian component of these standard deviations (sampled latents). form: `pair+controls` or
-    `pair`. antithetic: use +eps and -eps of every draw. precision: `auto`, `int8` (uint8 images)
-    or `fp32`.
+    Gaussian component of these standard deviations (sampled latents). form: `pair+controls`
+    (its standard error is honest from 4,096 draws on), `pair`, or the paper's `moment`, which
+    needs D* itself and so two more products for every noise scale. antithetic: use +eps and -eps
+    of every draw. precision: `auto`, `int8` (uint8 images) or `fp32`.
 
     relative_se, seconds: stop after a quarter, half or three quarters of the draws when every
     relative standard error (where J* is above 0.1 % of the variance) is small enough, or when the
@@ -98,6 +100,10 @@ def optimal_loss(
     )  # fmt: skip
     if spread is not None:
         return job.component_curve(advance)
+    if form == "moment":
+        if relative_se is not None or seconds is not None:
+            raise JstarError("form: 'moment' is not allowed with relative_se or seconds")
+        return job.moment_curve(advance)
     if relative_se is None and seconds is None:
         return job.curve(job.sums(advance=advance))
     return _until(job, relative_se, seconds, advance)
@@ -220,6 +226,29 @@ class Job:
             draws = draws_at(tau, sums_GMSF[:, :, s], terms, moments, points.dim)
             estimates.append(regress(draws) if self.form != "pair" else plain(draws.pair_M, "pair"))
         return self._curve(estimates, unit * moments.variance)
+
+    def moment_curve(self, advance: Advance | None = None) -> OptimalLoss:
+        """The curve in the paper's form A - |D*|^2, taken about the anchor."""
+        points, moments = self.points, self.moments
+        value_SM = np.full((len(self.sigma_S), len(self.source_M)), moments.total)
+        for rows_M, member_N in _groups(self.source_M, self.labels_N):
+            inside, local_M, _, _ = self._inside(rows_M, member_N)
+            for part in _parts(len(rows_M)):
+                chunk = make_queries(
+                    inside, local_M[part], self.number_M[rows_M[part]], self.seed, self.precision,
+                    torch.device("cpu"), moments.anchor_D,
+                )  # fmt: skip
+                for s, sigma in enumerate(self.sigma_S):
+                    tau = float(sigma) / points.scale
+                    for sign in (1, -1)[: self.signs]:
+                        x_MD = chunk.z_MD.double() + sign * tau * chunk.noise_MD.double()
+                        mean_MD = mean_of_points(inside, x_MD, tau, self.precision, self.device)
+                        square_M = (mean_MD - moments.anchor_D).square().sum(1).numpy()
+                        value_SM[s, rows_M[part]] -= square_M / self.signs
+            if advance is not None:
+                advance(len(inside))
+        estimates = [plain(value_M, "moment") for value_M in value_SM]
+        return self._curve(estimates, points.scale**2 / points.dim * moments.variance)
 
     def component_curve(self, advance: Advance | None = None) -> OptimalLoss:
         """The curve when every point is the centre of a Gaussian component."""
