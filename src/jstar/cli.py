@@ -81,15 +81,48 @@ def prepare(config: Config, results: Results = RESULTS) -> None:
 
 
 @app.command()
-def optimal(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+def optimal(
+    config: Config,
+    results: Results = RESULTS,
+    threads: Threads = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="k/n: only the sums of shard k of n")
+    ] = None,
+) -> None:
     """Estimate the optimal loss J*(sigma) of the dataset: curve.csv."""
     _set_threads(threads)
+    from jstar.optimal.shards import parse_shard, write_shard
     from jstar.optimal.stage import write_curve
 
     layout = _layout(config, results)
+    if shard is not None:
+        number, shards = parse_shard(shard)
+        write_shard(layout.study, layout.data, layout.shard(number, shards), number, shards)
+        return
     curve = write_curve(layout.study, layout.data, layout.curve)
-    got, expected = curve.closure
-    typer.echo(f"{layout.curve}: I-MMSE closure {got:.4f} nats, ln N = {expected:.4f}")
+    _say_closure(layout.curve, *curve.closure)
+
+
+@app.command()
+def optimal_merge(
+    config: Config,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Shards; default: those of the study")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Make curve.csv from all shards of a run, which 'jstar optimal --shard k/n' wrote."""
+    from jstar.optimal.shards import write_merged
+
+    layout = _layout(config, results)
+    shards = layout.study.optimal.shards
+    names = files or [layout.shard(k, shards) for k in range(1, shards + 1)]
+    curve = write_merged(layout.study, layout.data, names, layout.curve)
+    _say_closure(layout.curve, *curve.closure)
+
+
+def _say_closure(path: Path, got: float, expected: float) -> None:
+    typer.echo(f"{path}: I-MMSE closure {got:.4f} nats, ln N = {expected:.4f}")
 
 
 @app.command()

@@ -31,6 +31,7 @@ SOURCES = (
     "tiny-imagenet", "images", "parquet", "webdataset", "edm2",
 )  # fmt: skip
 ESTIMATORS = ("exact", "exact_by_class", "snis", "dol", "cdol")
+EXACT_ESTIMATORS = ("exact", "exact_by_class")  # sums over all points: these have shards
 
 
 def _one_of(*allowed: str) -> AfterValidator:
@@ -131,6 +132,20 @@ class OptimalConfig(Part):
     own_weight: Annotated[float, Field(ge=1)] | None = Field(
         None, description="C of cdol: the source's own term has weight 1/C; default 4N/L"
     )
+    shards: PositiveInt = Field(
+        1, description="jobs that share the work (exact, exact_by_class); changes no number"
+    )
+
+    @model_validator(mode="after")
+    def _shared(self) -> "OptimalConfig":
+        if self.shards > 1 and self.estimator not in EXACT_ESTIMATORS:
+            raise ValueError(
+                f"shards = {self.shards} is not allowed with estimator = '{self.estimator}', "
+                f"only with {', '.join(EXACT_ESTIMATORS)}"
+            )
+        if self.shards > 1 and self.relative_se is not None:
+            raise ValueError(f"shards = {self.shards} is not allowed with relative_se")
+        return self
 
 
 class ModelConfig(Part):
@@ -391,6 +406,8 @@ class Study(Part):
             for word in key.split("."):
                 value = value[word]
             picked[key] = value
+        if stage == "optimal":
+            picked["optimal"].pop("shards")
         if stage == "train":
             # How often a run is saved, and how its memory is split, changes no number.
             for key in (

@@ -30,6 +30,10 @@ class Layout:
         """Table of J*(sigma) (stage optimal)."""
         return self.root / "optimal" / self.study.dataset.name / "curve.csv"
 
+    def shard(self, number: int, shards: int) -> Path:
+        """Sums of one shard of the points (stage optimal, if it is shared)."""
+        return self.curve.parent / "shards" / f"{number}-of-{shards}.npz"
+
     @property
     def oracle(self) -> Path:
         """Folder of the oracle set (stage optimal)."""

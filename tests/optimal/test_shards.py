@@ -7,7 +7,7 @@ from jstar.config import Study
 from jstar.data import prepare
 from jstar.errors import JstarError
 from jstar.optimal import points as points_module
-from jstar.optimal.shards import merge_shards, write_shard
+from jstar.optimal.shards import merge_shards, parse_shard, write_shard
 from jstar.optimal.stage import write_curve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,3 +67,20 @@ def test_wrong_shards_are_refused(study, tiny_study, tmp_path):
     with pytest.raises(JstarError, match="shards are 1/n to n/n"):
         write_shard(study, data, tmp_path / "no.npz", 3, 2)
     assert not (tmp_path / "no.npz").exists()
+
+
+def test_shards_that_cannot_be_are_refused_before_any_job(tiny_study):
+    for optimal, words in (
+        ({"shards": 3, "estimator": "dol"}, "not allowed with estimator = 'dol'"),
+        ({"shards": 3, "relative_se": 0.01}, "not allowed with relative_se"),
+    ):
+        with pytest.raises(JstarError, match=words):
+            Study.parse(tiny_study(optimal=optimal))
+    for text in ("3", "a/2", "/", "1/-2"):
+        with pytest.raises(JstarError, match="shards are 1/n to n/n"):
+            parse_shard(text)
+
+
+def test_the_number_of_shards_changes_no_content(tiny_study):
+    one, three = (Study.parse(tiny_study(optimal={"shards": n})) for n in (1, 3))
+    assert one.content("optimal") == three.content("optimal")

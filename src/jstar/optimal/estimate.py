@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jstar.config import ESTIMATORS
+from jstar.config import ESTIMATORS, EXACT_ESTIMATORS
 from jstar.errors import JstarError, nearest
 from jstar.optimal.components import component_draws, posterior_variances
 from jstar.optimal.controls import Estimate, QueryTerms, draws_at, plain, query_terms, regress
@@ -25,7 +25,6 @@ from jstar.optimal.sums import FIELDS, stream_sums
 
 DEFAULT_QUERIES = 4096
 FORMS = ("pair+controls", "pair", "moment")
-EXACT = ("exact", "exact_by_class")
 CHUNK_DRAWS = 2048  # draws in one product: bounds the memory whatever M
 INTERVAL = 1.959964  # normal quantile of a 95 % interval
 ROUNDS = 4  # of the stopping rule: every 4th draw, ..., each a systematic sample by itself
@@ -89,7 +88,7 @@ def optimal_loss(
         raise JstarError(f"spread: estimator '{estimator}' is not allowed with it, only 'exact' is")
     if len(points) < 2 and spread is None:
         raise JstarError("images: 1 image given, at least 2 are needed (of one point J* is 0)")
-    if estimator not in EXACT:
+    if estimator not in EXACT_ESTIMATORS:
         plan = SubsetPlan(subset, repeats, own_weight)
         count = DEFAULT_QUERIES if queries is None else int(queries)
         where = _device(device)

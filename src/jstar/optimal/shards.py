@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.config import Study
+from jstar.config import EXACT_ESTIMATORS, Study
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
 from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.estimate import EXACT, Job, make_job
+from jstar.optimal.estimate import Job, make_job
 from jstar.optimal.oracle import dataset_points
+from jstar.optimal.stage import write_result
 from jstar.progress import Progress
 from jstar.records import fingerprint, write_atomically
 
@@ -60,12 +61,27 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
     return job.curve(np.asarray(merged))
 
 
+def write_merged(study: Study, data: Path, files: list[Path], out: Path) -> OptimalLoss:
+    """`merge_shards`, written to `out` (curve.csv) as `write_curve` does."""
+    curve = merge_shards(study, data, files)
+    write_result(curve, open_dataset(data).card.id, study.optimal.seed, out)
+    return curve
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(k, n) of "k/n". Raises JstarError."""
+    number, slash, shards = text.partition("/")
+    if not (slash and number.isdecimal() and shards.isdecimal()):
+        raise JstarError(f"--shard {text}: is not allowed, shards are 1/n to n/n")
+    return int(number), int(shards)
+
+
 def _job(study: Study, data: Path) -> tuple[Dataset, Job]:
     dataset, config = open_dataset(data), study.optimal
-    if config.estimator not in EXACT:
+    if config.estimator not in EXACT_ESTIMATORS:
         raise JstarError(
             f"optimal.estimator = '{config.estimator}': has no shards, allowed are "
-            + ", ".join(EXACT)
+            + ", ".join(EXACT_ESTIMATORS)
         )
     job = make_job(
         dataset_points(dataset),
