@@ -6,7 +6,7 @@ the part of the study that changes the numbers of that stage, and nothing else.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -49,6 +49,14 @@ class Part(BaseModel):
     """Base of every part of a study: frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any], origin: str) -> Self:
+        """Made of `values`. Raises JstarError: one sentence, which begins with `origin`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise JstarError(f"{origin}: {_sentence(error)}") from None
 
 
 class SigmaConfig(Part):
@@ -348,10 +356,7 @@ class Study(Part):
         """Check an already loaded study. `origin` is named in the error."""
         if not isinstance(raw, dict):
             raise JstarError(f"{origin}: holds {type(raw).__name__}, a study is a set of keys")
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            raise JstarError(f"{origin}: {_sentence(error)}") from None
+        return cls.checked(raw, origin)
 
     # -- what the stages ask ----------------------------------------------------------------
 

@@ -168,6 +168,8 @@ def select(
         rows = rows[rows["ema"].isna() | np.isclose(rows["ema"], chosen)]
         if rows.empty:
             raise JstarError(f"losses: no row has ema = {chosen:g}")
+    if min_images and "images" not in rows:
+        raise JstarError(f"losses: min_images = {min_images} needs the column 'images'")
     if "images" in rows:
         rows = rows[~(rows["images"] < min_images)]
     if rows.empty:

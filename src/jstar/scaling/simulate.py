@@ -43,6 +43,13 @@ class Truth:
                 f"simulate: {self.runs} runs of {self.points} points, at least {MIN_CLUSTERS} "
                 "runs of 2 are needed"
             )
+        if not self.decades > 0:
+            raise JstarError(f"simulate: decades = {self.decades:g}, it must be above 0")
+        for name in ("run_noise", "point_noise", "optimal_error"):
+            if not getattr(self, name) >= 0:
+                raise JstarError(
+                    f"simulate: {name} = {getattr(self, name):g}, 0 or more is allowed"
+                )
 
 
 def simulate_points(truth: Truth, seed: int, index: int = 0) -> Points:
@@ -162,6 +169,12 @@ def power(
     """
     if alpha == against:
         raise JstarError(f"power: both exponents are {alpha:g}, they must differ")
+    if not 0.5 < confidence < 1:
+        raise JstarError(f"power: confidence = {confidence:g}, allowed is above 0.5 and below 1")
+    if studies < 1 or draws < 100:
+        raise JstarError(
+            f"power: {studies} studies of {draws} bootstrap draws, at least 1 of 100 are needed"
+        )
     rows = []
     for count in runs:
         setting = replace(truth or Truth(alpha), alpha=alpha, runs=int(count))

@@ -1,0 +1,235 @@
+"""Every figure from small tables: whole, vector, legible, with its numbers and its caption."""
+
+import re
+import shutil
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from docutils.core import publish_parts
+from jinja2 import Template
+from PIL import Image
+
+from jstar.errors import JstarError
+from jstar.figures import FIGURES, scaling, scaling_by_sigma
+from jstar.figures.panels import law_in_numbers, loss_residuals
+from jstar.figures.stage import draw_figure
+from jstar.figures.style import log_ticks, save
+from jstar.layout import FIT_TABLES, PAPER_TABLES
+from jstar.records import read_json
+
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
+STUDIES = ("whole", "two sizes")
+
+
+@pytest.fixture(scope="module", params=[(s, f) for s in STUDIES for f in FIGURES],
+                ids=lambda p: f"{p[1]}, {p[0]}")  # fmt: skip
+def drawn(request, fitted):
+    """A figure as the command draws it; with the Matplotlib figures, which stay open."""
+    name, figure = request.param
+    study = fitted(name)
+    pages = []
+    plain, plt.close = plt.close, pages.append
+    try:
+        layout = study.layout
+        draw_figure(figure, layout.study, layout.fits, layout.curve, layout.figures)
+    finally:
+        plt.close = plain
+    yield SimpleNamespace(
+        study=name, name=figure, pages=pages, stem=study.layout.figures / figure,
+        numbers=read_json(study.layout.figures / f"{figure}.json")["numbers"],
+    )  # fmt: skip
+    for page in pages:
+        plt.close(page)
+
+
+def test_files_are_whole_and_vector(drawn):
+    pdf = drawn.stem.with_suffix(".pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert pdf.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type /Page\b", pdf)) == len(drawn.pages) == 1
+    assert b"/FontFile2" in pdf  # TrueType, embedded
+    assert b"/Type3" not in pdf
+    images = re.findall(rb"/Subtype /Image", pdf)
+    assert len(images) <= (drawn.name in ("isoflop", "sensitivity"))  # a colour bar
+    with Image.open(drawn.stem.with_suffix(".png")) as png:
+        width, height = (pixels / 300 for pixels in png.size)
+    assert width in (pytest.approx(3.35, abs=0.01), pytest.approx(6.9, abs=0.01))
+    assert height < 9.7
+    assert drawn.numbers
+
+
+def boxes(page, artists):
+    """Bounding boxes in inches."""
+    renderer = page.canvas.get_renderer()
+    return [a.get_window_extent(renderer).transformed(page.dpi_scale_trans.inverted())
+            for a in artists]  # fmt: skip
+
+
+def overlap(a, b, slack=0.01):
+    return (min(a.x1, b.x1) - max(a.x0, b.x0) > slack
+            and min(a.y1, b.y1) - max(a.y0, b.y0) > slack)  # fmt: skip
+
+
+def test_nothing_is_cut_off_and_nothing_overlaps(drawn):
+    for page in drawn.pages:
+        page.canvas.draw()
+        width, height = page.get_size_inches()
+        whole = page.get_tightbbox()
+        assert whole.x0 > -0.02
+        assert whole.y0 > -0.02
+        assert whole.x1 < width + 0.02
+        assert whole.y1 < height + 0.02
+        panels = [a for a in page.axes if a.get_visible()]
+        titles = boxes(page, [a._left_title for a in panels if a.get_title(loc="left")])
+        for a, b in combinations(titles, 2):
+            assert not overlap(a, b)
+        for legend in boxes(page, page.legends):
+            assert not any(overlap(legend, box) for box in [*boxes(page, panels), *titles])
+        for panel in panels:
+            for axis in (panel.xaxis, panel.yaxis):
+                labels = [t for t in axis.get_ticklabels() if t.get_visible() and t.get_text()]
+                low, high = sorted(axis.get_view_interval())
+                shown = [t for t in labels
+                         if low <= (t.get_position()[axis is panel.yaxis]) <= high]  # fmt: skip
+                for a, b in combinations(boxes(page, shown), 2):
+                    assert not overlap(a, b), [t.get_text() for t in shown]
+
+
+def test_captions_carry_numbers(drawn):
+    source = (CAPTIONS / f"{drawn.name}.rst").read_text()
+    config = {
+        "numbers": lambda output: drawn.numbers,
+        "show": lambda value, form: "–" if value is None else format(value, form),
+    }
+    text = Template(source).render(snakemake=SimpleNamespace(config=config, output=[]))
+    page = publish_parts(text, writer="html", settings_overrides={"report_level": 5})["body"]
+    assert "system-message" not in page
+    assert not re.search(r"\b(nan|inf|None)\b", page)
+    if drawn.name in ("scaling", "scaling_by_sigma", "exponents", "sensitivity", "isoflop"):
+        assert ("corrected" if drawn.study == "whole" else "undecided") in page
+        exponents = re.findall(r"-0\.17\d* \[-0\.1\d+,\s+-0\.1\d+\]", re.sub(r"\s+", " ", page))
+        assert bool(exponents) == (drawn.study == "whole")
+
+
+def test_loss_panels_show_what_is_fitted(fitted):
+    study = fitted("whole")
+    tables = study.tables
+    figure, _ = scaling.draw(tables, study.layout.study)
+    panel = figure.axes[1]  # loss at the larger of the two noise scales
+    sigma = float(re.search(r"[\d.]+", panel.get_title(loc="left"))[0])
+    run = tables.at("losses", sigma)
+    run = run[run["run"] == "n0-s0"].sort_values("flops")
+    line = panel.lines[0].get_ydata()
+    assert line == pytest.approx(run["loss_fit"].to_numpy(), rel=1e-7)
+    assert np.abs(np.log(line / run["loss"].to_numpy())).max() > 1e-4  # an error all models share
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("law", ["raw", "corrected"])
+def test_residuals_are_of_ln_loss(fitted, law):
+    tables = fitted("whole").tables
+    for sigma in tables.scales:
+        rows = loss_residuals(tables, sigma, law).sort_values(["flops", "run"])
+        points = tables.at("frontier", sigma)
+        points = points[points["on_frontier"]].sort_values(["flops", "run"])
+        fit = tables.fit(sigma, law)
+        offset = 0.0 if law == "raw" else (points["loss"] - points["gap"]).to_numpy()
+        expected = offset + fit["beta"] * points["flops"].to_numpy() ** fit["alpha"]
+        residual = np.log(points["loss"].to_numpy() / expected)
+        assert rows["residual"].to_numpy() == pytest.approx(residual, abs=1e-6)
+
+
+def test_an_exponent_that_may_not_be_quoted_is_no_number(fitted):
+    numbers = law_in_numbers(fitted("two sizes").tables, "total")
+    assert np.isnan(numbers["corrected"]["alpha"])
+    assert numbers["corrected"]["status"] == "too few clusters"
+    assert law_in_numbers(fitted("whole").tables, "total")["corrected"]["alpha"] < 0
+
+
+def test_many_noise_scales_make_several_pages(fitted, monkeypatch, tmp_path):
+    study = fitted("two sizes")
+    monkeypatch.setattr(scaling_by_sigma, "ACROSS", 2)
+    monkeypatch.setattr(scaling_by_sigma, "DOWN", 1)
+    pages, numbers = scaling_by_sigma.draw(study.tables, study.layout.study)
+    save(pages, tmp_path / "x")
+    assert len(pages) == 3  # four noise scales and the total, two on a page
+    assert len(numbers["laws"]) == 5
+    assert len(re.findall(rb"/Type /Page\b", (tmp_path / "x.pdf").read_bytes())) == 3
+    with Image.open(tmp_path / "x.png") as png:
+        assert png.height == pytest.approx(300 * sum(p.get_size_inches()[1] for p in pages), abs=3)
+
+
+def test_the_same_tables_give_the_same_bytes(fitted, tmp_path):
+    layout = fitted("whole").layout
+    for name in ("a", "b"):
+        draw_figure("exponents", layout.study, layout.fits, layout.curve, tmp_path / name)
+    for suffix in ("pdf", "png", "json"):
+        first, second = ((tmp_path / n / f"exponents.{suffix}").read_bytes() for n in ("a", "b"))
+        assert first == second
+
+
+def test_the_workflow_declares_every_table(fitted):
+    fits = fitted("whole").layout.fits
+    assert {p.stem for p in fits.glob("*.csv")} == set(FIT_TABLES)
+    expected = {f"{name}.{suffix}" for name in PAPER_TABLES for suffix in ("md", "tex")}
+    assert {p.name for p in (fits / "tables").iterdir()} == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("fits", "alpha_low"), ("frontier", "gap"), ("sensitivity", "choice"), ("isoflop", "value")],
+)
+def test_a_missing_column_is_one_sentence(fitted, tmp_path, table, column):
+    layout = fitted("whole").layout
+    shutil.copytree(layout.fits, tmp_path / "fits")
+    path = tmp_path / "fits" / f"{table}.csv"
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(JstarError, match=f"{table}.csv: the column '{column}' is missing"):
+        draw_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(JstarError, match=f"{table}.csv: cannot be read"):
+        draw_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
+    with pytest.raises(JstarError, match="'skaling' is unknown.*did you mean 'scaling'"):
+        draw_figure("skaling", layout.study, layout.fits, layout.curve, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_need_no_torch(fitted, tmp_path):
+    study = fitted("whole")
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch':\n"
+        "            raise ImportError('torch is not here')\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from jstar.cli import main\n"
+        "sys.argv = ['jstar', 'figures', sys.argv[3], '--config', sys.argv[1],\n"
+        "            '--results', sys.argv[2]]\n"
+        "main()\n"
+    )
+    shutil.copytree(study.layout.root, tmp_path / "results")
+    shutil.rmtree(tmp_path / "results/studies/simulated/figures", ignore_errors=True)
+    command = [sys.executable, "-c", code, study.file, str(tmp_path / "results"), "exponents"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "results/studies/simulated/figures/exponents.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.24, 0.26), (0.1, 0.5), (0.002, 0.05), (1e-6, 3e-2), (0.9, 1.1)]
+)
+def test_log_axes_have_a_few_short_labels(low, high):
+    figure, panel = plt.subplots(figsize=(2, 2))
+    log_ticks(panel, low, high)
+    figure.canvas.draw()
+    texts = [t.get_text() for t in panel.get_yticklabels()]
+    assert 2 <= len(texts) <= 6
+    assert max(map(len, texts)) <= 20
+    plt.close(figure)

@@ -1,0 +1,151 @@
+"""The command line: its tables, its one-sentence errors, its exit status."""
+
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jstar.cli import main
+from jstar.records import read_json
+from jstar.scaling.simulate import StudyTruth, simulate_study
+
+
+@pytest.fixture
+def jstar(monkeypatch, capsys):
+    """`jstar(*arguments)`: exit status, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["jstar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        text = capsys.readouterr()
+        return ended.value.code or 0, text.out, text.err
+
+    return run
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Tables as anybody's training code may write them."""
+    truth = StudyTruth(sizes=(1e5, 1e7, 4), images=(1e4, 3e6, 8), sigmas=(0.5, 5.0))
+    losses, curve = simulate_study(truth, seed=0)
+    losses.to_csv(tmp_path / "losses.csv", index=False)
+    curve.to_csv(tmp_path / "curve.csv", index=False)
+    return tmp_path
+
+
+def foreign(tables, *more):
+    return ["fit", "--losses", tables / "losses.csv", "--optimal", tables / "curve.csv",
+            "--out", tables / "out", *more]  # fmt: skip
+
+
+def test_fit_of_foreign_tables(jstar, tables):
+    status, out, _ = jstar(*foreign(tables, "--process", "edm", "--confidence", 0.9,
+                                    "--bootstrap", 150, "--min-images", 20_000))  # fmt: skip
+    assert status == 0
+    assert re.search(r"out: 2 noise scales \(.*\); total: \w+", out)
+    facts = read_json(tables / "out/fits.json")
+    assert (facts["process"], facts["confidence"], facts["bootstrap"]) == ("edm", 0.9, 150)
+    frontier = pd.read_csv(tables / "out/frontier.csv")
+    assert set(frontier["sigma"]) == {"0.5", "5.0", "total"}
+    losses = pd.read_csv(tables / "losses.csv")
+    kept = losses[losses["images"] >= 20_000]
+    assert frontier["flops"].min() == pytest.approx(kept["flops"].min())
+
+
+def test_fit_without_a_process_has_no_total(jstar, tables):
+    status, out, _ = jstar(*foreign(tables, "--bootstrap", 100))
+    assert status == 0
+    assert "total" not in out
+    assert "total" not in set(pd.read_csv(tables / "out/fits.csv")["sigma"].astype(str))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--process", "edn"], ["'edn'", "did you mean 'edm'"]),
+        (["--confidence", 95], ["confidence = 95.0", "less than 1"]),
+        (["--bootstrap", 5], ["bootstrap = 5", "100"]),
+        (["--min-images", -1], ["min_images = -1", "0"]),
+        (["--min-images", 10**9], ["no row is left", "images >= 1000000000"]),
+        (["--config", "x.yaml"], ["--config", "--losses"]),
+    ],
+)
+def test_wrong_options_of_fit_are_one_sentence(jstar, tables, more, words):
+    status, out, err = jstar(*foreign(tables, *more))
+    assert (status, out) == (2, "")
+    assert err.startswith("jstar: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert not (tables / "out").exists()
+
+
+def test_min_images_needs_the_column(jstar, tables):
+    path = tables / "losses.csv"
+    pd.read_csv(path).drop(columns="images").to_csv(path, index=False)
+    status, _, err = jstar(*foreign(tables, "--min-images", 100))
+    assert (status, err) == (2, "jstar: losses: min_images = 100 needs the column 'images'\n")
+
+
+def test_fit_needs_tables_or_a_study(jstar):
+    status, _, err = jstar("fit")
+    assert status == 2
+    assert "--config" in err
+    assert "--losses" in err
+
+
+def power(*more):
+    return ["power", "--alpha", -0.1, "--against", -0.12, "--studies", 40, "--bootstrap", 100,
+            "--run-noise", 0.03, "--runs", 12, "--runs", 4, *more]  # fmt: skip
+
+
+def test_power_grows_with_runs_and_is_printed(jstar):
+    status, out, err = jstar(*power())
+    assert status == 0
+    head, *rows, answer = out.splitlines()
+    assert head.split() == ["runs", "power", "power_se", "covered", "width"]
+    numbers = np.array([row.split() for row in rows], dtype=float)
+    assert list(numbers[:, 0]) == [4, 12]
+    assert numbers[0, 1] < 0.8 < numbers[1, 1]
+    assert (numbers[:, 3] > 0.8).all()
+    assert answer == "12 runs tell -0.1 from -0.12 with a power of 0.8"
+    assert "80/80 studies" in err  # progress
+
+
+def test_power_says_when_nothing_is_enough(jstar):
+    _, out, _ = jstar(*power("--run-noise", 0.3))
+    assert "none of these reaches a power of 0.8" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--alpha", 0.1], ["--alpha = 0.1", "below 0"]),
+        (["--against", -0.1], ["both exponents are -0.1"]),
+        (["--runs", 2], ["2 runs", "at least 3"]),
+        (["--decades", 0], ["decades = 0", "above 0"]),
+        (["--point-noise", -1], ["point_noise = -1", "0 or more"]),
+        (["--optimal-share", 1], ["optimal_share = 1", "below 1"]),
+        (["--optimal-error", 0.1], ["--optimal-error = 0.1", "--subtracted"]),
+        (["--confidence", 95], ["confidence = 95", "below 1"]),
+        (["--studies", 0], ["0 studies", "at least 1"]),
+    ],
+)
+def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
+    status, out, err = jstar(*power(*more))
+    assert (status, out) == (2, "")
+    assert err.startswith("jstar: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_help_says_units(jstar):
+    for command, words in (("fit", ["FLOPs", "per dimension"]), ("power", ["factors of ten"])):
+        status, out, _ = jstar(command, "--help")
+        assert status == 0
+        for word in words:
+            assert word in re.sub(r"[\s│]+", " ", out)
