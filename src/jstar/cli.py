@@ -376,14 +376,28 @@ def figures(
     name: Annotated[str | None, typer.Argument(help="Name of one figure; default: all")] = None,
     config: Config = Path("config/digits.yaml"),
     results: Results = RESULTS,
+    fits: Annotated[
+        Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
+    ] = None,
+    optimal: Annotated[Path | None, typer.Option(help="With --fits: table of J*")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import FIGURES
     from jstar.figures.stage import draw_figure
 
+    given = [part is not None for part in (fits, optimal, out)]
+    if any(given) and not all(given):
+        raise JstarError("figures: --fits, --optimal and --out must be given together")
     layout = _layout(config, results)
     for figure in [name] if name else FIGURES:
-        draw_figure(figure, layout.study, layout.fits, layout.curve, layout.figures)
+        draw_figure(
+            figure,
+            layout.study,
+            fits or layout.fits,
+            optimal or layout.curve,
+            out or layout.figures,
+        )
 
 
 @app.command()
