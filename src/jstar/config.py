@@ -20,6 +20,7 @@ from pydantic import (
 
 from jstar.errors import JstarError, nearest
 from jstar.noise import PROCESSES, Process, process, sigma_grid
+from jstar.refusal import sentence
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
@@ -56,7 +57,7 @@ class Part(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise JstarError(f"{origin}: {_sentence(error)}") from None
+            raise JstarError(f"{origin}: {sentence(error, cls)}") from None
 
 
 class SigmaConfig(Part):
@@ -425,39 +426,3 @@ class Study(Part):
                 entry.pop("seeds")
                 picked["entry"] = entry
         return json.dumps(picked, sort_keys=True)
-
-
-def _field_names(location: tuple[Any, ...]) -> list[str]:
-    """Names allowed beside the last word of an error's location."""
-    part: Any = Study
-    for word in location[:-1]:
-        if isinstance(word, int):
-            continue
-        annotation = part.model_fields[word].annotation
-        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            annotation = annotation.__args__[0]
-        part = annotation
-    return list(part.model_fields)
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem of a study file as one sentence: key, value found, what is allowed."""
-    first = error.errors()[0]
-    location = first["loc"]
-    key = ".".join(f"[{w}]" if isinstance(w, int) else str(w) for w in location).replace(".[", "[")
-    kind, context, found = first["type"], first.get("ctx", {}), first["input"]
-    if kind == "extra_forbidden":
-        allowed = _field_names(location)
-        return (
-            f"the key '{key}' is unknown{nearest(str(location[-1]), allowed)}"
-            f" (allowed here: {', '.join(allowed)})"
-        )
-    if kind == "missing":
-        return f"the key '{key}' is missing"
-    reason = str(context.get("error", first["msg"][:1].lower() + first["msg"][1:]))
-    if isinstance(found, dict | list | Part) and kind == "value_error":
-        return f"{key}: {reason}" if key else reason
-    return f"{key} = {found!r} is not allowed: {reason}"
-
-
-StageName = Literal["prepare", "optimal", "train", "evaluate", "fit", "figures", "report"]

@@ -45,7 +45,8 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
         ylabel="mean squared error per dimension",
         ylim=(floor, 2.2 * variance),
     )
-    place = curve[curve["loss"] > 30 * floor].iloc[0]
+    high = curve["loss"] > 30 * floor
+    place = curve.iloc[int(high.to_numpy().argmax())]  # the first such, or the first of all
     panel.annotate(
         r"optimal loss $J^*$",
         (place["sigma"], place["loss"]),

@@ -1,0 +1,222 @@
+"""Subcommands on tables: fit, power, figures, notebook."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jstar.commands.options import RESULTS, Config, Results, app, layout_of
+from jstar.errors import JstarError
+
+if TYPE_CHECKING:
+    from jstar.scaling.study import StudyFits
+
+POWER = 0.8  # the customary chance to see a difference that is there
+
+
+def _verdicts(fits: "StudyFits") -> str:
+    """5 noise scales (corrected 3, undecided 2); total: corrected."""
+    single = Counter(s.comparison.verdict for s in fits.scales if s.sigma != "total")
+    counts = ", ".join(f"{word} {count}" for word, count in single.most_common())
+    total = [f"; total: {s.comparison.verdict}" for s in fits.scales if s.sigma == "total"]
+    return f"{single.total()} noise scales ({counts}){''.join(total)}"
+
+
+def _foreign(text: str) -> Any:
+    """An option of fit that is for other tables than a study's."""
+    return typer.Option(help=text, rich_help_panel="Fitting anybody's tables")
+
+
+@app.command()
+def fit(
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    results: Results = RESULTS,
+    losses: Annotated[
+        list[Path] | None, _foreign("Table of losses (.csv); may be given several times")
+    ] = None,
+    optimal: Annotated[Path | None, _foreign("Table of J* (.csv): sigma, loss, stderr")] = None,
+    out: Annotated[Path | None, _foreign("Folder for fits.csv and the rest")] = None,
+    process: Annotated[
+        str | None,
+        _foreign(
+            "Training process (edm, edm2, vp, ve, v, fm, sd3): its weights make the total loss; "
+            "default: no total"
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None, _foreign("Of all intervals, a share; default: 0.95")
+    ] = None,
+    bootstrap: Annotated[int | None, _foreign("Bootstrap draws; default: 1000")] = None,
+    min_images: Annotated[
+        int | None,
+        _foreign("Leave out snapshots before this many images (column images); default: 0"),
+    ] = None,
+) -> None:
+    """Fit the raw, corrected and free law: of a study (--config), or of anybody's tables.
+
+    A table of losses needs the columns run (name of the training run), params
+    (number of parameters), flops (training compute so far, FLOPs), sigma (noise
+    scale) and loss (mean squared error of x0 per dimension); the columns
+    loss_se, gap, gap_se and images improve the fit.
+    """
+    from jstar.config import FitConfig
+    from jstar.noise import process as named_process
+    from jstar.scaling.stage import write_fits
+
+    numbers = {"confidence": confidence, "bootstrap": bootstrap, "min_images": min_images}
+    given = {key: value for key, value in numbers.items() if value is not None}
+    if config is not None:
+        if losses or optimal or out or process or given:
+            raise JstarError(
+                "fit: a study (--config) says itself what is fitted; --losses, --optimal, --out, "
+                "--process, --confidence, --bootstrap and --min-images are for other tables"
+            )
+        layout = layout_of(config, results)
+        study = layout.study
+        tables = [layout.losses(model, seed) for model, seed in study.runs()]
+        fits = write_fits(
+            tables,
+            layout.curve,
+            layout.fits,
+            config=study.fit,
+            process=study.process,
+            ema=study.fit.ema or study.train.ema[0],
+        )
+        typer.echo(f"{layout.fits}: {_verdicts(fits)}")
+        return
+    if not losses or out is None:
+        raise JstarError("fit: give either --config, or --losses and --out (and --optimal)")
+    chosen = named_process(process) if process is not None else None
+    fits = write_fits(losses, optimal, out, config=FitConfig.checked(given, "fit"), process=chosen)
+    typer.echo(f"{out}: {_verdicts(fits)}")
+
+
+@app.command()
+def power(
+    alpha: Annotated[float, typer.Option(help="True exponent of the gap, for example -0.10")],
+    against: Annotated[float, typer.Option(help="Exponent to tell it from, for example -0.12")],
+    runs: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Number of training runs; may be given several times; default: 4, 6, 8, 12, 16"
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Frontier points of each run")] = 6,
+    decades: Annotated[
+        float, typer.Option(help="Compute that all runs cover together, in factors of ten")
+    ] = 3.0,
+    run_noise: Annotated[
+        float,
+        typer.Option(help="Scatter of the gap from run to run, relative (0.01: 1 %)"),
+    ] = 0.01,
+    point_noise: Annotated[
+        float, typer.Option(help="Scatter of the gap within a run, relative (0.01: 1 %)")
+    ] = 0.005,
+    optimal_share: Annotated[
+        float, typer.Option(help="J* as a share of the loss at the middle of the compute")
+    ] = 0.5,
+    optimal_error: Annotated[
+        float,
+        typer.Option(help="Standard error of J*, relative (0.01: 1 %); needs --subtracted"),
+    ] = 0.0,
+    subtracted: Annotated[
+        bool, typer.Option("--subtracted", help="The gap is loss - J*, not measured directly")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Of the interval, a share")] = 0.95,
+    studies: Annotated[int, typer.Option(help="Synthetic studies for every number of runs")] = 200,
+    bootstrap: Annotated[int, typer.Option(help="Bootstrap draws of a study")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic studies")] = 0,
+) -> None:
+    """Say how many training runs tell one exponent from another, by synthetic studies.
+
+    Power: the share of studies whose interval leaves the other exponent out.
+    """
+    import pandas as pd
+
+    from jstar.progress import Progress
+    from jstar.scaling.simulate import Truth
+    from jstar.scaling.simulate import power as simulated_power
+
+    for name, value in (("--alpha", alpha), ("--against", against)):
+        if value >= 0:
+            raise JstarError(
+                f"power: {name} = {value:g}, an exponent of a gap that falls is below 0"
+            )
+    if optimal_error and not subtracted:
+        raise JstarError(
+            f"power: --optimal-error = {optimal_error:g} needs --subtracted, a gap measured "
+            "directly is free of the error of J*"
+        )
+    truth = Truth(
+        alpha=alpha,
+        optimal_share=optimal_share,
+        points=points,
+        decades=decades,
+        run_noise=run_noise,
+        point_noise=point_noise,
+        optimal_error=optimal_error,
+        direct=not subtracted,
+    )
+    counts, rows = sorted(set(runs or (4, 6, 8, 12, 16))), []
+    with Progress("power", studies * len(counts), "studies") as bar:
+        for count in counts:
+            rows.append(
+                simulated_power(
+                    alpha, against, runs=[count], truth=truth, confidence=confidence,
+                    studies=studies, draws=bootstrap, seed=seed,
+                )
+            )  # fmt: skip
+            bar.advance(studies)
+    table = pd.concat(rows)
+    typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
+    enough = table.loc[table["power"] >= POWER, "runs"].min()
+    if pd.isna(enough):
+        typer.echo(f"none of these reaches a power of {POWER:g}: more runs, decades, or less noise")
+    else:
+        typer.echo(f"{enough} runs tell {alpha:g} from {against:g} with a power of {POWER:g}")
+
+
+@app.command()
+def figures(
+    name: Annotated[str | None, typer.Argument(help="Name of one figure; default: all")] = None,
+    config: Config = Path("config/digits.yaml"),
+    results: Results = RESULTS,
+    fits: Annotated[
+        Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
+    ] = None,
+    optimal: Annotated[Path | None, typer.Option(help="With --fits: table of J*")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
+) -> None:
+    """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
+    from jstar.figures import FIGURES
+    from jstar.figures.stage import draw_figure
+
+    given = [part is not None for part in (fits, optimal, out)]
+    if any(given) and not all(given):
+        raise JstarError("figures: --fits, --optimal and --out must be given together")
+    layout = layout_of(config, results)
+    for figure in [name] if name else FIGURES:
+        draw_figure(
+            figure,
+            layout.study,
+            fits or layout.fits,
+            optimal or layout.curve,
+            out or layout.figures,
+        )
+
+
+@app.command()
+def notebook(
+    path: Annotated[
+        Path, typer.Argument(help="Notebook, for example notebooks/inspect_fits.ipynb")
+    ],
+    config: Config,
+    out: Annotated[Path, typer.Option(help="HTML page to write")],
+    results: Results = RESULTS,
+) -> None:
+    """Execute a notebook on a study's tables and keep it as HTML."""
+    from jstar.figures.notebook import run_notebook
+
+    layout_of(config, results)
+    run_notebook(path, out, {"study_file": str(config), "results": str(results)})

@@ -1,0 +1,37 @@
+"""The application, and the options that several subcommands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jstar.config import Study
+from jstar.layout import Layout
+
+app = typer.Typer(
+    name="jstar",
+    help="Honest scaling laws for diffusion models: J(F) - J* = beta F^alpha.\n\n"
+    "The stages, in order: prepare, optimal, oracle, train, evaluate, fit, figures. Each reads "
+    "and writes files below --results; 'snakemake --cores all' runs them all.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path, typer.Option("--config", help="Study file, for example config/digits.yaml")
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder that holds all results")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a size in the study's ladder")]
+SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of the training run")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one"),
+]
+RESULTS = Path("results")
+
+
+def layout_of(config: Path, results: Path) -> Layout:
+    """Layout of the study in `config` below the folder `results`."""
+    return Layout(Study.load(config), results)

@@ -1,0 +1,194 @@
+"""Subcommands of the stages up to evaluate, and what looks at a study: check, plan, status."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jstar.commands.options import (
+    RESULTS,
+    Config,
+    Device,
+    ModelName,
+    Results,
+    SeedNumber,
+    Threads,
+    app,
+    layout_of,
+)
+from jstar.config import Study
+from jstar.errors import JstarError
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def check(
+    text: Annotated[str | None, typer.Option(help="Study as JSON text, instead of a file")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the complete study here")] = None,
+) -> None:
+    """Check a study file, and its dataset as far as that is possible before prepare."""
+    import json
+
+    from jstar.data.check import check_study
+    from jstar.records import write_text
+
+    if (text is None) == (config is None):
+        raise JstarError("check: give either --config FILE or --text JSON")
+    if config is not None:
+        study, origin = Study.load(config), str(config)
+    else:
+        study, origin = Study.parse(json.loads(text or ""), "--text"), "--text"
+    check_study(study, origin)
+    if out is not None:
+        write_text(out, study.model_dump_json(indent=2) + "\n")
+    else:
+        typer.echo(f"{config or 'study'}: study '{study.study}' is fine, {len(study.runs())} runs")
+
+
+@app.command()
+def prepare(config: Config, results: Results = RESULTS) -> None:
+    """Read the dataset and write images.npy, labels.npy and the distribution card."""
+    from jstar.data import prepare as run
+
+    layout = layout_of(config, results)
+    card = run(layout.study.dataset, layout.data)
+    typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
+
+
+@app.command()
+def optimal(
+    config: Config,
+    results: Results = RESULTS,
+    threads: Threads = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="k/n: only the sums of shard k of n")
+    ] = None,
+) -> None:
+    """Estimate the optimal loss J*(sigma) of the dataset: curve.csv."""
+    _set_threads(threads)
+    from jstar.optimal.shards import parse_shard, write_shard
+    from jstar.optimal.stage import write_curve
+
+    layout = layout_of(config, results)
+    if shard is not None:
+        number, shards = parse_shard(shard)
+        write_shard(layout.study, layout.data, layout.shard(number, shards), number, shards)
+        return
+    curve = write_curve(layout.study, layout.data, layout.curve)
+    _say_closure(layout.curve, *curve.closure)
+
+
+@app.command()
+def optimal_merge(
+    config: Config,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Shards; default: those of the study")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Make curve.csv from all shards of a run, which 'jstar optimal --shard k/n' wrote."""
+    from jstar.optimal.shards import write_merged
+
+    layout = layout_of(config, results)
+    shards = layout.study.optimal.shards
+    names = files or [layout.shard(k, shards) for k in range(1, shards + 1)]
+    curve = write_merged(layout.study, layout.data, names, layout.curve)
+    _say_closure(layout.curve, *curve.closure)
+
+
+def _say_closure(path: Path, got: float, expected: float) -> None:
+    typer.echo(f"{path}: I-MMSE closure {got:.4f} nats, ln N = {expected:.4f}")
+
+
+@app.command()
+def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+    """Write the oracle set: the evaluation draws and their posterior means D*."""
+    _set_threads(threads)
+    from jstar.optimal.stage import write_oracle
+
+    layout = layout_of(config, results)
+    write_oracle(layout.study, layout.data, layout.oracle)
+
+
+@app.command()
+def train(
+    config: Config,
+    model: ModelName,
+    seed: SeedNumber = 0,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="In a SLURM job: requeue it when its time is up")
+    ] = False,
+) -> None:
+    """Train one size with one seed; resumes by itself from the run's state folder.
+
+    Runs on as many GPUs and nodes as the study's resources say; with --device in this process.
+    Exit status 75 means: not finished, start me again.
+    """
+    from jstar.launch import launch, threads_per_process
+    from jstar.train import TrainStatus
+    from jstar.train import train as run
+
+    layout = layout_of(config, results)
+    study, resources = layout.study, layout.study.resources
+    study.entry(model)
+
+    def work() -> TrainStatus:
+        return run(
+            study,
+            model,
+            seed,
+            layout.data,
+            layout.run(model, seed),
+            layout.state(model, seed),
+            device=device,
+            threads=threads_per_process(threads),
+        )
+
+    gpus, nodes = (0, 1) if device else (resources.train_gpus, resources.train_nodes)
+    raise typer.Exit(launch(work, gpus=gpus, nodes=nodes, threads=threads, requeue=requeue))
+
+
+@app.command()
+def status(config: Config, results: Results = RESULTS) -> None:
+    """Show all runs of a study: state, images, loss above J* so far, speed, time left."""
+    from jstar.train.status import status_table, study_status
+
+    typer.echo(status_table(study_status(layout_of(config, results))))
+
+
+@app.command()
+def evaluate(
+    config: Config,
+    model: ModelName,
+    seed: SeedNumber = 0,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Measure loss and direct gap of every snapshot of one run: losses.csv."""
+    _set_threads(threads)
+    from jstar.devices import claim_gpus
+    from jstar.evaluate import write_losses
+
+    layout = layout_of(config, results)
+    run, out = layout.run(model, seed), layout.losses(model, seed)
+    with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
+        write_losses(layout.study, run, layout.data, layout.oracle, out, device)
+
+
+@app.command()
+def plan(config: Config, results: Results = RESULTS) -> None:
+    """Print parameters, FLOPs, expected hours and disk of every run, before anything is spent."""
+    from jstar.plan import plan_study
+
+    typer.echo(plan_study(layout_of(config, results)))
