@@ -3,8 +3,12 @@
 import sys
 
 # Importing adds the subcommands, in the order of the help.
-from jstar.commands import stages  # noqa: F401, I001
+from jstar.commands import stages  # noqa: F401
+
+# isort: split
 from jstar.commands import fits  # noqa: F401
+
+# isort: split
 from jstar.commands.options import app
 from jstar.errors import JstarError
 
