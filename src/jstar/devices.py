@@ -20,10 +20,11 @@ POLL_SECONDS = 0.2
 def lock_folder() -> Path:
     """Folder of the lock files: JSTAR_LOCKS, or one a user in the temporary folder.
 
-    Every SLURM job has its own: two jobs on a node may both call their GPU 0.
+    Every SLURM job has its own on each node: two jobs may both call their GPU 0.
     """
-    name = "-".join(["jstar-gpus", str(os.getuid()), os.environ.get("SLURM_JOB_ID", "")])
-    default = Path(tempfile.gettempdir()) / name.rstrip("-")
+    names = [os.environ.get(key, "") for key in ("SLURM_JOB_ID", "SLURMD_NODENAME")]
+    name = "-".join(["jstar-gpus", str(os.getuid()), *filter(None, names)])
+    default = Path(tempfile.gettempdir()) / name
     return Path(os.environ.get("JSTAR_LOCKS", default))
 
 

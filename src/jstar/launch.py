@@ -142,11 +142,15 @@ def _requeue() -> None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return
+    # SLURM may end this process with SIGTERM before scontrol returns; torchrun left a handler.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print(
+        f"train: the slice is over, job {job} goes back to the queue", file=sys.stderr, flush=True
+    )
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode != 0:
         print(f"train: SLURM does not requeue job {job}: {done.stderr.strip()}", file=sys.stderr)
         return
-    print(f"train: the slice is over, job {job} is back in the queue", file=sys.stderr)
     time.sleep(REQUEUE_SECONDS)
 
 

@@ -90,7 +90,10 @@ class Cluster:
             raise
 
     def stop(self, keep: bool = False) -> None:
-        """End the daemons, by the ids in their files; `keep` the folder for its logs."""
+        """Cancel all jobs, end the daemons by the ids in their files; `keep` the folder's logs."""
+        if _alive(self.folder / "slurmctld.pid"):
+            self._run("scancel", "--user", getpass.getuser())
+            self._wait_for("all jobs are gone", lambda: self._run("squeue", "-h") == "")
         daemons = [f"slurmd.n{k}" for k in self._numbers()]
         for name in (*daemons, "slurmctld", "slurmdbd", "mariadb", "munged"):
             _end(self.folder / f"{name}.pid")
