@@ -6,6 +6,7 @@ One process trains by itself. Several are started by torchrun: one agent a node 
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def _srun(gpus: int, nodes: int, threads: int | None) -> int:
 def _requeue() -> None:
     """Put this SLURM job back in the queue; SLURM then ends this process. Else return."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+    if job is None or shutil.which("scontrol") is None:
         return
     # SLURM may end this process with SIGTERM before scontrol returns; torchrun left a handler.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
