@@ -49,5 +49,9 @@ os.environ["JSTAR_STUDY"] = STUDY_FILE
 shell.prefix(f"export JSTAR_STUDY={STUDY_FILE}; ")
 
 
+envvars:
+    "JSTAR_STUDY",
+
+
 onstart:
     write_text(STUDY_FILE, STUDY.model_dump_json(indent=2) + "\n")
