@@ -12,7 +12,11 @@ REFERENCE = ROOT / "results" / "reference" / "digits"
 
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = None
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch was imported")
+sys.meta_path.insert(0, NoTorch())
 from jstar.cli import main
 sys.argv = ["jstar", *sys.argv[1:]]
 main()
