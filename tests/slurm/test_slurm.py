@@ -176,13 +176,13 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
 def test_several_gpus_and_nodes_have_the_losses_of_one(workflow, project, nodes, gpus):
     """One task a node; torchrun starts a worker for each (fake) GPU."""
     name = f"nodes{nodes}"
-    train = {"images": 64000, "checkpoint_images": CHECKPOINT_IMAGES}
+    train = {"images": 25600}
     config = write_study(
         project, study=name, train=train,
         resources={"train_gpus": gpus, "train_nodes": nodes, "train_threads": 2},
     )  # fmt: skip
     study = workflow(config, f"results/runs/{name}/d2-s0/run.json")
-    study.wait_until_training("d2-s0", CHECKPOINT_IMAGES)
+    study.wait_until_training("d2-s0", 1280)
     job = study.job("d2-s0")
     about = slurm("scontrol", "show", "job", job)
     assert f"NumNodes={nodes} " in about
