@@ -19,7 +19,7 @@ One file a study. `snakemake --cores all --configfile config/<study>.yaml` runs 
 `jstar check --config config/<study>.yaml` only checks it, and `jstar plan --config …` prints what
 it will cost. Unknown keys and values out of range are refused before any job starts.
 
-This page is generated from `src/jstar/config.py` by `python -m jstar.schema`.
+This page is generated from `src/jstar/config/` by `python -m jstar.schema`.
 """
 
 

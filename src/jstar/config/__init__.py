@@ -1,0 +1,36 @@
+"""The study file: typed, frozen, checked. Unknown keys and bad values end in one sentence.
+
+`Study.load(path)` is the only way in. `Study.content(stage)` is what a rule may depend on:
+the part of the study that changes the numbers of that stage, and nothing else.
+"""
+
+from jstar.config.base import Part
+from jstar.config.dataset import (
+    ESTIMATORS,
+    EXACT_ESTIMATORS,
+    SOURCES,
+    DatasetConfig,
+    OptimalConfig,
+    SigmaConfig,
+)
+from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
+from jstar.config.study import Study
+from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
+
+__all__ = [
+    "ESTIMATORS",
+    "EXACT_ESTIMATORS",
+    "SOURCES",
+    "DatasetConfig",
+    "EvaluateConfig",
+    "FiguresConfig",
+    "FitConfig",
+    "LadderEntry",
+    "ModelConfig",
+    "OptimalConfig",
+    "Part",
+    "ResourcesConfig",
+    "SigmaConfig",
+    "Study",
+    "TrainConfig",
+]

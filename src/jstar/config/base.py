@@ -1,0 +1,38 @@
+"""What every part of a study is made of: frozen, no unknown keys, one sentence when wrong."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from jstar.errors import JstarError, nearest
+from jstar.refusal import sentence
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def one_of(*allowed: str) -> AfterValidator:
+    """Like Literal, but the error names the nearest allowed word."""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"allowed are {', '.join(allowed)}{nearest(value, allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+class Part(BaseModel):
+    """Base of every part of a study: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any], origin: str) -> Self:
+        """Made of `values`. Raises JstarError: one sentence, which begins with `origin`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise JstarError(f"{origin}: {sentence(error, cls)}") from None

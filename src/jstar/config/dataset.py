@@ -1,0 +1,112 @@
+"""Keys of the stages before training: the images, the noise scales, the optimal loss."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from jstar.config.base import Name, Part, Positive, PositiveInt, Seed, one_of
+from jstar.noise import sigma_grid
+
+SOURCES = (
+    "digits", "npz", "cifar10", "mnist", "fashion-mnist", "imagenet32", "imagenet64", "imagenet",
+    "tiny-imagenet", "images", "parquet", "webdataset", "edm2",
+)  # fmt: skip
+ESTIMATORS = ("exact", "exact_by_class", "snis", "dol", "cdol")
+EXACT_ESTIMATORS = ("exact", "exact_by_class")  # sums over all points: these have shards
+
+
+class SigmaConfig(Part):
+    """The noise scales at which J* and every model's loss are measured."""
+
+    min: Positive = Field(0.02, description="smallest noise scale, in units of the scaled data")
+    max: Positive = Field(80.0, description="largest noise scale")
+    count: Annotated[int, Field(ge=2, le=512)] = Field(
+        24, description="number of noise scales, equally spaced in ln sigma"
+    )
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "SigmaConfig":
+        if self.min >= self.max:
+            raise ValueError(f"min = {self.min:g} must be below max = {self.max:g}")
+        return self
+
+    @property
+    def values(self) -> list[float]:
+        """Noise scales, increasing, [S]."""
+        return [float(s) for s in sigma_grid(self.min, self.max, self.count)]
+
+
+class DatasetConfig(Part):
+    """Which images, and how the training distribution is made from them."""
+
+    name: Name = Field(description="name of the dataset's folder under results/data")
+    source: Annotated[str, one_of(*SOURCES)] = Field(
+        description="reader of the files as they are distributed: " + ", ".join(SOURCES)
+    )
+    path: str | None = Field(
+        None, description="file or folder the reader reads; without it, free sets are downloaded"
+    )
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="checksum that the file at `path` must have"
+    )
+    size: PositiveInt | None = Field(
+        None, description="image files: side of the centre crop; default: they share one size"
+    )
+    channels: Literal[1, 3] = Field(3, description="image files: 3 (grey is tripled) or 1 (grey)")
+    mirror: bool = Field(False, description="train on horizontally mirrored images as well")
+    limit: PositiveInt | None = Field(None, description="keep only the first images")
+    holdout: Annotated[int, Field(ge=0)] = Field(
+        0, description="images set aside, never trained on; their loss is reported separately"
+    )
+    vae: str | None = Field(
+        None, description="folder of a diffusers AutoencoderKL: train on its latents of the images"
+    )
+    latent_std: Positive = Field(
+        0.5, description="latents: standard deviation in the model's data scale (train.sigma_data)"
+    )
+    channel_mean: list[float] | None = Field(
+        None, description="latents: mean of each channel; default: as the VAE or EDM2 states"
+    )
+    channel_std: list[Positive] | None = Field(
+        None, description="latents: standard deviation of each channel; default: likewise"
+    )
+
+    @model_validator(mode="after")
+    def _latents(self) -> "DatasetConfig":
+        if (self.channel_mean is None) != (self.channel_std is None):
+            raise ValueError("channel_mean and channel_std must be given together")
+        if self.channel_mean and len(self.channel_mean) != len(self.channel_std or []):
+            raise ValueError("channel_mean and channel_std must have one value a channel each")
+        return self
+
+
+class OptimalConfig(Part):
+    """How the optimal loss J* is estimated."""
+
+    estimator: Annotated[str, one_of(*ESTIMATORS)] = Field("exact", description="J* estimator")
+    queries: PositiveInt = Field(4096, description="noisy draws M, at most one an image")
+    seed: Seed = Field(0, description="seed of the draws")
+    relative_se: Positive | None = Field(
+        None, description="stop before all draws are used once every relative error is below this"
+    )
+    subset: PositiveInt | None = Field(
+        None, description="points L in a random subset (snis, dol, cdol); default 5000"
+    )
+    repeats: Annotated[int, Field(ge=2)] = Field(8, description="random subsets (snis, dol, cdol)")
+    own_weight: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="C of cdol: the source's own term has weight 1/C; default 4N/L"
+    )
+    shards: PositiveInt = Field(
+        1, description="jobs that share the work (exact, exact_by_class); changes no number"
+    )
+
+    @model_validator(mode="after")
+    def _shared(self) -> "OptimalConfig":
+        if self.shards > 1 and self.estimator not in EXACT_ESTIMATORS:
+            raise ValueError(
+                f"shards = {self.shards} is not allowed with estimator = '{self.estimator}', "
+                f"only with {', '.join(EXACT_ESTIMATORS)}"
+            )
+        if self.shards > 1 and self.relative_se is not None:
+            raise ValueError(f"shards = {self.shards} is not allowed with relative_se")
+        return self

@@ -1,0 +1,144 @@
+"""A whole study: consistent, loaded in one way, and what each stage may depend on."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from jstar.config.base import Name, Part
+from jstar.config.dataset import DatasetConfig, OptimalConfig, SigmaConfig
+from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
+from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
+from jstar.errors import JstarError, nearest
+from jstar.noise import Process, process
+
+
+class Study(Part):
+    """A whole study: one file in config/."""
+
+    study: Name = Field(description="name of the study's folder under results")
+    dataset: DatasetConfig
+    sigmas: SigmaConfig = SigmaConfig()
+    optimal: OptimalConfig = OptimalConfig()
+    model: ModelConfig = ModelConfig()
+    ladder: Annotated[list[LadderEntry], Field(min_length=1)]
+    train: TrainConfig
+    evaluate: EvaluateConfig = EvaluateConfig()
+    fit: FitConfig = FitConfig()
+    figures: FiguresConfig = FiguresConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        by_class = self.optimal.estimator == "exact_by_class"
+        if by_class != self.conditional:
+            raise ValueError(
+                f"optimal.estimator = '{self.optimal.estimator}' does not fit model.class_drop = "
+                f"{self.model.class_drop:g}: a model that sees labels (class_drop below 1) has the "
+                "optimal loss 'exact_by_class', one that does not (class_drop 1) any other"
+            )
+        names = [entry.name for entry in self.ladder]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"ladder: the name '{name}' is used twice, names must differ")
+        for key, chosen in (("evaluate", self.evaluate.ema), ("fit", [self.fit.ema])):
+            for length in chosen or []:
+                if length is not None and length not in self.train.ema:
+                    raise ValueError(
+                        f"{key}.ema: {length:g} is not trained, allowed are "
+                        + ", ".join(f"{e:g}" for e in self.train.ema)
+                    )
+        return self
+
+    # -- loading ---------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Study":
+        """Read and check a study file. Raises JstarError: one sentence naming file and key."""
+        path = Path(path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f" at line {where.line + 1}" if where else ""
+            raise JstarError(f"{path}: is not valid YAML{line}") from error
+        return cls.parse(raw, str(path))
+
+    @classmethod
+    def parse(cls, raw: Any, origin: str = "study") -> "Study":
+        """Check an already loaded study. `origin` is named in the error."""
+        if not isinstance(raw, dict):
+            raise JstarError(f"{origin}: holds {type(raw).__name__}, a study is a set of keys")
+        return cls.checked(raw, origin)
+
+    # -- what the stages ask ----------------------------------------------------------------
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the models see class labels; their optimal loss is then class by class."""
+        return self.model.class_drop < 1
+
+    @property
+    def process(self) -> Process:
+        """The training process: noise law, weight and preconditioning."""
+        train = self.train
+        return process(
+            train.process,
+            sigma_data=train.sigma_data,
+            mean=train.noise_mean,
+            std=train.noise_std,
+            min_snr_gamma=train.min_snr_gamma,
+        )
+
+    def entry(self, name: str) -> LadderEntry:
+        """The ladder entry called `name`."""
+        for entry in self.ladder:
+            if entry.name == name:
+                return entry
+        names = [e.name for e in self.ladder]
+        raise JstarError(
+            f"model: '{name}' is not in the ladder of study '{self.study}', allowed are "
+            + ", ".join(names)
+            + nearest(name, names)
+        )
+
+    def runs(self) -> list[tuple[str, int]]:
+        """(model, seed) of every training run, in the ladder's order."""
+        return [(entry.name, seed) for entry in self.ladder for seed in entry.seeds]
+
+    def content(self, stage: str, model: str | None = None) -> str:
+        """Canonical JSON of what changes the numbers of `stage` (rules use it as a param)."""
+        tree = self.model_dump(mode="json")
+        keys = {
+            "prepare": ["dataset"],
+            "optimal": ["sigmas", "optimal"],
+            "oracle": ["sigmas", "evaluate.queries", "evaluate.seed", "optimal.estimator"],
+            "train": ["model", "train"],
+            "evaluate": ["evaluate.ema"],
+            "fit": ["study", "fit", "train.process"],
+            "figures": ["study", "figures"],
+        }[stage]
+        picked: dict[str, Any] = {}
+        for key in keys:
+            value: Any = tree
+            for word in key.split("."):
+                value = value[word]
+            picked[key] = value
+        if stage == "optimal":
+            picked["optimal"].pop("shards")
+        if stage == "train":
+            # How often a run is saved, and how its memory is split, changes no number.
+            for key in (
+                "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
+                "activation_checkpointing", "parallel", "peak_flops", "writer",
+            ):  # fmt: skip
+                picked["train"].pop(key)
+            if model is not None:
+                entry = self.entry(model).model_dump(mode="json")
+                entry.pop("seeds")
+                picked["entry"] = entry
+        return json.dumps(picked, sort_keys=True)

@@ -1,0 +1,103 @@
+"""Keys of training and evaluation: the ladder of models, the loop, the measured losses."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from jstar.config.base import Name, Part, Positive, PositiveInt, Seed, one_of
+from jstar.noise import PROCESSES
+
+
+class ModelConfig(Part):
+    """What all sizes of the ladder share; the depth of each is its one dial."""
+
+    patch: PositiveInt = Field(2, description="pixels on a side of a token")
+    width_per_depth: PositiveInt = Field(64, description="width = width_per_depth x depth")
+    head_width: PositiveInt = Field(64, description="width of one attention head")
+    class_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of labels replaced by 'no label'; 1 trains without labels"
+    )
+    classic: bool = Field(False, description="the 2023 DiT block: LayerNorm, no QK-norm")
+
+
+class LadderEntry(Part):
+    """One size of the ladder."""
+
+    name: Name = Field(description="name of the size, for example dit-120m")
+    depth: Annotated[int, Field(ge=1, le=128)] = Field(description="number of blocks: the dial")
+    width: PositiveInt | None = Field(None, description="width, if not width_per_depth x depth")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        [0], description="seeds; one training run each"
+    )
+
+
+class TrainConfig(Part):
+    """The training loop. The clock is the number of images seen."""
+
+    process: Annotated[str, one_of(*PROCESSES)] = Field("edm", description="training variant")
+    noise_mean: float | None = Field(None, description="mean of ln sigma, where the law has one")
+    noise_std: Positive | None = Field(None, description="std of ln sigma, where it has one")
+    min_snr_gamma: Positive | None = Field(
+        None, description="weight min(1 / sigma^2, gamma) on the x0 error, instead of the process'"
+    )
+    sigma_data: Positive = Field(0.5, description="standard deviation of the scaled data")
+    images: PositiveInt = Field(description="length of a run in images")
+    batch: PositiveInt = Field(description="images in an optimiser step")
+    learning_rate: Positive = Field(1e-3, description="at width learning_rate_width")
+    learning_rate_width: PositiveInt = Field(
+        768, description="learning rate = learning_rate x sqrt(learning_rate_width / width)"
+    )
+    warmup_images: Annotated[int, Field(ge=0)] = Field(10_000, description="linear warm-up")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW")
+    clip_norm: Positive = Field(1.0, description="gradient norm at which gradients are clipped")
+    ema: Annotated[list[Positive], Field(min_length=1)] = Field(
+        [0.1], description="lengths of the power-function EMAs, relative to the run so far"
+    )
+    snapshots: PositiveInt = Field(24, description="snapshots, log-spaced in images")
+    first_snapshot: PositiveInt = Field(2_000, description="images at the first snapshot")
+    precision: Annotated[str, one_of("fp32", "bf16")] = Field(
+        "fp32", description="of the matrix products; weights, loss and EMA stay float32"
+    )
+    compile: bool = Field(False, description="torch.compile every block")
+    microbatch: PositiveInt | None = Field(
+        None, description="images in one forward pass; the rest of the batch is accumulated"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="recompute every block in the backward pass: less memory, 1/3 slower"
+    )
+    parallel: Annotated[str, one_of("ddp", "fsdp")] = Field(
+        "ddp", description="with several processes: weights copied (ddp) or sharded (fsdp)"
+    )
+    time_budget_minutes: Positive | None = Field(
+        None, description="then write a checkpoint and exit with status 75: start me again"
+    )
+    peak_flops: Positive | None = Field(
+        None, description="peak FLOP/s of a device, for MFU; default: looked up by its name"
+    )
+    writer: Annotated[str, one_of("tensorboard", "wandb")] | None = Field(
+        None, description="also send the telemetry there; needs that package installed"
+    )
+    checkpoint_seconds: Positive = Field(120.0, description="time between resumable checkpoints")
+    checkpoint_images: PositiveInt | None = Field(
+        None, description="images between resumable checkpoints, besides the time"
+    )
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "TrainConfig":
+        if self.batch > self.images:
+            raise ValueError(f"batch = {self.batch} must not exceed images = {self.images}")
+        if self.first_snapshot > self.images:
+            raise ValueError(
+                f"first_snapshot = {self.first_snapshot} must not exceed images = {self.images}"
+            )
+        return self
+
+
+class EvaluateConfig(Part):
+    """Loss on the fixed sigma grid: the same images and noise for every model."""
+
+    queries: PositiveInt = Field(1024, description="noisy draws a noise scale")
+    seed: Seed = Field(1, description="seed of the draws (another than optimal.seed)")
+    batch: PositiveInt = Field(1024, description="images in one forward pass")
+    ema: list[Positive] | None = Field(None, description="EMA lengths measured; default: all")
