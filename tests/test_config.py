@@ -127,3 +127,24 @@ def test_the_count_of_an_npz_is_read_from_its_header(tiny_study, tmp_path):
     path.write_bytes(b"not a zip")
     with pytest.raises(JstarError, match="not a .npz"):
         image_count(study.dataset)
+
+
+def test_an_entry_with_a_variant_trains_it_and_only_it(tiny_study):
+    study_values = tiny_study()
+    study_values["kind"] = "diagnosis"
+    study_values["train"] |= {"process": "edm", "noise_mean": -0.8}
+    study_values["ladder"] = [
+        {"name": "plain", "depth": 2},
+        {"name": "flow", "depth": 2, "variant": {"process": "fm"}},
+    ]
+    study = Study.parse(study_values)
+    assert study.train_of("plain") == study.train
+    flow = study.train_of("flow")
+    assert (flow.process, flow.noise_mean) == ("fm", None)  # nothing of the study's own law
+    assert flow.learning_rate == study.train.learning_rate
+    # What a rule depends on is what is trained, however it is written.
+    study_values["train"] |= {"process": "fm", "noise_mean": None}
+    study_values["ladder"][1]["variant"] = None
+    same = Study.parse(study_values)
+    assert same.content("train", "flow") == study.content("train", "flow")
+    assert same.content("train", "plain") != study.content("train", "plain")

@@ -15,7 +15,7 @@ from jstar.config.dataset import (
 )
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
 from jstar.config.study import Study
-from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
+from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig, Variant
 
 __all__ = [
     "ESTIMATORS",
@@ -33,4 +33,5 @@ __all__ = [
     "SigmaConfig",
     "Study",
     "TrainConfig",
+    "Variant",
 ]

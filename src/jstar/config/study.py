@@ -7,18 +7,25 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from jstar.config.base import Name, Part
+from jstar.config.base import Name, Part, one_of
 from jstar.config.dataset import DatasetConfig, OptimalConfig, SigmaConfig
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
 from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
 from jstar.errors import JstarError, nearest
-from jstar.noise import Process, process
+from jstar.noise import Process
+
+KINDS = ("scaling", "diagnosis")
 
 
 class Study(Part):
     """A whole study: one file in config/."""
 
     study: Name = Field(description="name of the study's folder under results")
+    kind: Annotated[str, one_of(*KINDS)] = Field(
+        "scaling",
+        description="scaling: sizes, their laws; diagnosis: training variants of one size, "
+        "their loss at each noise scale",
+    )
     dataset: DatasetConfig
     sigmas: SigmaConfig = SigmaConfig()
     optimal: OptimalConfig = OptimalConfig()
@@ -84,15 +91,15 @@ class Study(Part):
 
     @property
     def process(self) -> Process:
-        """The training process: noise law, weight and preconditioning."""
-        train = self.train
-        return process(
-            train.process,
-            sigma_data=train.sigma_data,
-            mean=train.noise_mean,
-            std=train.noise_std,
-            min_snr_gamma=train.min_snr_gamma,
-        )
+        """The study's training process: noise law, weight and preconditioning."""
+        return self.train.make_process()
+
+    def train_of(self, model: str) -> TrainConfig:
+        """How the ladder entry `model` is trained: `train`, with the entry's own variant."""
+        variant = self.entry(model).variant
+        if variant is None:
+            return self.train
+        return self.train.model_copy(update=variant.model_dump())
 
     def entry(self, name: str) -> LadderEntry:
         """The ladder entry called `name`."""
@@ -118,7 +125,7 @@ class Study(Part):
             "optimal": ["sigmas", "optimal"],
             "oracle": ["sigmas", "evaluate.queries", "evaluate.seed", "optimal.estimator"],
             "train": ["model", "train"],
-            "evaluate": ["evaluate.ema"],
+            "evaluate": ["evaluate.ema", "train.process"],  # the process weights the total
             "fit": ["study", "fit", "train.process"],
             "figures": ["study", "figures"],
         }[stage]
@@ -140,5 +147,6 @@ class Study(Part):
             if model is not None:
                 entry = self.entry(model).model_dump(mode="json")
                 entry.pop("seeds")
+                picked["train"].update(entry.pop("variant") or {})
                 picked["entry"] = entry
         return json.dumps(picked, sort_keys=True)

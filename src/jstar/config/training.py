@@ -1,11 +1,11 @@
 """Keys of training and evaluation: the ladder of models, the loop, the measured losses."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from jstar.config.base import Name, Part, Positive, PositiveInt, Seed, one_of
-from jstar.noise import PROCESSES
+from jstar.noise import PROCESSES, Process, process
 
 
 class ModelConfig(Part):
@@ -20,6 +20,15 @@ class ModelConfig(Part):
     classic: bool = Field(False, description="the 2023 DiT block: LayerNorm, no QK-norm")
 
 
+class Variant(Part):
+    """What one ladder entry trains instead of the study's own process: all of it, or none."""
+
+    process: Annotated[str, one_of(*PROCESSES)] = Field(description="as in train")
+    noise_mean: float | None = Field(None, description="as in train")
+    noise_std: Positive | None = Field(None, description="as in train")
+    min_snr_gamma: Positive | None = Field(None, description="as in train")
+
+
 class LadderEntry(Part):
     """One size of the ladder."""
 
@@ -28,6 +37,9 @@ class LadderEntry(Part):
     width: PositiveInt | None = Field(None, description="width, if not width_per_depth x depth")
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [0], description="seeds; one training run each"
+    )
+    variant: Variant | None = Field(
+        None, description="another training process for this entry: process, noise_mean, …"
     )
 
 
@@ -82,6 +94,20 @@ class TrainConfig(Part):
     checkpoint_images: PositiveInt | None = Field(
         None, description="images between resumable checkpoints, besides the time"
     )
+
+    def make_process(self) -> Process:
+        """The training process: noise law, weight and preconditioning."""
+        return process(**self.process_facts())
+
+    def process_facts(self) -> dict[str, Any]:
+        """Arguments of `jstar.noise.process`, as a run's record keeps them."""
+        return {
+            "name": self.process,
+            "sigma_data": self.sigma_data,
+            "mean": self.noise_mean,
+            "std": self.noise_std,
+            "min_snr_gamma": self.min_snr_gamma,
+        }
 
     @model_validator(mode="after")
     def _lengths(self) -> "TrainConfig":

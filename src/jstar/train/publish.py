@@ -13,7 +13,7 @@ import torch
 
 from jstar.model import flops, parameters
 from jstar.records import fingerprint, provenance, read_json, write_json, write_table
-from jstar.train.run import CHECKPOINTS, Run, process_facts
+from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.snapshots import FOLDER, snapshot_file
 
 PUBLISHED = "published.json"  # in the state folder of a run whose results are in place
@@ -65,7 +65,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "model": run.model,
         "config": json.loads(run.identity)["run"],
         "model_config": asdict(run.shape),
-        "process": process_facts(run.config),
+        "process": run.config.process_facts(),
         "params": parameters(run.shape),
         "flops_per_image": flops(run.shape),
         "train_flops_per_image": run.train_flops,

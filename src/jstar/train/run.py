@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jstar.config import Study, TrainConfig
+from jstar.config import Study
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
-from jstar.noise import process
 from jstar.train.checkpoint import (
     Checkpoint,
     load_newest,
@@ -35,17 +34,6 @@ from jstar.train.telemetry import LossBins
 CHECKPOINTS = "checkpoints"
 
 
-def process_facts(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of `jstar.noise.process` for a study's training process."""
-    return {
-        "name": config.process,
-        "sigma_data": config.sigma_data,
-        "mean": config.noise_mean,
-        "std": config.noise_std,
-        "min_snr_gamma": config.min_snr_gamma,
-    }
-
-
 class Run:
     """A run of one ladder entry and seed; `state` is its folder of resumable state."""
 
@@ -53,7 +41,7 @@ class Run:
         self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks
     ) -> None:
         self.study, self.model, self.seed = study, model, seed
-        self.state, self.ranks, self.config = state, ranks, study.train
+        self.state, self.ranks, self.config = state, ranks, study.train_of(model)
         if self.config.batch % ranks.world:
             raise JstarError(
                 f"train.batch = {self.config.batch} is not a multiple of the {ranks.world} "
@@ -61,7 +49,7 @@ class Run:
             )
         self.dataset = open_dataset(data)
         card = self.dataset.card
-        self.process = process(**process_facts(self.config))
+        self.process = self.config.make_process()
         shape = model_config(study.model, study.entry(model), card.shape, card.classes)
         self.shape = replace(shape, noise_scale=noise_scale(self.process))
         self.train_flops = 3 * flops(self.shape)  # of one image

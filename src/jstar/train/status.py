@@ -14,10 +14,9 @@ import numpy as np
 
 from jstar.errors import JstarError
 from jstar.layout import Layout
-from jstar.noise import process
 from jstar.progress import clock
 from jstar.records import read_json, read_table, write_json
-from jstar.train.run import Run, process_facts
+from jstar.train.run import Run
 
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
@@ -39,8 +38,7 @@ class RunStatus:
 
 def study_status(layout: Layout) -> list[RunStatus]:
     """The status of every run of a study, in the ladder's order."""
-    floor = _optimal_total(layout)
-    return [_run_status(layout, model, seed, floor) for model, seed in layout.study.runs()]
+    return [_run_status(layout, model, seed) for model, seed in layout.study.runs()]
 
 
 def status_table(runs: list[RunStatus]) -> str:
@@ -100,7 +98,7 @@ def write_state(run: Run, loss: float) -> None:
     write_json(run.state / STATE_FILE, facts)
 
 
-def _run_status(layout: Layout, model: str, seed: int, floor: float | None) -> RunStatus:
+def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
     batch = layout.study.train.batch
     total = -(-layout.study.train.images // batch) * batch
     state, run = layout.state(model, seed), layout.run(model, seed)
@@ -117,6 +115,7 @@ def _run_status(layout: Layout, model: str, seed: int, floor: float | None) -> R
         what = "stopped" if facts else "waiting"
     images = total if what == "finished" else int(facts.get("images", 0))
     loss, speed = facts.get("loss"), facts.get("images_per_second")
+    floor = _optimal_total(layout, model)
     return RunStatus(
         run=run.name,
         state=what,
@@ -141,12 +140,12 @@ def _held(state: Path) -> bool:
     return False
 
 
-def _optimal_total(layout: Layout) -> float | None:
+def _optimal_total(layout: Layout, model: str) -> float | None:
     """E_sigma[weight J*]: the training loss no network can go below; None without a curve."""
     if not layout.curve.is_file():
         return None
     curve = read_table(layout.curve, ["sigma", "loss"])
-    proc = process(**process_facts(layout.study.train))
+    proc = layout.study.train_of(model).make_process()
     sigma = proc.law.quantile((np.arange(4096) + 0.5) / 4096)
     optimal = np.interp(np.log(sigma), np.log(curve["sigma"]), curve["loss"])
     return float(np.mean(proc.weight(sigma) * optimal))
