@@ -51,6 +51,20 @@ class Layout:
         """Table of the measured losses of a run (stage evaluate)."""
         return self.run(model, seed) / "losses.csv"
 
+    def quality(self, model: str, seed: int) -> Path:
+        """Table of a run's sample quality (stage sample)."""
+        return self.run(model, seed) / "quality.csv"
+
+    @property
+    def reference(self) -> Path:
+        """Folder of the feature networks and the data's own features (stage sample)."""
+        return self.root / "quality" / self.study.dataset.name
+
+    @property
+    def sampling(self) -> Path:
+        """Folder of the study's sample quality and sampling theory."""
+        return self.fits / "sampling"
+
     @property
     def fits(self) -> Path:
         """Folder of the study's fits, figures, tables and report."""

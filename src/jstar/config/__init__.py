@@ -14,6 +14,7 @@ from jstar.config.dataset import (
     SigmaConfig,
 )
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
+from jstar.config.sampling import SampleConfig, SamplerConfig
 from jstar.config.study import Study
 from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig, Variant
 
@@ -30,6 +31,8 @@ __all__ = [
     "OptimalConfig",
     "Part",
     "ResourcesConfig",
+    "SampleConfig",
+    "SamplerConfig",
     "SigmaConfig",
     "Study",
     "TrainConfig",

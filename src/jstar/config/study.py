@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from jstar.config.base import Name, Part, one_of
 from jstar.config.dataset import DatasetConfig, OptimalConfig, SigmaConfig
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
+from jstar.config.sampling import SampleConfig
 from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
 from jstar.errors import JstarError, nearest
 from jstar.noise import Process
@@ -34,6 +35,7 @@ class Study(Part):
     train: TrainConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     fit: FitConfig = FitConfig()
+    sample: SampleConfig = SampleConfig()
     figures: FiguresConfig = FiguresConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
@@ -50,7 +52,9 @@ class Study(Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"ladder: the name '{name}' is used twice, names must differ")
-        for key, chosen in (("evaluate", self.evaluate.ema), ("fit", [self.fit.ema])):
+        for key, chosen in (
+            ("evaluate", self.evaluate.ema), ("fit", [self.fit.ema]), ("sample", [self.sample.ema]),
+        ):  # fmt: skip
             for length in chosen or []:
                 if length is not None and length not in self.train.ema:
                     raise ValueError(
@@ -128,6 +132,7 @@ class Study(Part):
             "evaluate": ["evaluate.ema", "train.process"],  # the process weights the total
             "fit": ["study", "fit", "train.process"],
             "figures": ["study", "figures"],
+            "sample": ["sample", "fit.ema"],
         }[stage]
         picked: dict[str, Any] = {}
         for key in keys:
@@ -137,6 +142,9 @@ class Study(Part):
             picked[key] = value
         if stage == "optimal":
             picked["optimal"].pop("shards")
+        if stage == "sample":
+            for key in ("enabled", "batch"):
+                picked["sample"].pop(key)
         if stage == "train":
             # How often a run is saved, and how its memory is split, changes no number.
             for key in (

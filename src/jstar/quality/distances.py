@@ -1,0 +1,203 @@
+"""FID, KID, precision and recall of feature sets, with errors over the generated images.
+
+Arrays are NumPy float64; features [N, F]. The reference set is the data itself: what is uncertain
+is which images were generated, so every standard error is over these.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.errors import JstarError
+
+Floats = NDArray[np.float64]
+
+GROUPS = 20  # of the jackknife
+NEIGHBOURS = 3  # k of precision and recall
+BLOCK = 1024  # rows of a kernel or distance matrix held at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error (jackknife over generated images)."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean [F] and covariance [F, F] (divided by N - 1) of a feature set."""
+
+    count: int
+    mean_F: Floats
+    cov_FF: Floats
+
+
+def moments(features_NF: NDArray[np.floating]) -> Moments:
+    """Moments of features [N, F], N at least 2."""
+    x_NF = np.asarray(features_NF, dtype=np.float64)
+    _check(x_NF, "features")
+    return Moments(len(x_NF), x_NF.mean(axis=0), np.atleast_2d(np.cov(x_NF, rowvar=False)))
+
+
+def merged(a: Moments, b: Moments) -> Moments:
+    """Moments of both sets together (Chan, Golub, LeVeque 1983)."""
+    count = a.count + b.count
+    apart_F = b.mean_F - a.mean_F
+    between_FF = np.outer(apart_F, apart_F) * (a.count * b.count / count)
+    within_FF = (a.count - 1) * a.cov_FF + (b.count - 1) * b.cov_FF
+    return Moments(
+        count, a.mean_F + apart_F * (b.count / count), (within_FF + between_FF) / (count - 1)
+    )
+
+
+def frechet(a: Moments, b: Moments) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (FID: arXiv 1706.08500, eq. 6).
+
+    The trace of the root is that of (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is symmetric: no
+    complex roots and no added diagonal.
+    """
+    value_F, basis_FF = np.linalg.eigh(a.cov_FF)
+    root_FF = (basis_FF * np.sqrt(np.maximum(value_F, 0))) @ basis_FF.T
+    inner_F = np.linalg.eigvalsh(root_FF @ b.cov_FF @ root_FF)
+    cross = np.sqrt(np.maximum(inner_F, 0)).sum()
+    apart = float(np.square(a.mean_F - b.mean_F).sum())
+    return float(apart + np.trace(a.cov_FF) + np.trace(b.cov_FF) - 2 * cross)
+
+
+def fid(generated_NF: NDArray[np.floating], reference: Moments, groups: int = GROUPS) -> Estimate:
+    """Frechet distance of generated features to the reference.
+
+    The error leaves out one of `groups` interleaved groups at a time. FID falls with the number
+    of images: compare only values of equal N.
+    """
+    x_NF = np.asarray(generated_NF, dtype=np.float64)
+    _check(x_NF, "generated features", groups)
+    centre_F = reference.mean_F  # close to the mean: the sums below do not cancel
+    parts = [x_NF[g::groups] - centre_F for g in range(groups)]
+    sums_GF = np.stack([p.sum(axis=0) for p in parts])
+    outer_GFF = np.stack([p.T @ p for p in parts])
+    counts_G = np.array([len(p) for p in parts])
+
+    def of(count: int, sum_F: Floats, outer_FF: Floats) -> float:
+        mean_F = sum_F / count
+        cov_FF = (outer_FF - count * np.outer(mean_F, mean_F)) / (count - 1)
+        return frechet(Moments(count, mean_F + centre_F, cov_FF), reference)
+
+    total = int(counts_G.sum()), sums_GF.sum(axis=0), outer_GFF.sum(axis=0)
+    left_out = [
+        of(total[0] - counts_G[g], total[1] - sums_GF[g], total[2] - outer_GFF[g])
+        for g in range(groups)
+    ]
+    return Estimate(of(*total), _jackknife_se(left_out))
+
+
+def kid(
+    generated_NF: NDArray[np.floating],
+    reference_MF: NDArray[np.floating],
+    groups: int = GROUPS,
+) -> Estimate:
+    """Unbiased MMD^2 with the kernel (x.y / F + 1)^3 (arXiv 1801.01401): 0 for equal sets.
+
+    All pairs, not random subsets: the value depends on no seed.
+    """
+    x_NF = np.asarray(generated_NF, dtype=np.float64)
+    y_MF = np.asarray(reference_MF, dtype=np.float64)
+    _check(x_NF, "generated features", groups)
+    _check(y_MF, "reference features")
+    x_NF = np.concatenate([x_NF[g::groups] for g in range(groups)])
+    sizes_G = np.array([len(range(g, len(x_NF), groups)) for g in range(groups)])
+    edges = np.concatenate([[0], np.cumsum(sizes_G)])
+    own_GG, own_trace_G = np.zeros((groups, groups)), np.zeros(groups)
+    cross_G = np.zeros(groups)
+    for g in range(groups):
+        for rows in _blocks(edges[g], edges[g + 1]):
+            kernel_BN = _kernel(x_NF[rows], x_NF)
+            own_GG[g] += np.add.reduceat(kernel_BN.sum(axis=0), edges[:-1])
+            own_trace_G[g] += _kernel_diagonal(x_NF[rows]).sum()
+            cross_G[g] += _kernel(x_NF[rows], y_MF).sum()
+    real = sum(_kernel(y_MF[rows], y_MF).sum() for rows in _blocks(0, len(y_MF)))
+    real = (real - _kernel_diagonal(y_MF).sum()) / (len(y_MF) * (len(y_MF) - 1))
+
+    def of(kept_G: NDArray[np.bool_]) -> float:
+        n = int(sizes_G[kept_G].sum())
+        own = own_GG[np.ix_(kept_G, kept_G)].sum() - own_trace_G[kept_G].sum()
+        return float(own / (n * (n - 1)) + real - 2 * cross_G[kept_G].sum() / (n * len(y_MF)))
+
+    number = np.arange(groups)
+    return Estimate(of(number >= 0), _jackknife_se([of(number != g) for g in range(groups)]))
+
+
+def precision_recall(
+    generated_NF: NDArray[np.floating],
+    reference_MF: NDArray[np.floating],
+    neighbours: int = NEIGHBOURS,
+) -> tuple[Estimate, Estimate]:
+    """Share of generated images inside the data's manifold, and of data inside theirs.
+
+    A manifold is the union of balls that reach to each point's k-th neighbour (arXiv 1904.06991).
+    The errors are those of a share of independent images, the manifolds taken as given.
+    """
+    x_NF = np.asarray(generated_NF, dtype=np.float64)
+    y_MF = np.asarray(reference_MF, dtype=np.float64)
+    for features, name in ((x_NF, "generated features"), (y_MF, "reference features")):
+        _check(features, name, neighbours + 1)
+    return _inside(x_NF, y_MF, neighbours), _inside(y_MF, x_NF, neighbours)
+
+
+def _inside(point_NF: Floats, manifold_MF: Floats, neighbours: int) -> Estimate:
+    reach_M = np.concatenate(
+        [
+            # The nearest "neighbour" of a point is the point itself.
+            np.partition(_squared_distances(manifold_MF[rows], manifold_MF), neighbours, axis=1)[
+                :, neighbours
+            ]
+            for rows in _blocks(0, len(manifold_MF))
+        ]
+    )
+    hit_N = np.concatenate(
+        [
+            (_squared_distances(point_NF[rows], manifold_MF) <= reach_M).any(axis=1)
+            for rows in _blocks(0, len(point_NF))
+        ]
+    )
+    share = float(hit_N.mean())
+    return Estimate(share, float(np.sqrt(share * (1 - share) / len(hit_N))))
+
+
+def _kernel(x_NF: Floats, y_MF: Floats) -> Floats:
+    return np.asarray((x_NF @ y_MF.T / x_NF.shape[1] + 1) ** 3)
+
+
+def _kernel_diagonal(x_NF: Floats) -> Floats:
+    return np.asarray((np.square(x_NF).sum(axis=1) / x_NF.shape[1] + 1) ** 3)
+
+
+def _squared_distances(x_NF: Floats, y_MF: Floats) -> Floats:
+    inner_NM = x_NF @ y_MF.T
+    norms = np.square(x_NF).sum(axis=1)[:, None] + np.square(y_MF).sum(axis=1)
+    return np.asarray(np.maximum(norms - 2 * inner_NM, 0))
+
+
+def _blocks(start: int, stop: int) -> list[slice]:
+    return [slice(a, min(a + BLOCK, stop)) for a in range(int(start), int(stop), BLOCK)]
+
+
+def _jackknife_se(left_out: list[float]) -> float:
+    """Standard error from the estimates that each leave one of G groups out."""
+    value_G = np.array(left_out)
+    count = len(value_G)
+    return float(np.sqrt((count - 1) / count * np.square(value_G - value_G.mean()).sum()))
+
+
+def _check(features_NF: Floats, name: str, groups: int = 1) -> None:
+    """Raises JstarError for arrays that are no features, or too few of them."""
+    least = max(2, 2 * groups)
+    if features_NF.ndim != 2 or len(features_NF) < least:
+        raise JstarError(
+            f"{name}: have shape {features_NF.shape}, allowed is [N, F] with N at least {least}"
+        )
+    if not np.isfinite(features_NF).all():
+        raise JstarError(f"{name}: hold NaN or infinite values, only finite numbers are allowed")

@@ -1,0 +1,96 @@
+"""The reference of a dataset: feature network, moments of all images, features of some. Once."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.data import Dataset
+from jstar.data.card import require_same
+from jstar.errors import JstarError
+from jstar.quality.distances import Moments, merged, moments
+from jstar.quality.features import FeatureNetwork, load_classifier, load_script, train_classifier
+from jstar.records import provenance, read_json, write_atomically, write_json
+
+CHUNK = 8192
+KEPT = 10_000  # features kept for KID, precision and recall
+CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with.
+
+    second_moment: E|x|^2 per dimension of the data, in the data scale (theory needs it).
+    """
+
+    network: FeatureNetwork
+    moments: Moments
+    features_MF: NDArray[np.float32]
+    second_moment: float
+
+
+def reference(dataset: Dataset, features: str, folder: Path) -> Reference:
+    """The reference in `folder`; made there if it is not (seconds for small data).
+
+    features: `classifier`, or the path of a TorchScript file.
+    Raises JstarError if the folder holds the reference of another training distribution.
+    """
+    stem = folder / (CLASSIFIER if features == CLASSIFIER else Path(features).stem)
+    facts_file = stem.with_suffix(".json")
+    weights = stem.with_suffix(".safetensors")
+    if facts_file.is_file():
+        require_same(
+            dataset.card.id, str(read_json(facts_file)["card_id"]), "the dataset", str(facts_file)
+        )
+    if features != CLASSIFIER:
+        network = load_script(dataset, Path(features))
+    elif facts_file.is_file():
+        network = load_classifier(dataset, weights)
+    else:
+        network = train_classifier(dataset, weights)
+    if not facts_file.is_file() or read_json(facts_file)["features"] != network.name:
+        _write(dataset, network, stem)
+    return _read(network, stem)
+
+
+def _write(dataset: Dataset, network: FeatureNetwork, stem: Path) -> None:
+    """Features of all images; the moments of all and the features of some are kept."""
+    kept = np.linspace(0, len(dataset) - 1, min(KEPT, len(dataset))).astype(int)
+    squares, known, chosen = 0.0, None, []
+    for part in np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / CHUNK)):
+        images = dataset.scaled(part)
+        squares += float(np.square(images, dtype=np.float64).sum())
+        features_BF = network(images)
+        known = moments(features_BF) if known is None else merged(known, moments(features_BF))
+        chosen.append(features_BF[np.isin(part, kept)])
+    assert known is not None
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, mean=known.mean_F, cov=known.cov_FF, features=np.concatenate(chosen))
+
+    write_atomically(stem.with_suffix(".npz"), save)
+    write_json(
+        stem.with_suffix(".json"),
+        provenance(
+            card_id=dataset.card.id,
+            features=network.name,
+            dimensions=len(known.mean_F),
+            images=known.count,
+            accuracy=network.accuracy,
+            second_moment=squares / (len(dataset) * dataset.card.dim),
+        ),
+    )
+
+
+def _read(network: FeatureNetwork, stem: Path) -> Reference:
+    facts = read_json(stem.with_suffix(".json"))
+    try:
+        with np.load(stem.with_suffix(".npz"), allow_pickle=False) as stored:
+            known = Moments(int(facts["images"]), stored["mean"], stored["cov"])
+            return Reference(network, known, stored["features"], float(facts["second_moment"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise JstarError(f"{stem.with_suffix('.npz')}: cannot be read ({error})") from error
