@@ -204,6 +204,13 @@ def _vp() -> Process:
     )
 
 
+def _x0() -> Process:
+    # The network is the denoiser itself; weight 1 is the plain mean square of its own output.
+    return replace(
+        _vp(), name="x0", prediction="x0", weight=_one, c_skip=lambda s: s * 0, c_out=_one
+    )
+
+
 def _ve() -> Process:
     return Process(
         name="ve",
@@ -246,7 +253,7 @@ def _flow(name: str, law: NoiseLaw) -> Process:
     )
 
 
-PROCESSES = ("edm", "edm2", "vp", "ve", "v", "fm", "sd3")
+PROCESSES = ("edm", "edm2", "vp", "ve", "v", "fm", "sd3", "x0")
 TARGETS = ("x0", "epsilon", "score", "v", "velocity", "F")
 
 
@@ -258,7 +265,8 @@ def process(
     std: float | None = None,
     min_snr_gamma: float | None = None,
 ) -> Process:
-    """The process `name`, one of `PROCESSES` (METHOD table: VP, VE, v, EDM, EDM2, FM, SD3).
+    """The process `name`, one of `PROCESSES` (METHOD table: VP, VE, v, EDM, EDM2, FM, SD3),
+    and `x0`: a network that predicts x0 itself under VP's noise.
 
     sigma_data: standard deviation of the data per dimension (EDM preconditioning only).
     mean, std: parameters of the log-normal noise law, where the process has one.
@@ -284,6 +292,7 @@ def process(
         "edm": lambda: _edm(sigma_data, mu, sd, "edm", learned=False),
         "edm2": lambda: _edm(sigma_data, mu, sd, "edm2", learned=True),
         "vp": _vp,
+        "x0": _x0,
         "ve": _ve,
         "v": _v,
         "fm": lambda: _flow("fm", linear_uniform_time()),

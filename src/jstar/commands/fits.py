@@ -40,8 +40,8 @@ def fit(
     process: Annotated[
         str | None,
         _foreign(
-            "Training process (edm, edm2, vp, ve, v, fm, sd3): its weights make the total loss; "
-            "default: no total"
+            "Training process (edm, edm2, vp, ve, v, fm, sd3, x0): its weights make the total "
+            "loss; default: no total"
         ),
     ] = None,
     confidence: Annotated[

@@ -16,7 +16,7 @@ from jstar.noise import gaussian, total_weights
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
-from jstar.train.snapshots import list_snapshots, load_denoiser
+from jstar.train.snapshots import list_snapshots, load_denoiser, run_process
 
 HOLDOUT_STREAM = 7_919  # the held-out draws' noise differs from the training draws' noise
 
@@ -26,7 +26,7 @@ def write_losses(
 ) -> pd.DataFrame:
     """Measure every snapshot and EMA of `run` and write `out` (losses.csv).
 
-    One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the training
+    One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the run's own training
     objective, sum_s W_s J(sigma_s), W from `jstar.noise.total_weights`. Split `train` carries the
     direct gap; `holdout` (if the dataset has one) does not, the identity does not hold there.
     """
@@ -39,7 +39,8 @@ def write_losses(
     if dataset.card.holdout:
         sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
 
-    weights = np.vstack([np.eye(len(draws.sigma)), total_weights(study.process, draws.sigma)])
+    objective = total_weights(run_process(run), draws.sigma)
+    weights = np.vstack([np.eye(len(draws.sigma)), objective])
     names: list[float | str] = [*map(float, draws.sigma), "total"]
     snapshots = list_snapshots(run)
     lengths = study.evaluate.ema or study.train.ema
@@ -62,7 +63,7 @@ def write_losses(
         fingerprint=info["fingerprint"],
         draws=len(draws.index_M),
         seed=draws.seed,
-        process=study.train.process,
+        process=info["process"]["name"],
         total="sum over sigma of W * loss, W = trapezoids of p(ln sigma) weight(sigma)",
     )
     write_table(out, frame, facts)
