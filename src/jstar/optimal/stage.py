@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jstar.config import Study
-from jstar.data.store import open_dataset
+from jstar.config import OptimalConfig, Study
+from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
 from jstar.optimal.curve import OptimalLoss
 from jstar.optimal.estimate import optimal_loss
@@ -19,14 +19,23 @@ FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended
 
 def write_curve(study: Study, data: Path, out: Path) -> OptimalLoss:
     """Estimate J* of the dataset in `data` as the study asks; write `out` (curve.csv) and .json."""
-    dataset, config = open_dataset(data), study.optimal
+    dataset = open_dataset(data)
+    curve = dataset_curve(dataset, study.sigmas.values, study.optimal, study.conditional)
+    write_result(curve, dataset.card.id, study.optimal.seed, out)
+    return curve
+
+
+def dataset_curve(
+    dataset: Dataset, sigmas: list[float], config: OptimalConfig, conditional: bool
+) -> OptimalLoss:
+    """J* of a prepared dataset, estimated as `config` asks; it says how far it is."""
     points = len(dataset) * (2 if dataset.card.mirror else 1)
     with Progress(f"optimal {dataset.card.name}", points, "points") as bar:
-        curve = optimal_loss(
+        return optimal_loss(
             dataset.images_NCHW,
-            study.sigmas.values,
+            sigmas,
             estimator=config.estimator,
-            labels=dataset.labels_N if study.conditional else None,
+            labels=dataset.labels_N if conditional else None,
             queries=config.queries,
             seed=config.seed,
             scale=dataset.card.scale,
@@ -38,8 +47,6 @@ def write_curve(study: Study, data: Path, out: Path) -> OptimalLoss:
             own_weight=config.own_weight,
             advance=bar.advance,
         )
-    write_result(curve, dataset.card.id, config.seed, out)
-    return curve
 
 
 def write_result(curve: OptimalLoss, card_id: str, seed: int, out: Path) -> None:
