@@ -20,11 +20,17 @@ RESOLUTION = 1e-17  # of the variance: below it a draw's pair form is what under
 
 @dataclass(frozen=True)
 class QueryTerms:
-    """What the control variates need of each draw: projections of source and noise."""
+    """What the control variates need of each draw: projections of source and noise.
 
-    norm_M: NDArray[np.float64]  # |y|^2 with y = x_i - anchor
+    y = x_i - mean of the source's group, and m = that mean - anchor.
+    """
+
+    group_M: NDArray[np.int64]
+    norm_M: NDArray[np.float64]  # |y|^2
     cross_M: NDArray[np.float64]  # <y, eps>
     noise_M: NDArray[np.float64]  # |eps|^2
+    shift_M: NDArray[np.float64]  # <y, m>
+    noise_shift_M: NDArray[np.float64]  # <eps, m>
     along_MP: NDArray[np.float64]  # projections of y
     noise_along_MP: NDArray[np.float64]
 
@@ -35,15 +41,28 @@ class QueryTerms:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def query_terms(z_MD: torch.Tensor, noise_MD: torch.Tensor, moments: Moments) -> QueryTerms:
+def query_terms(
+    z_MD: torch.Tensor, eps_MD: torch.Tensor, group_M: NDArray[np.int64], moments: Moments
+) -> QueryTerms:
     """Projections of the draws; z and noise in stored units."""
     y_MD = z_MD.sub_(moments.anchor_D)
-    eps_MD = noise_MD
+    shift_GD = torch.from_numpy(moments.shift_GD).float()
+    shift_MD = shift_GD.expand(len(y_MD), -1) if len(shift_GD) == 1 else shift_GD[group_M]
+
+    def dot(a_MD: torch.Tensor, b_MD: torch.Tensor) -> NDArray[np.float64]:
+        product: NDArray[np.float64] = torch.linalg.vecdot(a_MD, b_MD).double().numpy()
+        return product
+
+    norm_shift_M, noise_shift_M = dot(shift_MD, shift_MD), dot(eps_MD, shift_MD)
+    shift_M = dot(y_MD, shift_MD) - norm_shift_M
     return QueryTerms(
-        torch.linalg.vecdot(y_MD, y_MD).double().numpy(),
-        torch.linalg.vecdot(y_MD, eps_MD).double().numpy(),
-        torch.linalg.vecdot(eps_MD, eps_MD).double().numpy(),
-        (y_MD @ moments.direction_DP).double().numpy(),
+        group_M,
+        dot(y_MD, y_MD) - 2 * shift_M - norm_shift_M,
+        dot(y_MD, eps_MD) - noise_shift_M,
+        dot(eps_MD, eps_MD),
+        shift_M,
+        noise_shift_M,
+        ((y_MD - shift_MD) @ moments.direction_DP).double().numpy(),
         (eps_MD @ moments.direction_DP).double().numpy(),
     )
 
@@ -62,47 +81,81 @@ class Draws:
 
 
 def draws_at(
-    tau: float, sums_GMF: NDArray[np.float64], terms: QueryTerms, moments: Moments, dim: int
+    tau: float, sums_GMF: NDArray[np.float64], terms: QueryTerms, moments: Moments
 ) -> Draws:
     """One noise scale: averages over the antithetic pair of pair form and control variates."""
-    total = moments.total
-    known = len(moments.power_P)
-    rest = max(moments.total - float(moments.power_P.sum()), 0.0) / max(dim - known, 1)
-    kappa_P, kappa = moments.power_P / (moments.power_P + tau**2), rest / (rest + tau**2)
+    linear = Linear.at(tau, moments, terms.group_M)
+    total_M = moments.total_G[terms.group_M]
+    shift_square_M = total_M - linear.variance_M
     pair, controls = [], []
     for sign, sums_MF in zip((1.0, -1.0), sums_GMF, strict=False):
         weight_M = sums_MF[:, 0]
         q_M, e_M, h_M = (sums_MF[:, k] / weight_M for k in (1, 2, 3))
-        y2, ye, ee = terms.norm_M, sign * tau * terms.cross_M, tau**2 * terms.noise_M
-        a_MP, b_MP = terms.along_MP, sign * tau * terms.noise_along_MP
-        rest_y2 = y2 - (a_MP**2).sum(1)
-        rest_ye = ye - (a_MP * b_MP).sum(1)
-        rest_ee = ee - (b_MP**2).sum(1)
-        # <y, K(x - c)> and |K(x - c)|^2 of the linear denoiser K, with their known means
-        linear = (kappa_P * a_MP * (a_MP + b_MP)).sum(1) + kappa * (rest_y2 + rest_ye)
-        linear_mean = (kappa_P * moments.power_P).sum() + kappa * rest * (dim - known)
-        square = (kappa_P**2 * (a_MP + b_MP) ** 2).sum(1)
-        square += kappa**2 * (rest_y2 + 2 * rest_ye + rest_ee)
-        square_mean = (kappa_P**2 * (moments.power_P + tau**2)).sum()
-        square_mean += kappa**2 * (rest + tau**2) * (dim - known)
-        # <x_i - D*, x_i - c + tau eps>: orthogonality
-        orthogonal = 0.5 * y2 - h_M + q_M - sign * tau * e_M
-        pair.append(np.where(q_M > RESOLUTION * total, q_M, 0.0))
+        anchored_M = terms.norm_M + 2 * terms.shift_M + shift_square_M  # |x_i - anchor|^2
+        # <x_i - D*, x_i - anchor + tau eps>: orthogonality
+        orthogonal_M = 0.5 * anchored_M - h_M + q_M - sign * tau * e_M
+        pair.append(np.where(q_M > RESOLUTION * moments.total, q_M, 0.0))
         controls.append(
             np.stack(
                 [
-                    y2 - total,
-                    2 * h_M - total,
-                    orthogonal,
-                    linear - linear_mean,
-                    square - square_mean,
-                    ye,
-                    ee - tau**2 * dim,
+                    terms.norm_M - linear.variance_M,
+                    2 * h_M - total_M,
+                    orthogonal_M,
+                    *linear.controls(sign * tau, terms),
+                    sign * tau * terms.cross_M,
+                    tau**2 * (terms.noise_M - linear.dim),
                 ],
                 axis=1,
             )
         )
-    return Draws(total, np.mean(pair, axis=0), np.mean(controls, axis=0))
+    return Draws(moments.total, np.mean(pair, axis=0), np.mean(controls, axis=0))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The linear denoiser K of each draw's group: kappa along the directions, one for the rest.
+
+    Any K has known means; this one is nearly the best denoiser of a Gaussian, so the controls
+    explain nearly all of a large noise scale.
+    """
+
+    dim: int
+    variance_M: NDArray[np.float64]
+    kappa_MP: NDArray[np.float64]
+    kappa_M: NDArray[np.float64]
+    m_MP: NDArray[np.float64]  # projections of m = group mean - anchor
+    inner_M: NDArray[np.float64]  # mean of <y, K x>
+    square_M: NDArray[np.float64]  # mean of |K x|^2
+
+    @classmethod
+    def at(cls, tau: float, moments: Moments, group_M: NDArray[np.int64]) -> "Linear":
+        """K at a noise scale in stored units."""
+        (dim, known), power, rest = (
+            moments.direction_DP.shape, moments.power_GP, moments.rest_G
+        )  # fmt: skip
+        kappa_GP, kappa_G = power / (power + tau**2), rest / (rest + tau**2)
+        inner_G = (kappa_GP * power).sum(1) + kappa_G * rest * (dim - known)
+        square_G = (kappa_GP**2 * (power + tau**2)).sum(1)
+        square_G += kappa_G**2 * (rest + tau**2) * (dim - known)
+        m_GP = moments.shift_GD @ moments.direction_DP.double().numpy()
+        by_group = (moments.variance_G, kappa_GP, kappa_G, m_GP, inner_G, square_G)
+        return cls(dim, *(value_G[group_M] for value_G in by_group))
+
+    def controls(
+        self, tau: float, terms: QueryTerms
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """<y, K x>, |K x|^2, <y, m>, <m, K x> of x = y + tau eps, known means removed."""
+        a_MP, b_MP = terms.along_MP, tau * terms.noise_along_MP
+        x_MP = a_MP + b_MP
+        y2_M = terms.norm_M - (a_MP**2).sum(1)  # in the rest
+        ye_M = tau * terms.cross_M - (a_MP * b_MP).sum(1)
+        ee_M = tau**2 * terms.noise_M - (b_MP**2).sum(1)
+        inner_M = (self.kappa_MP * a_MP * x_MP).sum(1) + self.kappa_M * (y2_M + ye_M)
+        square_M = (self.kappa_MP**2 * x_MP**2).sum(1)
+        square_M += self.kappa_M**2 * (y2_M + 2 * ye_M + ee_M)
+        mx_M = terms.shift_M + tau * terms.noise_shift_M - (self.m_MP * x_MP).sum(1)
+        along_m_M = (self.kappa_MP * self.m_MP * x_MP).sum(1) + self.kappa_M * mx_M
+        return inner_M - self.inner_M, square_M - self.square_M, terms.shift_M, along_m_M
 
 
 @dataclass(frozen=True)

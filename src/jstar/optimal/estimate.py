@@ -212,7 +212,9 @@ class Job:
                 self.points, self.source_M[part], self.number_M[part], self.seed, self.precision,
                 torch.device("cpu"), self.moments.anchor_D,
             )  # fmt: skip
-            parts.append(query_terms(chunk.z_MD, chunk.noise_MD, self.moments))
+            source_M, group_N = self.source_M[part], self.moments.group_N
+            group_M = np.zeros_like(source_M) if group_N is None else group_N[source_M]
+            parts.append(query_terms(chunk.z_MD, chunk.noise_MD, group_M, self.moments))
         return QueryTerms.gather(parts)
 
     def curve(self, sums_GMSF: NDArray[np.float64]) -> OptimalLoss:
@@ -222,7 +224,7 @@ class Job:
         estimates: list[Estimate] = []
         for s, sigma in enumerate(self.sigma_S):
             tau = sigma / points.scale
-            draws = draws_at(tau, sums_GMSF[:, :, s], terms, moments, points.dim)
+            draws = draws_at(tau, sums_GMSF[:, :, s], terms, moments)
             estimates.append(regress(draws) if self.form != "pair" else plain(draws.pair_M, "pair"))
         return self._curve(estimates, unit * moments.variance)
 
@@ -313,7 +315,7 @@ def make_job(
         raise JstarError(f"queries = {count} is not allowed, a standard error needs at least 2")
     where = _device(device)
     chosen = choose_precision(precision, points, where)
-    moments = measure_moments(points, where)
+    moments = measure_moments(points, where, labels_N=labels_N)
     source_M = systematic_sources(moments.half_norm_N, count, seed, labels_N)
     return Job(
         points, moments, sigma_S, source_M, np.arange(count), labels_N, seed, estimator, form,

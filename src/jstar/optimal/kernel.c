@@ -1,36 +1,14 @@
 /* Fused softmax sums: one pass over the squared distances for all noise scales.
  *
- * Compiled on first use by native.py; where there is no compiler sums.py does the same in torch.
+ * Compiled on first use by jstar/native.py; where there is no compiler sums.py does the same in torch.
  * For each row i (a noisy draw) and each noise scale, with beta = 1 / sigma,
  *     out[s] += sum_n w {1, q, e, h},   w = exp(beta * (+-e - beta * q) - shift).
  * A block of columns is kept in the first-level cache while all noise scales pass over it, and
  * a noise scale is skipped where all of the block's weights underflow.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "exp2.h"
 
 #define BLOCK 512
-#define LOG2E 1.44269504088896341f
-#define FLOOR -126.0f /* smallest exponent of a normal float */
-
-/* 2^x; relative error below 2e-7. */
-static inline float exp2_fast(float x) {
-    x = x < FLOOR ? FLOOR : x;
-    float whole = rintf(x), f = x - whole;
-    float p = 1.5403530e-4f;
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &p, 4);
-    bits += (int32_t)whole << 23;
-    memcpy(&p, &bits, 4);
-    return p;
-}
 
 static void block_sums(const float *restrict q, const float *restrict e, const float *restrict h,
                        int n, const double *beta, int scales, int signs, const float *shift,

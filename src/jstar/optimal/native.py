@@ -1,77 +1,26 @@
-"""The fused kernel: compiled once with the system's C compiler, and done without where none is.
-
-JSTAR_NATIVE=0 turns it off. The compiled file lies in the user's cache folder, under a name that
-holds the source, the compiler and the processor: an upgrade or another machine compiles anew.
-"""
+"""The fused kernel of the optimal loss: see kernel.c and `jstar.native`."""
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from jstar.errors import JstarError
-from jstar.records import write_atomically
+from jstar.native import address as _at
+from jstar.native import load
 
 SOURCE = Path(__file__).with_name("kernel.c")
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", "-std=c11")
+FLAGS = ("-ffast-math",)
 WIDE = ("-mprefer-vector-width=512",)
-COMPILE_SECONDS = 60
 ROWS_A_PIECE = 32
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if os.environ.get("JSTAR_NATIVE") == "0" or compiler is None or not SOURCE.is_file():
-        return None
-    for flags in ((*FLAGS, *WIDE), FLAGS):
-        path = _cache_folder() / f"kernel-{_key(compiler, flags)}.so"
-        try:
-            if not path.is_file():
-                command = [compiler, *flags, str(SOURCE), "-lm", "-o"]
-                write_atomically(path, partial(_compile, command))
-            return ctypes.CDLL(str(path))
-        except (OSError, subprocess.SubprocessError, JstarError):
-            continue
-    return None
-
-
-def _compile(command: list[str], out: Path) -> None:
-    subprocess.run([*command, str(out)], check=True, capture_output=True, timeout=COMPILE_SECONDS)
-
-
-def _cache_folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if os.access(base if base.exists() else base.parent, os.W_OK):
-        return base / "jstar"
-    return Path(tempfile.gettempdir()) / f"jstar-{os.getuid()}"
-
-
-def _key(compiler: str, flags: tuple[str, ...]) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        cpu = platform.processor()
-    text = "\n".join([SOURCE.read_text(), compiler, *flags, platform.machine(), cpu])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _at(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
-    """Address of x[row] of a contiguous CPU tensor."""
-    if not x.is_contiguous() or x.device.type != "cpu":
-        raise ValueError("the kernel needs contiguous tensors on the CPU")
-    return ctypes.c_void_p(x.data_ptr() + row * x.stride(0) * x.element_size())
+    return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
 
 
 def _long(value: int) -> ctypes.c_int64:
