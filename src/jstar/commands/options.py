@@ -35,3 +35,11 @@ RESULTS = Path("results")
 def layout_of(config: Path, results: Path) -> Layout:
     """Layout of the study in `config` below the folder `results`."""
     return Layout(Study.load(config), results)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch use so many CPU threads; None leaves its own choice."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

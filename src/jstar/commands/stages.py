@@ -15,16 +15,10 @@ from jstar.commands.options import (
     Threads,
     app,
     layout_of,
+    set_threads,
 )
 from jstar.config import Study
 from jstar.errors import JstarError
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 @app.command()
@@ -72,7 +66,7 @@ def optimal(
     ] = None,
 ) -> None:
     """Estimate the optimal loss J*(sigma) of the dataset: curve.csv."""
-    _set_threads(threads)
+    set_threads(threads)
     from jstar.optimal.shards import parse_shard, write_shard
     from jstar.optimal.stage import write_curve
 
@@ -110,7 +104,7 @@ def _say_closure(path: Path, got: float, expected: float) -> None:
 @app.command()
 def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
     """Write the oracle set: the evaluation draws and their posterior means D*."""
-    _set_threads(threads)
+    set_threads(threads)
     from jstar.optimal.stage import write_oracle
 
     layout = layout_of(config, results)
@@ -176,7 +170,7 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure loss and direct gap of every snapshot of one run: losses.csv."""
-    _set_threads(threads)
+    set_threads(threads)
     from jstar.devices import claim_gpus
     from jstar.evaluate import write_losses
 
