@@ -77,13 +77,13 @@ def test_it_does_not_start_again(source, tmp_path, monkeypatch, capsys):
     done = journal(out)
     # What is safe is not read again: damage there would be seen, if it were.
     begun = []
-    fill = prepare.__globals__["_rows"]
+    fill = prepare.__globals__["_stored"]
 
-    def watch(source, start, *rest):
+    def watch(arrays, source, split, start, *rest):
         begun.append(start)
-        return fill(source, start, *rest)
+        return fill(arrays, source, split, start, *rest)
 
-    monkeypatch.setitem(prepare.__globals__, "_rows", watch)
+    monkeypatch.setitem(prepare.__globals__, "_stored", watch)
     run(source, out)
     assert begun == [done]
     assert done >= 1000
@@ -117,7 +117,7 @@ def test_other_readers_go_on_from_the_middle(tmp_path, source_name, monkeypatch)
         seen.append(len(rows.labels_B))
         if sum(seen) > 31:
             raise KeyboardInterrupt
-        write(partial, rows, *places)
+        return write(partial, rows, *places)
 
     monkeypatch.setitem(prepare.__globals__, "_write", break_off)
     with pytest.raises(KeyboardInterrupt):

@@ -28,7 +28,8 @@ class ArrayWriter:
     """A .npy file of fixed shape, written in any order through plain writes.
 
     Not memory-mapped: dirty pages would count as the process's memory, and a full disk would kill
-    it instead of raising an error. The space is reserved when the file is made.
+    it instead of raising an error. The space is reserved when the file is made. Pickled, it opens
+    the same file in the other process.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
@@ -40,6 +41,9 @@ class ArrayWriter:
         npy.read_magic(self.file)
         npy.read_array_header_1_0(self.file)
         self.start = self.file.tell()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ArrayWriter, (self.path, self.shape, self.dtype.str)
 
     def _reserve(self) -> None:
         with self.path.open("wb") as file:
@@ -54,8 +58,11 @@ class ArrayWriter:
     def write(self, at: int, rows: NDArray[Any]) -> None:
         """Write rows from row `at` on. Raises JstarError."""
         try:
-            self.file.seek(self.start + at * self.row)
-            self.file.write(np.ascontiguousarray(rows, self.dtype).data)
+            data = np.ascontiguousarray(rows, self.dtype).data.cast("B")
+            place = self.start + at * self.row
+            while data:
+                done = os.pwrite(self.file.fileno(), data, place)
+                data, place = data[done:], place + done
         except OSError as error:
             raise JstarError(f"{self.path}: cannot be written ({error.strerror})") from error
 
@@ -67,7 +74,6 @@ class ArrayWriter:
     def sync(self) -> None:
         """Everything written is on the disk afterwards. Raises JstarError."""
         try:
-            self.file.flush()
             os.fsync(self.file.fileno())
         except OSError as error:
             raise JstarError(f"{self.path}: cannot be written ({error.strerror})") from error

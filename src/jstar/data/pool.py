@@ -1,5 +1,6 @@
 """Worker processes for decoding, and results in the order of the work."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def cpu_count() -> int:
@@ -31,8 +34,14 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _watch(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when it is gone."""
+    """Leave Ctrl-C to the parent, and end when it is gone.
+
+    At once where the system can: what is still written for a killed parent must not reach the
+    files of the next one.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def wait() -> None:
         while os.getppid() == parent:

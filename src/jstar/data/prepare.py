@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
 from jstar.data.download import fetch
-from jstar.data.partial import Partial, ResumableError
+from jstar.data.partial import ArrayWriter, Partial, ResumableError
 from jstar.data.pool import cpu_count, in_order, process_pool
-from jstar.data.sources import Job, Rows, Source, present
+from jstar.data.sources import Job, Rows, SizedJob, Source, present
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
@@ -74,6 +74,9 @@ def prepare(
 # --- what goes where ------------------------------------------------------------------------------
 
 
+Place = tuple[NDArray[np.bool_], int, int]  # which rows are held out, first row of each kind
+
+
 @dataclass(frozen=True)
 class Split:
     """Which images of the source are held out: spread evenly over it, so that a set sorted by
@@ -86,7 +89,7 @@ class Split:
     def train(self) -> int:
         return self.total - len(self.held_H)
 
-    def place(self, start: int, stop: int) -> tuple[NDArray[np.bool_], int, int]:
+    def place(self, start: int, stop: int) -> Place:
         """For the images start..stop: which are held out, and the first row of each kind."""
         low, high = np.searchsorted(self.held_H, [start, stop])
         held = np.zeros(stop - start, dtype=bool)
@@ -163,11 +166,10 @@ def _fill(
     at, converted = partial.done, partial.converted
     with Progress(f"prepare {name}", split.total, "images") as bar:
         bar.resume(at)
-        for rows in _rows(source, at, split.total, block, workers, pool):
-            done = at + len(rows.labels_B)
-            _write(partial, rows, *split.place(at, done))
-            bar.advance(done - at)
-            converted += rows.converted
+        for written in _stored(partial.arrays, source, split, at, block, workers, pool):
+            done = at + written.count
+            bar.advance(written.count)
+            converted += written.converted
             if done // step > at // step or done == split.total:
                 partial.record(done, converted)
             at = done
@@ -175,18 +177,51 @@ def _fill(
         raise JstarError(f"dataset '{name}': has {at} images, {split.total} were promised")
 
 
-def _rows(
-    source: Source, start: int, stop: int, block: int, workers: int, pool: Executor | None
-) -> Iterator[Rows]:
-    """The images start..stop in order, decoded by worker processes where that pays."""
-    jobs = source.jobs(start, stop, block)
-    if pool is not None and source.parallel and stop - start >= POOL_IMAGES:
-        found = in_order(pool, ((_run, job) for job in jobs), workers)
-    else:
-        found = (job() for job in jobs)
+@dataclass(frozen=True)
+class Written:
+    """What became of one job's rows."""
+
+    count: int
+    converted: int
+
+
+def _stored(
+    arrays: dict[str, ArrayWriter],
+    source: Source,
+    split: Split,
+    start: int,
+    block: int,
+    workers: int,
+    pool: Executor | None,
+) -> Iterator[Written]:
+    """Decode and write the images from `start` on, in order.
+
+    Worker processes, where they pay, write what they decode: pixels do not travel between
+    processes.
+    """
+    jobs = source.jobs(start, split.total, block)
+    if pool is None or not source.parallel or split.total - start < POOL_IMAGES:
+        yield from _stored_here(arrays, source, split, start, jobs)
+        return
+
+    def tasks() -> Iterator[tuple[Any, ...]]:
+        at = start
+        for job in jobs:
+            assert isinstance(job, SizedJob)
+            place = split.place(at, at + len(job))
+            at += len(job)
+            if source.finish is None:
+                yield _run_and_write, job, arrays, place
+            else:
+                yield _run, job
+
+    at = start
     try:
-        for rows in found:
-            yield source.finish(rows) if source.finish else rows
+        for found in in_order(pool, tasks(), workers):
+            if isinstance(found, Rows):
+                found = _finish_and_write(arrays, source, split, at, found)
+            at += found.count
+            yield found
     except BrokenProcessPool as error:
         raise ResumableError(
             "prepare: a decoding process was killed, probably for lack of memory; "
@@ -194,13 +229,32 @@ def _rows(
         ) from error
 
 
+def _stored_here(
+    arrays: dict[str, ArrayWriter], source: Source, split: Split, at: int, jobs: Iterator[Job]
+) -> Iterator[Written]:
+    for job in jobs:
+        written = _finish_and_write(arrays, source, split, at, job())
+        at += written.count
+        yield written
+
+
+def _finish_and_write(
+    arrays: dict[str, ArrayWriter], source: Source, split: Split, at: int, rows: Rows
+) -> Written:
+    rows = source.finish(rows) if source.finish else rows
+    return _write(arrays, rows, split.place(at, at + len(rows.labels_B)))
+
+
 def _run(job: Job) -> Rows:
     return job()
 
 
-def _write(
-    partial: Partial, rows: Rows, held_B: NDArray[np.bool_], train_at: int, held_at: int
-) -> None:
+def _run_and_write(job: Job, arrays: dict[str, ArrayWriter], place: Place) -> Written:
+    return _write(arrays, job(), place)
+
+
+def _write(arrays: dict[str, ArrayWriter], rows: Rows, place: Place) -> Written:
+    held_B, train_at, held_at = place
     parts: dict[str, NDArray[Any] | None] = {
         "images": rows.images_BCHW, "labels": rows.labels_B, "stds": rows.stds_BCHW,
     }  # fmt: skip
@@ -208,11 +262,12 @@ def _write(
         if values is None:
             continue
         if not held_B.any():
-            partial.arrays[f"{stem}.npy"].write(train_at, values)
+            arrays[f"{stem}.npy"].write(train_at, values)
             continue
-        partial.arrays[f"holdout_{stem}.npy"].write(held_at, values[held_B])
+        arrays[f"holdout_{stem}.npy"].write(held_at, values[held_B])
         if not held_B.all():
-            partial.arrays[f"{stem}.npy"].write(train_at, values[~held_B])
+            arrays[f"{stem}.npy"].write(train_at, values[~held_B])
+    return Written(len(rows.labels_B), rows.converted)
 
 
 # --- card -----------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """What the card says of the images: hash, moments, duplicates, in one pass over the file."""
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,15 +53,33 @@ def survey(array: ArrayWriter, workers: int) -> Survey:
 
 def _block_facts(array: ArrayWriter, at: int, count: int) -> tuple[NDArray[Any], Any]:
     data = array.read(at, count)
-    bytes_NB = data.reshape(count, -1).view(np.uint8)
-    half = bytes_NB.shape[1] // 2
-    keys = np.fromiter(
-        (zlib.crc32(row[:half].data) << 32 | zlib.crc32(row[half:].data) for row in bytes_NB),
-        np.uint64, count,
-    )  # fmt: skip
-    # float64 sums of 8-bit values are exact: they do not depend on the order.
-    values = data.reshape(count, -1).astype(np.float64)
-    return data, (keys, values.sum(axis=0), float(np.einsum("ij,ij->", values, values)))
+    flat_ND = data.reshape(count, -1)
+    return data, (_keys(flat_ND), *_sums(flat_ND))
+
+
+def _keys(flat_ND: NDArray[Any]) -> NDArray[np.uint64]:
+    """Multilinear hashes of the rows, modulo 2^64 (Lemire & Kaser 2014, arXiv 1202.4961)."""
+    bytes_NB = flat_ND.view(np.uint8)
+    if spare := -bytes_NB.shape[1] % 8:
+        bytes_NB = np.pad(bytes_NB, ((0, 0), (0, spare)))
+    words_NW = bytes_NB.view(np.uint64)
+    odd_W = np.random.default_rng(0).integers(0, 2**63, words_NW.shape[1], np.uint64) * 2 + 1
+    # Folded first: the product alone would leave the low bits to the low bits.
+    keys_N: NDArray[np.uint64] = np.einsum("nw,w->n", words_NW ^ (words_NW >> np.uint64(32)), odd_W)
+    return keys_N
+
+
+def _sums(flat_ND: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """Sum over images [D] and sum of all squares; exact for 8-bit values, in whatever order."""
+    if flat_ND.dtype != np.uint8:
+        values_ND = flat_ND.astype(np.float64)
+        return values_ND.sum(axis=0), float(np.einsum("nd,nd->", values_ND, values_ND))
+    total_D, square = np.zeros(flat_ND.shape[1]), 0.0
+    for at in range(0, len(flat_ND), 256):  # 256 squares of 8 bits are exact in float32
+        part = flat_ND[at : at + 256].astype(np.float32)
+        total_D += np.ones(len(part), np.float32) @ part
+        square += float(np.einsum("nd,nd->d", part, part).sum(dtype=np.float64))
+    return total_D, square
 
 
 @dataclass(frozen=True)

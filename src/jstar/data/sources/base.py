@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,21 @@ class Rows:
 Job = Callable[[], Rows]
 
 
+@runtime_checkable
+class SizedJob(Protocol):
+    """A job that can be pickled and knows how many rows it will give."""
+
+    def __len__(self) -> int: ...
+    def __call__(self) -> Rows: ...
+
+
 @dataclass(frozen=True)
 class Source:
     """A dataset as it is distributed. `jobs(start, stop, block)` yields its images in order.
 
     Each job gives at most `block` rows; rows from `start` on are reached without decoding those
-    before. `parallel` jobs can be pickled and are worth a process each; the others have read
-    their rows already. `identity` changes whenever the files do.
+    before. `parallel` jobs are `SizedJob`s, worth a process each; the others have read their
+    rows already. `identity` changes whenever the files do.
     """
 
     count: int

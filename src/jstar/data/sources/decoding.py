@@ -21,6 +21,9 @@ class FileJob:
     decoding: Decoding
     shape: Shape
 
+    def __len__(self) -> int:
+        return len(self.labels_B)
+
     def __call__(self) -> Rows:
         files = ((item.read(), item.label) for item in self.items)
         return _decode(files, self.labels_B, self.decoding, self.shape)
@@ -35,6 +38,9 @@ class BytesJob:
     labels_B: NDArray[np.int64]
     decoding: Decoding
     shape: Shape
+
+    def __len__(self) -> int:
+        return len(self.labels_B)
 
     def __call__(self) -> Rows:
         files = ((data, f"{self.where}, image {n}") for n, data in enumerate(self.files))
