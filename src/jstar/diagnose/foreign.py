@@ -1,0 +1,110 @@
+"""Adapters of diffusers models and pipelines (optional extra `latents`)."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jstar.diagnose.adapters import Adapter, Network, discrete, preconditioned
+from jstar.errors import JstarError
+from jstar.noise import process
+
+SCHEDULES = "schedulers with alphas_cumprod, FlowMatch*, EDM* and ScoreSdeVe"
+
+
+def from_diffusers(model: nn.Module, scheduler: Any, **inputs: Any) -> Adapter:
+    """Adapter of a diffusers model (UNet2DModel, DiTTransformer2DModel ...) and its scheduler.
+
+    The scheduler says what the model predicts (epsilon, v_prediction, sample, flow or EDM's F)
+    and which time step belongs to a noise scale; sampling settings are not used. inputs: further
+    arguments of the model, one row (it is repeated for the batch), such as encoder_hidden_states.
+    Raises JstarError for a scheduler that it does not know.
+    """
+    config, kind = scheduler.config, type(scheduler).__name__
+    network = _network(model.eval(), inputs)
+    prediction = config.get("prediction_type", "epsilon")
+    if getattr(scheduler, "alphas_cumprod", None) is not None:
+        kept_T = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            made = discrete(network, np.sqrt((1 - kept_T) / kept_T), prediction)
+    elif kind.startswith("FlowMatch"):
+        steps = float(config["num_train_timesteps"])
+        proc = process("fm")
+        made = preconditioned(network, replace(proc, c_noise=lambda s: steps * s / (1 + s)))
+    elif kind.startswith("EDM"):
+        if prediction not in ("epsilon", "v_prediction"):
+            raise JstarError(
+                f"{kind}: prediction_type = '{prediction}' is not allowed, only epsilon and "
+                "v_prediction are"
+            )
+        proc = process("edm", sigma_data=float(config["sigma_data"]))
+        sign, c_out = (1 if prediction == "epsilon" else -1), proc.c_out
+        made = preconditioned(network, replace(proc, c_out=lambda s: sign * c_out(s)))
+        made = _within(made, config)
+    elif kind == "ScoreSdeVeScheduler":
+        # The model is given sigma itself and predicts the score, (D - x) / sigma^2.
+        proc = replace(process("ve"), c_out=lambda s: s * s, c_noise=lambda s: s)
+        made = _within(preconditioned(network, proc), config)
+    else:
+        raise JstarError(f"scheduler: {kind} is unknown, allowed are {SCHEDULES}")
+    labelled = _class_argument(model) and _classes(model) > 0
+    return replace(made, name=f"{type(model).__name__} with {kind}", conditional=labelled)
+
+
+def from_pipeline(folder: str | Path, device: str = "cpu") -> Adapter:
+    """Adapter of the pipeline in a local folder, `save_pretrained` wrote it. Downloads nothing."""
+    try:
+        from diffusers import DiffusionPipeline
+    except ImportError as error:
+        raise JstarError(
+            "diffusers: is not installed, install it with: pip install 'jstar[latents]'"
+        ) from error
+    if not (Path(folder) / "model_index.json").is_file():
+        raise JstarError(f"{folder}: is not a diffusers pipeline, it holds no model_index.json")
+    try:
+        load: Any = DiffusionPipeline.from_pretrained  # untyped
+        pipeline = load(str(folder), local_files_only=True)
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise JstarError(f"{folder}: the pipeline cannot be loaded ({line})") from error
+    parts = pipeline.components
+    model = parts.get("unet") or parts.get("transformer")
+    if model is None or parts.get("scheduler") is None:
+        raise JstarError(
+            f"{folder}: needs a scheduler and a unet or transformer, found are {', '.join(parts)}"
+        )
+    return from_diffusers(model.to(device), parts["scheduler"])
+
+
+def _within(made: Adapter, config: Any) -> Adapter:
+    return replace(made, sigma_min=float(config["sigma_min"]), sigma_max=float(config["sigma_max"]))
+
+
+def _class_argument(model: nn.Module) -> bool:
+    return "class_labels" in inspect.signature(model.forward).parameters
+
+
+def _classes(model: Any) -> int:
+    """Number of classes that a model is told; 0 for none."""
+    config = model.config
+    return int(config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0)
+
+
+def _network(model: nn.Module, inputs: dict[str, Any]) -> Network:
+    """The model as F(x, step, labels)."""
+
+    def call(x: Tensor, step: Tensor, *labels: Tensor) -> Tensor:
+        rows = {
+            name: value.expand(len(x), *value.shape[1:]) if isinstance(value, Tensor) else value
+            for name, value in inputs.items()
+        }
+        if labels and _class_argument(model):
+            rows["class_labels"] = labels[0]
+        out: Tensor = model(x, timestep=step, return_dict=False, **rows)[0]
+        return out
+
+    return torch.no_grad()(call)

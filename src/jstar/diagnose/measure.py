@@ -1,0 +1,149 @@
+"""One denoiser measured against the truth: loss, gap and what kind of error it makes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jstar.diagnose.adapters import Adapter, guarded
+from jstar.diagnose.truth import Truth
+from jstar.evaluate.losses import Denoiser, measure
+from jstar.noise import Process, total_weights
+
+COLUMNS = (
+    "sigma", "loss", "loss_se", "optimal", "optimal_se", "difference", "gap", "gap_se",
+    "gap_share", "mean_image", "excess_se", "slope", "slope_se", "offset", "weight",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, per noise scale and in all; losses are squared errors per dimension.
+
+    frame: COLUMNS, one row a noise scale. gap: E|D - D*|^2; difference: loss - J*, which agrees
+    with it within errors; gap_share = gap / loss; mean_image: loss of the dataset's mean image, and
+    excess_se the error of loss - mean_image; slope: of D on D*, both about the mean image; offset:
+    mean square of E[D - D*]; weight: of the noise scale in the total loss of `process`.
+    """
+
+    name: str
+    process: Process
+    dataset: str
+    images: int
+    draws: int
+    frame: pd.DataFrame = field(repr=False)
+
+    def total(self, column: str) -> float:
+        """Weighted sum of a column over the noise scales."""
+        return float(self.frame["weight"].to_numpy() @ self.frame[column].to_numpy())
+
+    @property
+    def floor_share(self) -> float:
+        """Share of the weighted loss that is J*: no training removes it."""
+        return self.total("optimal") / (self.total("optimal") + self.total("gap"))
+
+
+class Recorder:
+    """A denoiser that keeps, of all it returns, what slope and offset need."""
+
+    def __init__(self, denoise: Denoiser, mean_CHW: NDArray[np.float32], draws: int) -> None:
+        self.denoise, self.draws = denoise, draws
+        self.mean = torch.from_numpy(mean_CHW).flatten()
+        self.square: list[NDArray[np.float64]] = []  # |D - mean image|^2 / dim, a batch each
+        self.sums: list[NDArray[np.float64]] = []  # sum over the batch of D - mean image
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        out = self.denoise(x, sigma, labels)
+        if out.shape == x.shape:  # anything else is refused by the caller
+            centred = out.float().flatten(1) - self.mean.to(out.device)
+            self.square.append(centred.square().mean(1, dtype=torch.float64).cpu().numpy())
+            self.sums.append(centred.sum(0, dtype=torch.float64).cpu().numpy())
+        return out
+
+    def square_SM(self) -> NDArray[np.float64]:
+        return np.concatenate(self.square).reshape(-1, self.draws)
+
+    def mean_SD(self, scales: int) -> NDArray[np.float64]:
+        """Mean over the draws of D - mean image."""
+        sums_SBD = np.stack(self.sums).reshape(scales, -1, len(self.mean))
+        return np.asarray(sums_SBD.sum(axis=1) / self.draws)
+
+
+def diagnose(
+    adapter: Adapter,
+    truth: Truth,
+    process: Process,
+    *,
+    batch: int = 256,
+    device: str = "cpu",
+) -> Diagnosis:
+    """Measure `adapter` at all noise scales of `truth` that it was made for.
+
+    process: its weights make the total loss. Raises JstarError where the denoiser fails, returns
+    another shape or numbers that are not finite.
+    """
+    rows = truth.rows(adapter.sigma_min, adapter.sigma_max)
+    sigma_S, draws = truth.oracle.sigma[rows], len(truth.x0_MCHW)
+    recorder = Recorder(guarded(adapter.denoise), truth.mean_CHW, draws)
+    measured = measure(
+        recorder,
+        truth.x0_MCHW,
+        truth.noise_MCHW,
+        sigma_S,
+        labels_M=truth.labels_M,
+        posterior_mean=lambda s: truth.oracle.posterior_mean(rows[s]),
+        batch=batch,
+        device=device,
+    )
+    assert measured.gap_SM is not None
+    loss, loss_se, gap, gap_se = np.array(measured.summary(np.eye(len(rows)))).T
+    flat_MD = (truth.x0_MCHW - truth.mean_CHW).reshape(draws, -1)
+    variance_M = np.square(flat_MD, dtype=np.float64).mean(1)
+    excess_SM = measured.loss_SM - variance_M
+    kinds = _kinds(truth, rows, measured.gap_SM, recorder)
+    optimal_S = truth.optimal_S[rows]
+    frame = pd.DataFrame(
+        {
+            "sigma": sigma_S,
+            "loss": loss,
+            "loss_se": loss_se,
+            "optimal": optimal_S,
+            "optimal_se": truth.optimal_se_S[rows],
+            "difference": loss - optimal_S,
+            "gap": gap,
+            "gap_se": gap_se,
+            "gap_share": gap / (gap + optimal_S),
+            "mean_image": float(variance_M.mean()),
+            "excess_se": excess_SM.std(axis=1, ddof=1) / np.sqrt(draws),
+            **kinds,
+            "weight": total_weights(process, sigma_S),
+        },
+        columns=list(COLUMNS),
+    )
+    return Diagnosis(adapter.name, process, truth.card.name, truth.card.count, draws, frame)
+
+
+def _kinds(
+    truth: Truth, rows: list[int], gap_SM: NDArray[np.float64], recorder: Recorder
+) -> dict[str, NDArray[np.float64]]:
+    """Slope of D on D* with its error, and the offset, at every noise scale.
+
+    With d = D - m and d* = D* - m: 2 <d, d*> = |d|^2 + |d*|^2 - |D - D*|^2, all of them known.
+    """
+    square_SM, mean_SD = recorder.square_SM(), recorder.mean_SD(len(rows))
+    slope, slope_se, offset = (np.empty(len(rows)) for _ in range(3))
+    for k, row in enumerate(rows):
+        best_MD = (truth.oracle.posterior_mean(row) - truth.mean_CHW).reshape(len(gap_SM[k]), -1)
+        best_M = np.square(best_MD, dtype=np.float64).mean(1)
+        inner_M = (square_SM[k] + best_M - gap_SM[k]) / 2
+        slope[k] = inner_M.mean() / best_M.mean()
+        rest_M = inner_M - slope[k] * best_M
+        slope_se[k] = rest_M.std(ddof=1) / np.sqrt(len(rest_M)) / best_M.mean()
+        bias_D = mean_SD[k] - best_MD.mean(axis=0, dtype=np.float64)
+        # A mean over M draws has 1/M of the gap's scatter in it.
+        square, noise = float(np.square(bias_D).mean()), float(gap_SM[k].mean()) / len(rest_M)
+        offset[k] = max(0.0, (square - noise) / (1 - 1 / len(rest_M)))
+    return {"slope": slope, "slope_se": slope_se, "offset": offset}
