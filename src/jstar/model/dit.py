@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jstar.model import fused
+from jstar.model import native
 from jstar.model.ladder import DiTConfig
 
 NORM_EPS = 1e-6
@@ -35,9 +35,12 @@ class Block(nn.Module):
 
     def forward(self, x_BTE: Tensor, condition_BE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, E]; condition_BE has passed its SiLU already."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            self.modulation(condition_BE).unsqueeze(1).chunk(6, dim=-1)
-        )
+        modulation = self.modulation(condition_BE)
+        if not self.classic and native.pays_off(x_BTE, self.heads):
+            layers = (self.qkv, self.proj, self.up, self.down)
+            weights = (*(layer.weight for layer in layers), self.qk_scale)
+            return native.block(x_BTE, modulation, weights, self.heads)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(1).chunk(6, dim=-1)
         h_BTE = modulated_norm(x_BTE, shift1, scale1, self.classic)
         x_BTE = torch.addcmul(x_BTE, gate1, self.attention(h_BTE))
         h_BTE = modulated_norm(x_BTE, shift2, scale2, self.classic)
@@ -50,9 +53,6 @@ class Block(nn.Module):
         qkv = self.qkv(h_BTE).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, heads, E / heads]
         if self.classic:
             q, k, v = qkv.unbind(2)
-        elif fused.pays_off(h_BTE):
-            small_BTE: Tensor = self.proj(fused.small_attention(qkv, self.qk_scale, NORM_EPS))
-            return small_BTE
         else:
             qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
             (q, k), v = qk.unbind(2), qkv[:, :, 2]
@@ -142,8 +142,6 @@ class DiT(nn.Module):
 
 def modulated_norm(x_BTE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor, classic: bool) -> Tensor:
     """norm(x) (1 + scale) + shift."""
-    if not classic and fused.pays_off(x_BTE):
-        return fused.modulated_norm(x_BTE, shift_B1E, scale_B1E, NORM_EPS)
     return torch.addcmul(shift_B1E, norm(x_BTE, classic), 1 + scale_B1E)
 
 

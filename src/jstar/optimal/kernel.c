@@ -1,6 +1,6 @@
 /* Fused softmax sums: one pass over the squared distances for all noise scales.
  *
- * Compiled on first use by jstar/native.py; where there is no compiler sums.py does the same in torch.
+ * Compiled on first use by native.py; where there is no compiler sums.py does the same in torch.
  * For each row i (a noisy draw) and each noise scale, with beta = 1 / sigma,
  *     out[s] += sum_n w {1, q, e, h},   w = exp(beta * (+-e - beta * q) - shift).
  * A block of columns is kept in the first-level cache while all noise scales pass over it, and

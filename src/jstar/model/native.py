@@ -1,0 +1,169 @@
+"""A block of a small network in C, forward and backward: block.c as a function of torch."""
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from jstar.native import address, load
+
+SOURCE = Path(__file__).with_name("block.c")
+FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+WIDE = ("-mprefer-vector-width=512",)
+MAX_TOKENS = 64  # block.c says the same
+MAX_WIDTH = 256  # beyond, torch's matrix products are as fast
+SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
+
+DIMENSIONS = ("tokens", "width", "heads")
+INPUTS = ("x", "modulation", "qkv_w", "proj_w", "up_w", "down_w", "qk_scale")
+KEPT = ("unit", "inverse", "weights", "mixed", "branch1", "middle", "hidden", "branch2")
+GRADIENTS = ("d_out", "d_x", "d_modulation")
+WEIGHT_GRADIENTS = ("d_qkv", "d_proj", "d_up", "d_down", "d_qk_scale")
+
+
+class _Block(ctypes.Structure):
+    """struct block of block.c."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in DIMENSIONS] + [
+        (name, ctypes.c_void_p)
+        for name in (*INPUTS, *KEPT, "out", *GRADIENTS, *WEIGHT_GRADIENTS)
+    ]  # fmt: skip
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled block, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
+    return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
+
+
+def pays_off(x_BTE: Tensor, heads: int) -> bool:
+    """Whether `block` can take this input, and is faster than torch."""
+    width = x_BTE.shape[2]
+    return (
+        x_BTE.device.type == "cpu"
+        and x_BTE.dtype == torch.float32
+        and x_BTE.shape[1] <= MAX_TOKENS
+        and width <= MAX_WIDTH
+        and width // heads % 8 == 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+def block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads: int) -> Tensor:
+    """[B, T, E], its modulation [B, 6 E], weights of qkv, proj, up, down and qk_scale -> [B, T, E].
+
+    Only where `pays_off`. Equations: `jstar.model.dit.Block`.
+    """
+    out_BTE: Tensor = NativeBlock.apply(x_BTE, modulation, *weights, heads)  # type: ignore[no-untyped-call]
+    return out_BTE
+
+
+class NativeBlock(torch.autograd.Function):
+    """See `block`."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        *tensors, heads = args
+        inputs = [tensor.contiguous() for tensor in tensors]
+        x, (B, T, E) = inputs[0], inputs[0].shape
+        keep = any(ctx.needs_input_grad)
+        slices = _slices(B)
+        images = B if keep else max(1, MAX_TOKENS // T) * len(slices)
+        kept = _kept(images, T, E, heads)
+        out = torch.empty_like(x)
+        call = _block(inputs[0].shape, heads)
+        _place(call, ("x", "modulation", "qk_scale", "out"), (x, inputs[1], inputs[6], out))
+        turned = [weight.t().contiguous() for weight in inputs[2:6]]
+        _place(call, INPUTS[2:6], turned)
+        _place(call, KEPT, kept)
+
+        def work(number: int, first: int, stop: int) -> int:
+            mine = _Block.from_buffer_copy(call)
+            if not keep:  # every slice has its own room
+                _place(mine, KEPT, kept, number * images // len(slices))
+            return int(_library().jstar_block_forward(
+                ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop), ctypes.c_int(keep)
+            ))  # fmt: skip
+
+        _run(work, slices)
+        ctx.save_for_backward(*inputs, *(kept if keep else []))
+        ctx.heads = heads
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        x, (B, _, _) = inputs[0], inputs[0].shape
+        slices = _slices(B)
+        d_out = d_out.contiguous()
+        d_x, d_modulation = torch.empty_like(x), torch.empty_like(inputs[1])
+        sums = [weight.new_empty(len(slices), *weight.shape) for weight in inputs[2:]]
+        call = _block(x.shape, ctx.heads)
+        _place(call, INPUTS, inputs)
+        _place(call, KEPT, kept)
+        _place(call, GRADIENTS, (d_out, d_x, d_modulation))
+
+        def work(number: int, first: int, stop: int) -> int:
+            mine = _Block.from_buffer_copy(call)
+            _place(mine, WEIGHT_GRADIENTS, sums, number)
+            return int(_library().jstar_block_backward(
+                ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop)
+            ))  # fmt: skip
+
+        _run(work, slices)
+        return d_x, d_modulation, *(part.sum(0) for part in sums), None
+
+
+def _kept(images: int, T: int, E: int, heads: int) -> list[Tensor]:
+    """Room for what the forward pass of so many images keeps, in the order of KEPT."""
+    padded = -(-T // 8) * 8
+    sizes = (T * 3 * E, T * 2 * heads, heads * T * padded, T * E, T * E, T * E, T * 4 * E, T * E)
+    return [torch.empty(images, size) for size in sizes]
+
+
+def _block(shape: torch.Size, heads: int) -> _Block:
+    return _Block(tokens=shape[1], width=shape[2], heads=heads)
+
+
+def _place(call: _Block, names: tuple[str, ...], tensors: Any, row: int = 0) -> None:
+    for name, tensor in zip(names, tensors, strict=True):
+        setattr(call, name, address(tensor, row))
+
+
+def _slices(images: int) -> list[tuple[int, int]]:
+    return [(a, min(a + SLICE, images)) for a in range(0, images, SLICE)]
+
+
+def _run(work: Callable[[int, int, int], int], slices: list[tuple[int, int]]) -> None:
+    """work(number, first, stop) for every slice on torch's number of threads.
+
+    ctypes releases the interpreter lock, so plain threads do.
+    """
+    threads = min(torch.get_num_threads(), len(slices))
+    jobs = [(k, *ends) for k, ends in enumerate(slices)]
+    if threads > 1:
+        failed = sum(_pool(threads).map(lambda job: work(*job), jobs))
+    else:
+        failed = sum(work(*job) for job in jobs)
+    if failed:
+        raise MemoryError("no memory for the buffers of a block")
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "jstar-block")
+
+
+def _library() -> ctypes.CDLL:
+    found = library()
+    assert found is not None, "pays_off was not asked"
+    return found
