@@ -1,0 +1,111 @@
+"""The subcommand diagnose: anybody's denoiser, or the variants of a study."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jstar.commands.options import RESULTS, Results, Threads, app, layout_of, set_threads
+from jstar.errors import JstarError
+
+
+def _network(text: str) -> Any:
+    """An option that says which denoiser."""
+    return typer.Option(help=text, rich_help_panel="Which denoiser (one of these)")
+
+
+def _draws(text: str) -> Any:
+    """An option of the oracle set, where it is not there yet."""
+    return typer.Option(help=text, rich_help_panel="Noisy draws, where --optimal has none yet")
+
+
+@app.command()
+def diagnose(
+    denoiser: Annotated[
+        str | None,
+        _network(
+            "module:factory; the factory returns a function (x [B, ...], sigma [B], labels) -> x0"
+        ),
+    ] = None,
+    run: Annotated[Path | None, _network("A finished run, results/runs/STUDY/RUN")] = None,
+    diffusers: Annotated[
+        Path | None, _network("Local folder of a diffusers pipeline (needs the extra 'latents')")
+    ] = None,
+    config: Annotated[
+        Path | None, _network("Study file of kind diagnosis: the table of all its variants")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="What it was trained on: a prepared folder, or a .npz")
+    ] = None,
+    optimal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of curve.csv and oracle/, for example results/optimal/DATASET; what is "
+            "not there is computed; default: OUT/optimal"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of diagnosis.csv, .md, .png and .pdf")] = Path(
+        "diagnosis"
+    ),
+    process: Annotated[
+        str | None,
+        typer.Option(
+            help="Training process (edm, vp ...), its weights make the total loss; default: the "
+            "denoiser's own, or edm"
+        ),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Give it class labels; J* is then class by class")
+    ] = False,
+    snapshot: Annotated[int | None, typer.Option(help="Of --run; default: the last")] = None,
+    ema: Annotated[float | None, typer.Option(help="EMA length of --run; default: first")] = None,
+    sigma_min: Annotated[float | None, _draws("Smallest noise scale; default: 0.02")] = None,
+    sigma_max: Annotated[float | None, _draws("Largest noise scale; default: 80")] = None,
+    sigmas: Annotated[int | None, _draws("Number of noise scales; default: 24")] = None,
+    queries: Annotated[int | None, _draws("Noisy draws a noise scale; default: 1024")] = None,
+    seed: Annotated[int | None, _draws("Seed of the draws; default: 1")] = None,
+    batch: Annotated[int, typer.Option(help="Images in one call of the denoiser")] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda ...; where x and sigma are")] = "cpu",
+    threads: Threads = None,
+    results: Results = RESULTS,
+) -> None:
+    """Say at which noise scales a denoiser is weak, and how: its loss against J*.
+
+    The loss of a diffusion model is mostly floor at large noise scales: only
+    its distance from the posterior mean says how good it is. Adapters that are
+    wrong (sigma ignored, data in another scale ...) are named.
+    """
+    set_threads(threads)
+    given = [x for x in (denoiser, run, diffusers, config) if x is not None]
+    if len(given) != 1:
+        raise JstarError("diagnose: give one of --denoiser, --run, --diffusers and --config")
+    if config is not None:
+        from jstar.diagnose.variants import write_variants
+
+        typer.echo(write_variants(layout_of(config, results)))
+        return
+    if dataset is None:
+        raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
+    from jstar.diagnose.adapters import from_factory, from_run
+    from jstar.diagnose.foreign import from_pipeline
+    from jstar.diagnose.stage import write_diagnosis
+    from jstar.diagnose.truth import Draws, open_truth
+    from jstar.figures.denoiser import draw_denoiser
+    from jstar.noise import process as named_process
+
+    if run is not None:
+        adapter = from_run(run, snapshot, ema, device)
+    elif diffusers is not None:
+        adapter = from_pipeline(diffusers, device)
+    else:
+        adapter = from_factory(str(denoiser))
+    chosen = named_process(process) if process else adapter.process or named_process("edm")
+    truth = open_truth(
+        dataset,
+        optimal or out / "optimal",
+        prepared=out / "data",
+        conditional=labels or adapter.conditional,
+        draws=Draws(sigma_min, sigma_max, sigmas, queries, seed),
+    )
+    typer.echo(write_diagnosis(adapter, truth, chosen, out, batch=batch, device=device))
+    draw_denoiser(out / "diagnosis.csv", out / "diagnosis")
