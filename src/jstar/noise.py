@@ -127,6 +127,32 @@ def linear_uniform_time() -> NoiseLaw:
     )
 
 
+def histogram(edges: NDArray[np.float64], mass: NDArray[np.float64]) -> NoiseLaw:
+    """ln sigma uniform within each of B bins, between the B + 1 noise scales `edges`.
+
+    mass [B]: how likely each bin is, up to a constant. Raises JstarError unless it is positive.
+    """
+    if not (np.isfinite(mass).all() and (mass > 0).all()):
+        raise JstarError("noise law: every bin of a histogram needs a finite mass above 0")
+    log_edges = np.log(edges)
+    below = np.concatenate([[0.0], np.cumsum(mass)]) / mass.sum()
+    height = np.concatenate([[0.0], np.diff(below) / np.diff(log_edges), [0.0]])
+
+    def density(s: Array) -> Array:
+        return _like(s, height[np.searchsorted(log_edges, np.log(np.asarray(s)), side="right")])
+
+    return NoiseLaw(
+        quantile=lambda u: _like(u, np.exp(np.interp(np.asarray(u), below, log_edges))),
+        density=density,
+    )
+
+
+def _like(x: Array, value: NDArray[np.float64]) -> Array:
+    """`value` as the kind of array that `x` is."""
+    lib = _lib(x)
+    return value if lib is np else lib.from_numpy(np.ascontiguousarray(value))
+
+
 def _open_unit(u: Array) -> Array:
     return UNIFORM_EPS + u * (1 - 2 * UNIFORM_EPS)
 

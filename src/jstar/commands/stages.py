@@ -144,6 +144,7 @@ def train(
             layout.data,
             layout.run(model, seed),
             layout.state(model, seed),
+            curve=layout.curve,
             device=device,
             threads=threads_per_process(threads),
         )

@@ -16,7 +16,14 @@ from jstar.config.dataset import (
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
 from jstar.config.sampling import SampleConfig, SamplerConfig
 from jstar.config.study import Study
-from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig, Variant
+from jstar.config.training import (
+    EvaluateConfig,
+    LadderEntry,
+    ModelConfig,
+    OptimalLossNoise,
+    TrainConfig,
+    Variant,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -29,6 +36,7 @@ __all__ = [
     "LadderEntry",
     "ModelConfig",
     "OptimalConfig",
+    "OptimalLossNoise",
     "Part",
     "ResourcesConfig",
     "SampleConfig",

@@ -103,7 +103,7 @@ class Study(Part):
         variant = self.entry(model).variant
         if variant is None:
             return self.train
-        return self.train.model_copy(update=variant.model_dump())
+        return self.train.model_copy(update=dict(variant))
 
     def entry(self, name: str) -> LadderEntry:
         """The ladder entry called `name`."""
@@ -157,4 +157,6 @@ class Study(Part):
                 entry.pop("seeds")
                 picked["train"].update(entry.pop("variant") or {})
                 picked["entry"] = entry
+            if picked["train"]["noise"] is None:
+                picked["train"].pop("noise")  # a run without it is what it was before the key
         return json.dumps(picked, sort_keys=True)

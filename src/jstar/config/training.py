@@ -20,6 +20,40 @@ class ModelConfig(Part):
     classic: bool = Field(False, description="the 2023 DiT block: LayerNorm, no QK-norm")
 
 
+class OptimalLossNoise(Part):
+    """Weight from J* and noise law from the gap, w = a min(1/j*, w_max) + N(ln sigma; mu, s^2).
+
+    The constants are not published. j is the loss in EDM's unit, 1 for an untrained network.
+    """
+
+    law: Annotated[str, one_of("optimal_loss")] = Field(
+        description="optimal_loss: p(sigma) in proportion to w (j - j*), followed while training"
+    )
+    a: Positive = Field(
+        0.1, description="of the relative loss, against the bell of height 1/(s√2π)"
+    )
+    w_max: Positive = Field(
+        5.0, description="cap on 1/j*: below the noise scale where it binds, J* says nothing"
+    )
+    mu: float = Field(-1.2, description="mean of the bell in ln sigma; default: EDM's law")
+    s: Positive = Field(1.2, description="standard deviation of the bell; default: EDM's law")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="share of draws uniform in ln sigma, so that no noise scale is lost"
+    )
+    memory: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.1, description="mean age of the losses behind the gap, relative to the run so far"
+    )
+
+
+def _weight_once(chosen: Any) -> Any:
+    """Only one thing may set the weight: the process, its gamma, or the optimal loss."""
+    if chosen.noise is not None and chosen.process == "edm2":
+        raise ValueError("noise is not allowed with process = 'edm2', which learns its weight")
+    if chosen.noise is not None and chosen.min_snr_gamma is not None:
+        raise ValueError("noise is not allowed with min_snr_gamma: both set the weight")
+    return chosen
+
+
 class Variant(Part):
     """What one ladder entry trains instead of the study's own process: all of it, or none."""
 
@@ -27,6 +61,9 @@ class Variant(Part):
     noise_mean: float | None = Field(None, description="as in train")
     noise_std: Positive | None = Field(None, description="as in train")
     min_snr_gamma: Positive | None = Field(None, description="as in train")
+    noise: OptimalLossNoise | None = Field(None, description="as in train")
+
+    _weight = model_validator(mode="after")(_weight_once)
 
 
 class LadderEntry(Part):
@@ -51,6 +88,9 @@ class TrainConfig(Part):
     noise_std: Positive | None = Field(None, description="std of ln sigma, where it has one")
     min_snr_gamma: Positive | None = Field(
         None, description="weight min(1 / sigma^2, gamma) on the x0 error, instead of the process'"
+    )
+    noise: OptimalLossNoise | None = Field(
+        None, description="weight and noise law from the optimal loss, instead of the process'"
     )
     sigma_data: Positive = Field(0.5, description="standard deviation of the scaled data")
     images: PositiveInt = Field(description="length of a run in images")
@@ -108,6 +148,8 @@ class TrainConfig(Part):
             "std": self.noise_std,
             "min_snr_gamma": self.min_snr_gamma,
         }
+
+    _weight = model_validator(mode="after")(_weight_once)
 
     @model_validator(mode="after")
     def _lengths(self) -> "TrainConfig":

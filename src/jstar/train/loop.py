@@ -51,13 +51,15 @@ def train(
     out: Path,
     state: Path,
     *,
+    curve: Path | None = None,
     device: str | None = None,
     threads: int | None = None,
 ) -> TrainStatus:
     """Train the ladder entry `model` with `seed` on the dataset in folder `data`.
 
     Resumes from the newest intact checkpoint in `state`, exactly. A finished run is published to
-    `out`: snapshots/, telemetry.csv, speed.csv and, last, run.json. On SIGTERM, SIGUSR1, SIGINT
+    `out`: snapshots/, telemetry.csv, speed.csv (with train.noise, which needs J* in the table
+    `curve`, also schedule.csv) and, last, run.json. On SIGTERM, SIGUSR1, SIGINT
     or when train.time_budget_minutes are over it writes a checkpoint and returns
     `finished=False`. Under torchrun all ranks call this.
 
@@ -74,7 +76,7 @@ def train(
             keep_freed_memory()
         if ranks.first:
             stack.enter_context(hold_state(state))
-        run = Run(study, model, seed, Path(data), state, ranks)
+        run = Run(study, model, seed, Path(data), state, ranks, curve)
         if ranks.first:
             set_aside(run)
         ranks.barrier()
@@ -138,6 +140,9 @@ def run_chunk(run: Run, border: int) -> float:
         run.ema.update(run.step)
         run.speed.step()
     run.bins.add(chunk, error_KB)
+    if run.adaptive is not None:
+        run.adaptive.follow(chunk, error_KB, run.images, run.ranks)
+        run.stream.process = run.adaptive.process
     mean = (chunk.weight * error_KB).mean()
     loss, skipped = torch.stack([mean, run.optimizer.skipped]).tolist()
     run.speed.stop()
@@ -178,6 +183,8 @@ def _gradient(run: Run, chunk: Chunk, k: int, error_B: Tensor) -> None:
 def _record(run: Run, loss: float, writer: Writer) -> None:
     """Telemetry of the stretch since the last record."""
     run.bins.record(run.images, run.ranks.sum(run.bins.sums))
+    if run.adaptive is not None:
+        run.adaptive.record(run.images)
     speed = run.speed.record(run.images)
     if run.ranks.first:
         write_state(run, loss)

@@ -53,6 +53,8 @@ def publish(run: Run, out: Path) -> None:
     write_table(out / "telemetry.csv", run.bins.frame(), facts)
     speed = pd.DataFrame([asdict(row) for row in run.speed.rows])
     write_table(out / "speed.csv", speed, facts)
+    if run.adaptive is not None:
+        write_table(out / "schedule.csv", run.adaptive.frame(), facts)
     write_json(out / "run.json", {**facts, **_facts(run)})
     write_json(run.state / PUBLISHED, {"fingerprint": facts["fingerprint"]})
 

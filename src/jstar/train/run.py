@@ -14,6 +14,7 @@ from jstar.config import Study
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
+from jstar.train.adaptive import adaptive_law
 from jstar.train.checkpoint import (
     Checkpoint,
     load_newest,
@@ -38,8 +39,9 @@ class Run:
     """A run of one ladder entry and seed; `state` is its folder of resumable state."""
 
     def __init__(
-        self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks
-    ) -> None:
+        self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks,
+        curve: Path | None = None,
+    ) -> None:  # fmt: skip
         self.study, self.model, self.seed = study, model, seed
         self.state, self.ranks, self.config = state, ranks, study.train_of(model)
         if self.config.batch % ranks.world:
@@ -59,13 +61,20 @@ class Run:
             class_drop=study.model.class_drop, rank=ranks.rank, world=ranks.world,
             device=ranks.device,
         )  # fmt: skip
+        self.adaptive = adaptive_law(self.config, self.process, self.dataset, curve, ranks.device)
+        if self.adaptive is not None:
+            self.stream.control = self.adaptive.control
+            self.stream.process = self.adaptive.process
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.step = 0
         self.identity = json.dumps(
-            {"run": json.loads(study.content("train", model)), "card": card.id, "seed": seed},
+            {
+                "run": json.loads(study.content("train", model)), "card": card.id, "seed": seed,
+                **({} if self.adaptive is None else {"curve": self.adaptive.curve_id}),
+            },
             sort_keys=True,
-        )
+        )  # fmt: skip
         self._build()
 
     @property
@@ -133,6 +142,8 @@ class Run:
         tensors["skipped"] = self.optimizer.skipped
         tensors["bins"] = self.ranks.sum(self.bins.sums)
         tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
+        if self.adaptive is not None:
+            tensors |= self.adaptive.tensors()
         facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
         if self.ranks.first:
             save_checkpoint(self.state / CHECKPOINTS, self.images, Checkpoint(tensors, facts))
@@ -159,4 +170,7 @@ class Run:
             self.bins.sums.copy_(found.tensors["bins"])
         self.bins.rows = found.tensors["records"].tolist()
         self.step = found.facts["step"]
+        if self.adaptive is not None:
+            self.adaptive.restore(found.tensors, self.images)
+            self.stream.process = self.adaptive.process
         self.speed.restore(found.facts)

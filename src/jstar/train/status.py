@@ -95,6 +95,8 @@ def write_state(run: Run, loss: float) -> None:
     """Note how far a run is, for `study_status`."""
     speed = run.speed.rows[-1].images_per_second
     facts = {"images": run.images, "loss": loss, "images_per_second": speed, "time": time.time()}
+    if run.adaptive is not None:
+        facts["floor"] = run.adaptive.floor
     write_json(run.state / STATE_FILE, facts)
 
 
@@ -115,7 +117,7 @@ def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
         what = "stopped" if facts else "waiting"
     images = total if what == "finished" else int(facts.get("images", 0))
     loss, speed = facts.get("loss"), facts.get("images_per_second")
-    floor = _optimal_total(layout, model)
+    floor = facts["floor"] if "floor" in facts else _optimal_total(layout, model)
     return RunStatus(
         run=run.name,
         state=what,

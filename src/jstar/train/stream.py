@@ -18,6 +18,7 @@ from jstar.data import Dataset
 from jstar.noise import Process
 
 Rows = TypeVar("Rows", NDArray[Any], Tensor)
+Control = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x0, eps, sigma [M, 1]) -> [M]
 
 # Streams of one seed, as the high half of a Philox key: no two uses share a number, and none
 # shares one with the evaluation draws (`jstar.noise.gaussian`, stream 0).
@@ -43,6 +44,7 @@ class Chunk:
     to_x0: Tensor  # [K, b], c_out^2
     log_sigma: Tensor  # [K, b]
     labels: Tensor | None  # [K, b]
+    control: Tensor | None = None  # [K, b], a control variate of the squared x0 error
 
 
 class Stream:
@@ -63,6 +65,7 @@ class Stream:
         self.dataset, self.process, self.seed = dataset, process, seed
         self.batch, self.rank, self.world = batch, rank, world
         self.class_drop, self.device = class_drop, torch.device(device)
+        self.control: Control | None = None
         self.resident: Tensor | None = None
         if dataset.images_NCHW.nbytes <= RESIDENT_BYTES:
             self.resident = torch.from_numpy(np.array(dataset.images_NCHW)).to(self.device)
@@ -112,6 +115,9 @@ class Stream:
             to_x0=per_image(to_x0).view(shape),
             log_sigma=per_image(sigma.log()).view(shape),
             labels=labels,
+            control=None
+            if self.control is None
+            else self.control(x0, eps, per_image(sigma)[:, None]).view(shape),
         )
 
     def data_index(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
