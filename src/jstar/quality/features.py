@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -57,7 +58,13 @@ class FeatureNetwork:
 
 
 class Classifier(nn.Module):
-    """3x3 convolutions, halved until about 4x4, one hidden layer: its activations are features."""
+    """3x3 convolutions, halved until about 4x4, one hidden layer: its activations are features.
+
+    `unit` brings their mean square over the data to 1, so that the cubic kernel of KID sees
+    numbers of order one, whatever scale the training ended with.
+    """
+
+    unit: Tensor
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -71,10 +78,11 @@ class Classifier(nn.Module):
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.hidden = nn.Linear(16 * channels, FEATURES)
         self.head = nn.Linear(FEATURES, classes)
+        self.register_buffer("unit", torch.ones(()))
 
     def features(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, FEATURES]."""
-        out: Tensor = F.silu(self.hidden(self.body(x)))
+        out: Tensor = self.unit * F.silu(self.hidden(self.body(x)))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,6 +120,12 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+    network.eval()
+    with torch.no_grad():
+        images = torch.from_numpy(dataset.scaled(seen[:: math.ceil(len(seen) / 4096)]))
+        unit = network.features(images).square().mean().rsqrt()
+        network.unit.copy_(unit)
+        network.head.weight.div_(unit)  # the logits stay what they were
     write_atomically(path, lambda p: save_file(network.state_dict(), p))
     return load_classifier(dataset, path)
 
@@ -121,7 +135,7 @@ def load_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     network = _fresh(dataset)
     try:
         network.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise JstarError(f"{path}: is no classifier of '{dataset.card.name}' ({error})") from error
     network.eval().requires_grad_(False)
     index = np.arange(0, len(dataset), HELD_OUT)[:10_000]
