@@ -1,7 +1,9 @@
-"""Speed and memory of training: python benchmarks/train.py peer|table [--json FILE].
+"""Speed and memory of training: python benchmarks/train.py peer|table [--out FILE.csv].
 
 peer   images/s of one run at the digits study's second-largest size, beside diffusers' DiT of the
-       same depth, width and heads in a plain loop (needs the package diffusers), taking turns
+       same depth, width and heads in a plain loop (needs the package diffusers), taking turns in
+       one process; ours has its EMA and telemetry besides. By the clock, and by processor time,
+       which counts less of what else the machine does
 table  images/s, FLOP/s, MFU and memory of the six sizes at 256 tokens, trick by trick, and of
        diffusers' DiT if it is installed. On a GPU:        python benchmarks/train.py table
        one real step of 120M on a CPU:
@@ -10,7 +12,7 @@ table  images/s, FLOP/s, MFU and memory of the six sizes at 256 tokens, trick by
 
 import argparse
 import json
-import statistics
+import os
 import sys
 import tempfile
 import time
@@ -24,9 +26,10 @@ import torch
 
 from jstar.config import Study
 from jstar.data import prepare
-from jstar.model import SIZES, DiTConfig
-from jstar.records import provenance
+from jstar.model import SIZES, DiTConfig, native
+from jstar.records import provenance, write_table
 from jstar.train.loop import run_chunk
+from jstar.train.memory import keep_freed_memory
 from jstar.train.parallel import Ranks
 from jstar.train.run import Run
 
@@ -52,7 +55,23 @@ def our_step(run: Run) -> Step:
     return step
 
 
-def peer_step(config: DiTConfig, batch: int, device: str, bf16: bool, images: torch.Tensor) -> Step:
+def torch_step(run: Run) -> Step:
+    """The same on a machine without a C compiler."""
+
+    def step(count: int) -> None:
+        before, os.environ["JSTAR_NATIVE"] = os.environ.get("JSTAR_NATIVE", "1"), "0"
+        native.library.cache_clear()
+        run_chunk(run, run.step + count)
+        os.environ["JSTAR_NATIVE"] = before
+        native.library.cache_clear()
+
+    return step
+
+
+def peer_step(
+    config: DiTConfig, batch: int, device: str, bf16: bool, images: torch.Tensor,
+    fused: bool | None = None,
+) -> Step:  # fmt: skip
     """diffusers' DiT of the same size in the loop its users write; no EMA, no telemetry."""
     from diffusers import DiTTransformer2DModel
 
@@ -61,7 +80,7 @@ def peer_step(config: DiTConfig, batch: int, device: str, bf16: bool, images: to
         in_channels=config.channels, out_channels=config.channels, num_layers=config.depth,
         sample_size=config.rows, patch_size=config.patch, num_embeds_ada_norm=1000,
     ).to(device)  # fmt: skip
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fused)
 
     def step(count: int) -> None:
         for _ in range(count):
@@ -107,16 +126,17 @@ def make_run(tree: dict[str, Any], folder: Path, device: str) -> Run:
     return Run(study, study.ladder[0].name, 0, data, folder / "state", ranks)
 
 
-def seconds(step: Step, count: int) -> float:
-    """Seconds of one step, over `count`."""
-    start = time.perf_counter()
+def seconds(step: Step, count: int) -> tuple[float, float]:
+    """Seconds of one step, over `count`: of the clock, and of this process' processors."""
+    start, used = time.perf_counter(), time.process_time()
     step(count)
-    return (time.perf_counter() - start) / count
+    return (time.perf_counter() - start) / count, (time.process_time() - used) / count
 
 
 def peer(rounds: int, count: int, threads: int) -> list[dict[str, Any]]:
     """Ours and diffusers' in turns, on the digits."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as a run of ours does; it helps both
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
     tree["ladder"] = [tree["ladder"][-2]]
     with tempfile.TemporaryDirectory() as folder:
@@ -124,27 +144,29 @@ def peer(rounds: int, count: int, threads: int) -> list[dict[str, Any]]:
         images = torch.from_numpy(run.dataset.scaled(slice(None)))
         batch = run.config.batch
         steps = {
-            "jstar": our_step(run),
             "diffusers": peer_step(run.shape, batch, "cpu", False, images),
+            "diffusers, fused AdamW": peer_step(run.shape, batch, "cpu", False, images, True),
+            "jstar": our_step(run),
+            "jstar, without a compiler": torch_step(run),
         }
-        times: dict[str, list[float]] = {name: [] for name in steps}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for step in steps.values():
             step(4)
         for _ in range(rounds):
             for name, step in steps.items():
                 times[name].append(seconds(step, count))
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        return [
-            {
-                "size": f"depth {run.shape.depth}, width {run.shape.width}",
-                "what": name,
-                "images_per_second": batch / median,
-                "fastest": batch / min(times[name]),
-                "slowest": batch / max(times[name]),
-                "times_diffusers": medians["diffusers"] / median,
-            }
-            for name, median in medians.items()
-        ]
+    medians = {name: np.median(values, axis=0) for name, values in times.items()}
+    return [
+        {
+            "size": f"depth {run.shape.depth}, width {run.shape.width}",
+            "what": name,
+            "images_per_second": batch / wall,
+            "images_per_cpu_second": batch / cpu,
+            "times_diffusers": medians["diffusers"][0] / wall,
+            "times_diffusers_cpu": medians["diffusers"][1] / cpu,
+        }
+        for name, (wall, cpu) in medians.items()
+    ]
 
 
 def table(sizes: list[str], tricks: list[str], batch: int | None, device: str, count: int) -> Any:
@@ -190,7 +212,7 @@ def _row(
         elif "mapped" in trick:
             run.stream.resident = None
         step(2)
-        once = seconds(step, count)
+        once, _ = seconds(step, count)
     except ImportError:
         return {**row, "failed": "diffusers is not installed"}
     except torch.OutOfMemoryError:
@@ -207,6 +229,14 @@ def _row(
     }
 
 
+def device_name(args: argparse.Namespace) -> str:
+    """The GPU's name, or the processor's."""
+    if args.what == "table" and args.device.startswith("cuda"):
+        return torch.cuda.get_device_name(args.device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
+
+
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
@@ -218,16 +248,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="peer: CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="also write the table there, provenance beside it")
     args = parser.parse_args()
     if args.what == "peer":
         rows = peer(args.rounds, args.steps, args.threads)
     else:
         rows = table(args.sizes, args.tricks, args.batch, args.device, args.steps)
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.4g"))
-    if args.json:
-        facts = provenance(command=" ".join(["python benchmarks/train.py", *sys.argv[1:]]))
-        args.json.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
+    if args.out:
+        command = " ".join(["python benchmarks/train.py", *sys.argv[1:]])
+        facts = provenance(command=command, device=device_name(args), torch=torch.__version__)
+        write_table(args.out, pd.DataFrame(rows), facts)
 
 
 if __name__ == "__main__":

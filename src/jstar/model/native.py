@@ -100,7 +100,7 @@ class NativeBlock(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
         x, (B, _, _) = inputs[0], inputs[0].shape
         slices = _slices(B)
