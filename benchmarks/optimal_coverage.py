@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from scipy.integrate import quad
 
+from jstar.config.dataset import FORMS
 from jstar.optimal import optimal_loss
-from jstar.optimal.estimate import FORMS
 
 SIGMAS = [0.5, 0.7, 1.2, 3.0]
 POINTS = np.array([[1.5, 0.0, 0.2], [-0.5, 1.0, 0.2]])

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from jstar.config.dataset import FORMS
 from jstar.optimal import optimal_loss
-from jstar.optimal.estimate import FORMS
 from jstar.records import provenance, write_table
 
 SIGMAS = np.array([0.5, 1.0, 2.0, 4.0, 7.0, 15.0, 40.0, 80.0])

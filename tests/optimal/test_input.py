@@ -50,7 +50,13 @@ def digits():
         (IMAGES, [1.0], {"estimator": "cdol", "own_weight": 0.5}, "at least 1"),
         (IMAGES, [1.0], {"estimator": "snis", "repeats": 1}, "at least 2"),
         (IMAGES, [1.0], {"relative_se": -1.0}, "above 0"),
-        (IMAGES, [1.0], {"form": "moment", "seconds": 1.0}, "not allowed with"),
+        (IMAGES, [1.0], {"estimator": "dol", "seconds": 1.0}, "not allowed with"),
+        (IMAGES, [1.0], {"estimator": "cdol", "form": "pair"}, "not allowed with"),
+        (IMAGES, [1.0], {"label_drop": 0.5}, "needs the estimator 'exact_by_class'"),
+        (FLOATS, [1.0], {"spread": np.full_like(FLOATS, -1.0)}, "negative"),
+        (FLOATS, [1.0], {"spread": np.full_like(FLOATS, np.nan)}, "NaN"),
+        (FLOATS, [1.0], {"spread": np.ones((40, 3), np.float32)}, "the images have"),
+        (IMAGES, [1.0], {"spread": np.ones(IMAGES.shape)}, "belong to float images"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_sentence(images, sigmas, options, words):

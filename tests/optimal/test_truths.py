@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 from jstar.noise import gaussian
 from jstar.optimal import draws, optimal_loss
-from jstar.optimal.estimate import make_job
+from jstar.optimal.job import make_job
 from jstar.optimal.points import as_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -64,19 +64,43 @@ def optimal(
     shard: Annotated[
         str | None, typer.Option("--shard", help="k/n: only the sums of shard k of n")
     ] = None,
+    form: Annotated[
+        str | None, typer.Option("--form", help="Instead of the study's optimal.form; needs --out")
+    ] = None,
+    label_drop: Annotated[
+        float,
+        typer.Option(
+            help="Share of draws without their label, for the training loss under label drop "
+            "(models are evaluated with all labels); needs --out"
+        ),
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Another table (.csv) than the study's curve.csv")
+    ] = None,
 ) -> None:
     """Estimate the optimal loss J*(sigma) of the dataset: curve.csv."""
     set_threads(threads)
+    from jstar.config import OptimalConfig
     from jstar.optimal.shards import parse_shard, write_shard
     from jstar.optimal.stage import write_curve
 
     layout = layout_of(config, results)
+    study = layout.study
+    if (form is not None or label_drop) and (out is None or shard is not None):
+        raise JstarError(
+            "optimal: --form and --label-drop make another curve than the study's, give a whole "
+            "one (no --shard) a table of its own with --out"
+        )
     if shard is not None:
         number, shards = parse_shard(shard)
-        write_shard(layout.study, layout.data, layout.shard(number, shards), number, shards)
+        write_shard(study, layout.data, layout.shard(number, shards), number, shards)
         return
-    curve = write_curve(layout.study, layout.data, layout.curve)
-    _say_closure(layout.curve, *curve.closure)
+    if form is not None:
+        changed = OptimalConfig.checked({**study.optimal.model_dump(), "form": form}, "--form")
+        study = study.model_copy(update={"optimal": changed})
+    target = out or layout.curve
+    curve = write_curve(study, layout.data, target, label_drop=label_drop)
+    _say_closure(target, *curve.closure)
 
 
 @app.command()

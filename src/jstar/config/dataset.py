@@ -12,6 +12,7 @@ SOURCES = (
     "tiny-imagenet", "images", "parquet", "webdataset", "edm2",
 )  # fmt: skip
 ESTIMATORS = ("exact", "exact_by_class", "snis", "dol", "cdol")
+FORMS = ("pair+controls", "pair", "moment")
 EXACT_ESTIMATORS = ("exact", "exact_by_class")  # sums over all points: these have shards
 
 
@@ -84,6 +85,9 @@ class OptimalConfig(Part):
     """How the optimal loss J* is estimated."""
 
     estimator: Annotated[str, one_of(*ESTIMATORS)] = Field("exact", description="J* estimator")
+    form: Annotated[str, one_of(*FORMS)] = Field(
+        FORMS[0], description="of the exact estimators: " + ", ".join(FORMS) + " (the paper's)"
+    )
     queries: PositiveInt = Field(4096, description="noisy draws M, at most one an image")
     seed: Seed = Field(0, description="seed of the draws")
     relative_se: Positive | None = Field(
@@ -109,4 +113,13 @@ class OptimalConfig(Part):
             )
         if self.shards > 1 and self.relative_se is not None:
             raise ValueError(f"shards = {self.shards} is not allowed with relative_se")
+        if self.form != FORMS[0] and self.estimator not in EXACT_ESTIMATORS:
+            raise ValueError(
+                f"form = '{self.form}' is not allowed with estimator = '{self.estimator}', which "
+                "has a form of its own"
+            )
+        if self.relative_se is not None and self.estimator not in EXACT_ESTIMATORS:
+            raise ValueError(f"relative_se is not allowed with estimator = '{self.estimator}'")
+        if self.shards > 1 and self.form == "moment":
+            raise ValueError(f"shards = {self.shards} is not allowed with form = 'moment'")
         return self

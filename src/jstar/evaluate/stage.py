@@ -13,6 +13,7 @@ from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
 from jstar.noise import gaussian, total_weights
+from jstar.optimal.components import LATENT_STREAM
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
@@ -82,10 +83,9 @@ class _Split:
         else:
             count = min(study.evaluate.queries, len(dataset))
             index = (np.arange(count) * len(dataset)) // count
-            self.x0 = dataset.scaled(index)
-            flat = gaussian(
-                study.evaluate.seed + HOLDOUT_STREAM, np.arange(count), dataset.card.dim
-            )
+            seed, draw_M = study.evaluate.seed + HOLDOUT_STREAM, np.arange(count)
+            self.x0 = dataset.sampled(index, seed, draw_M + LATENT_STREAM)
+            flat = gaussian(seed, draw_M, dataset.card.dim)
             self.noise = flat.reshape(self.x0.shape)
         if study.conditional:
             self.labels_M = dataset.labels_N[index]

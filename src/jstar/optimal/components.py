@@ -11,8 +11,6 @@ the conditional mean of |x0 - D*|^2. The component variances tie every product t
 six products of N x D for each (float64), not two for all.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,16 +30,11 @@ def component_draws(
     return points.take(source_M).double() + points.spread(source_M) * torch.from_numpy(latent)
 
 
-def posterior_variances(
-    points: Points,
-    x0_MD: torch.Tensor,
-    noise_MD: torch.Tensor,
-    tau: float,
-    device: torch.device,
-    advance: Callable[[float], None] | None = None,
-) -> NDArray[np.float64]:
-    """tr Cov[x0 | x0 + tau * noise] of each draw, in stored units, [M]."""
-    x_MD = (x0_MD + tau * noise_MD).to(device)
+def posterior_moments(
+    points: Points, x_MD: torch.Tensor, tau: float, device: torch.device
+) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    """Mean [M, D] and tr Cov [M] of x0 given x = x0 + tau * noise, centred stored units."""
+    x_MD = x_MD.to(device)
     x2_MD = x_MD.square()
     peak_M = torch.full((len(x_MD),), -torch.inf, dtype=torch.float64, device=device)
     weight_M, square_M = torch.zeros_like(peak_M), torch.zeros_like(peak_M)
@@ -64,8 +57,6 @@ def posterior_variances(
         fixed_MD = fixed_MD * kept_M[:, None] + w_MN @ rest_ND
         along_MD = along_MD * kept_M[:, None] + w_MN @ kappa_ND
         peak_M = new_M
-        if advance is not None:
-            advance(stop - start)
     mean_MD = (fixed_MD + x_MD * along_MD) / weight_M[:, None]
     variance_M = square_M / weight_M - mean_MD.square().sum(1)
-    return variance_M.clamp_min(0.0).cpu().numpy().astype(np.float64)
+    return mean_MD.cpu(), variance_M.clamp_min(0.0).cpu().numpy().astype(np.float64)

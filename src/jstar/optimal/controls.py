@@ -4,6 +4,7 @@ Every control variate has a known mean, so J* is the intercept of a regression o
 (METHOD section 1, item 3). All in stored units, summed over the D dimensions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -166,6 +167,20 @@ class Estimate:
     stderr: float
     residual_M: NDArray[np.float64]
     form: str
+
+
+def weighted(shares: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """sum_k share_k J*_k of several estimates from the same draws."""
+    if len(estimates) == 1:
+        return estimates[0]
+    residual_M = np.sum([c * e.residual_M for c, e in zip(shares, estimates, strict=True)], axis=0)
+    names = sorted({e.form for e in estimates})
+    return Estimate(
+        sum(c * e.value for c, e in zip(shares, estimates, strict=True)),
+        _upper_variance(residual_M) ** 0.5,
+        residual_M,
+        " and ".join(names),
+    )
 
 
 def successive_variance(residual_M: NDArray[np.float64]) -> float:

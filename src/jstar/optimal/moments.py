@@ -10,7 +10,7 @@ data, else one group of all points.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,17 @@ class Moments:
         dim, known = self.direction_DP.shape
         rest_G: Floats = np.maximum(self.variance_G - self.power_GP.sum(1), 0.0)
         return rest_G / max(dim - known, 1)
+
+    def merged(self) -> "Moments":
+        """The same of all points as one group."""
+        known_DP = self.direction_DP.double().numpy()
+        shift_1D = self.share_G[None] @ self.shift_GD
+        between_GP = (self.shift_GD - shift_1D) @ known_DP
+        power_1P = self.share_G[None] @ (self.power_GP + between_GP**2)
+        return replace(
+            self, group_N=None, share_G=np.ones(1), total_G=np.array([self.total]),
+            shift_GD=shift_1D, power_GP=power_1P,
+        )  # fmt: skip
 
 
 def measure_moments(

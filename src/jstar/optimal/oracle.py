@@ -17,6 +17,7 @@ from jstar.data.card import require_same
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.noise import gaussian
+from jstar.optimal.components import LATENT_STREAM, component_draws, posterior_moments
 from jstar.optimal.draws import systematic_sources
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import Points, as_points, check_sigmas
@@ -38,9 +39,13 @@ class Oracle:
     mean_SMCHW: NDArray[np.float32]  # memory-mapped
 
     def x0(self, dataset: Dataset) -> NDArray[np.float32]:
-        """Clean images of the draws in the data scale, float32 [M, C, H, W]."""
+        """Clean images of the draws in the data scale, float32 [M, C, H, W].
+
+        Of sampled latents: one draw from each image's Gaussian, a function of (seed, m).
+        """
         require_same(self.card_id, dataset.card.id, "the oracle set", "the dataset")
-        images = dataset.scaled(self.index_M)
+        draw_M = np.arange(len(self.index_M)) + LATENT_STREAM
+        images = dataset.sampled(self.index_M, self.seed, draw_M)
         flipped_MCHW: NDArray[np.float32] = images[..., ::-1]
         return np.where(self.mirrored_M[:, None, None, None], flipped_MCHW, images)
 
@@ -59,7 +64,10 @@ class Oracle:
 def dataset_points(dataset: Dataset) -> Points:
     """The points of a prepared dataset."""
     card = dataset.card
-    return as_points(dataset.images_NCHW, scale=card.scale, offset=card.offset, mirror=card.mirror)
+    return as_points(
+        dataset.images_NCHW, scale=card.scale, offset=card.offset, mirror=card.mirror,
+        spread=dataset.stds_NCHW,
+    )  # fmt: skip
 
 
 def build_oracle(
@@ -76,7 +84,9 @@ def build_oracle(
     """Write the oracle set of `dataset` to the folder `out`; oracle.json last.
 
     queries: draws M, each image (or mirror image) at most once, so at most N. With the estimator
-    `exact_by_class` the posterior runs over the points of the draw's class.
+    `exact_by_class` the posterior runs over the points of the draw's class: models are evaluated
+    with all labels given, whatever share of them was dropped in training. Of sampled latents the
+    draws come from the Gaussians, and so does D*.
     progress: called with the number of draws that are done, S times M in all.
     """
     out, sigma_S = Path(out), check_sigmas(sigmas)
@@ -90,7 +100,10 @@ def build_oracle(
     )
     index_M, mirrored_M = source_M % points.images, source_M >= points.images
     noise_MD = torch.from_numpy(gaussian(seed, np.arange(len(source_M)), points.dim)).double()
+    sampled = points.spread_ND is not None
     z_MD = points.take(source_M).double()
+    if sampled:
+        z_MD = component_draws(points, source_M, np.arange(len(source_M)), seed)
     precision = choose_precision("auto", points, where)
     groups = [(np.arange(len(source_M)), points)]
     if by_class:
@@ -107,7 +120,10 @@ def build_oracle(
             tau = float(sigma) / points.scale
             for rows_M, inside in groups:
                 x_MD = z_MD[rows_M] + tau * noise_MD[rows_M]
-                mean_MD = mean_of_points(inside, x_MD, tau, precision, where)
+                if sampled:
+                    mean_MD = posterior_moments(inside, x_MD, tau, where)[0]
+                else:
+                    mean_MD = mean_of_points(inside, x_MD, tau, precision, where)
                 scaled = (mean_MD + (points.centre - dataset.card.offset)) * points.scale
                 means[s, rows_M] = scaled.numpy().reshape(-1, *dataset.card.shape)
                 if progress is not None:

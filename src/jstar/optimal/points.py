@@ -85,10 +85,20 @@ class Points:
         rows = index_M % self.images
         picked = self.spread_ND[rows if self.rows_N is None else self.rows_N[rows]]
         out = torch.from_numpy(np.array(picked, dtype=np.float32))
+        if not bool(torch.isfinite(out).all()) or bool((out < 0).any()):
+            raise JstarError("spread: holds NaN, infinite or negative standard deviations")
         flipped = torch.from_numpy(index_M >= self.images)
         if flipped.any():
             out[flipped] = self._flip(out[flipped])
         return out
+
+    def mean_square_spread(self) -> float:
+        """Mean over the points of |s_n|^2, the summed variances of their components."""
+        squares = [
+            float(self.spread(np.arange(start, stop)).double().square().sum())
+            for start, stop in self.tiles()
+        ]
+        return sum(squares) / len(self)
 
     def tiles(self, size: int = TILE) -> Iterator[tuple[int, int]]:
         """(start, stop) of every tile; the images first, then their mirror images."""
@@ -147,12 +157,11 @@ def as_points(
         sample = np.asarray(flat[:: max(1, len(flat) // 512)], dtype=np.float64)
         centre = float(sample.mean()) if np.isfinite(sample).all() else 0.0
     if spread is not None:
-        spread = np.asarray(spread).reshape(len(spread), -1)
+        spread = np.asarray(spread).reshape(len(spread), -1)  # stays on disk if it lies there
         if spread.shape != flat.shape:
             raise JstarError(f"spread: has shape {spread.shape}, the images have {flat.shape}")
-        if integer or not np.isfinite(spread).all() or (spread < 0).any():
-            raise JstarError("spread: must be finite, not negative, and belong to float images")
-        spread = spread.astype(np.float32)
+        if integer or spread.dtype.kind != "f":
+            raise JstarError("spread: must be floating point, and belong to float images")
     return Points(flat, tuple(images.shape[1:]), centre, float(scale), mirror, None, spread)
 
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
+from jstar.optimal.components import posterior_moments
 from jstar.optimal.draws import split_int8
 from jstar.optimal.points import TILE, Points, as_points, check_sigmas
 from jstar.optimal.products import choose_precision, int8_product, int_dots
@@ -23,16 +24,19 @@ def posterior_mean(
     scale: float | None = None,
     offset: float | None = None,
     mirror: bool = False,
+    spread: Any = None,
     precision: str = "auto",
     device: torch.device | str | None = None,
 ) -> NDArray[np.float32]:
     """D*(x; sigma) = E[x0 | x0 + sigma eps = x] over the points `images`, in the data scale.
 
     x: [M, ...] noisy inputs in the data scale. images: [N, ...], uint8 (x = (u - offset) * scale,
-    by default -1..1) or floating point. Memory does not grow with N. Returns float32 of x's shape.
+    by default -1..1) or floating point. spread: [N, ...], standard deviations of the Gaussian
+    components around them, in stored units. Memory does not grow with N. Returns float32 of x's
+    shape.
     Raises JstarError for shapes that do not fit, NaN, or sigma <= 0.
     """
-    points = as_points(images, scale=scale, offset=offset, mirror=mirror)
+    points = as_points(images, scale=scale, offset=offset, mirror=mirror, spread=spread)
     origin = offset if offset is not None else (127.5 if points.integer else 0.0)
     sigma_S = check_sigmas(sigma)
     x_M = np.asarray(x, dtype=np.float64)
@@ -42,10 +46,11 @@ def posterior_mean(
         raise JstarError("x: holds NaN or infinite values, only finite numbers are allowed")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     z_MD = torch.from_numpy(x_M.reshape(len(x_M), -1) / points.scale + (origin - points.centre))
-    mean = mean_of_points(
-        points, z_MD, float(sigma_S[0]) / points.scale, choose_precision(precision, points, where),
-        where,
-    )  # fmt: skip
+    tau, chosen = float(sigma_S[0]) / points.scale, choose_precision(precision, points, where)
+    if spread is None:
+        mean = mean_of_points(points, z_MD, tau, chosen, where)
+    else:
+        mean = posterior_moments(points, z_MD, tau, where)[0]
     mean = (mean + (points.centre - origin)) * points.scale
     return mean.reshape(x_M.shape).numpy().astype(np.float32)
 

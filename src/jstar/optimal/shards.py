@@ -15,7 +15,7 @@ from jstar.config import EXACT_ESTIMATORS, Study
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
 from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.estimate import Job, make_job
+from jstar.optimal.job import Job, make_job
 from jstar.optimal.oracle import dataset_points
 from jstar.optimal.stage import write_result
 from jstar.progress import Progress
@@ -90,7 +90,14 @@ def _job(study: Study, data: Path) -> tuple[Dataset, Job]:
         labels=dataset.labels_N if study.conditional else None,
         queries=config.queries,
         seed=config.seed,
+        form=config.form,
     )
+    if not job.additive:
+        raise JstarError(
+            f"{data}: has no shards with form = '{config.form}'"
+            + (" and sampled latents" if dataset.stds_NCHW is not None else "")
+            + ", set optimal.shards to 1"
+        )
     return dataset, job
 
 

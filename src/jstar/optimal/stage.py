@@ -17,20 +17,30 @@ FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended
          "repeats")  # fmt: skip
 
 
-def write_curve(study: Study, data: Path, out: Path) -> OptimalLoss:
-    """Estimate J* of the dataset in `data` as the study asks; write `out` (curve.csv) and .json."""
+def write_curve(study: Study, data: Path, out: Path, *, label_drop: float = 0.0) -> OptimalLoss:
+    """Estimate J* of the dataset in `data` as the study asks; write `out` (curve.csv) and .json.
+
+    label_drop: as in `optimal_loss`; 0 is what evaluation measures.
+    """
     dataset = open_dataset(data)
-    curve = dataset_curve(dataset, study.sigmas.values, study.optimal, study.conditional)
-    write_result(curve, dataset.card.id, study.optimal.seed, out)
+    curve = dataset_curve(
+        dataset, study.sigmas.values, study.optimal, study.conditional, label_drop=label_drop
+    )
+    write_result(curve, dataset.card.id, study.optimal.seed, out, label_drop=label_drop)
     return curve
 
 
 def dataset_curve(
-    dataset: Dataset, sigmas: list[float], config: OptimalConfig, conditional: bool
+    dataset: Dataset,
+    sigmas: list[float],
+    config: OptimalConfig,
+    conditional: bool,
+    *,
+    label_drop: float = 0.0,
 ) -> OptimalLoss:
     """J* of a prepared dataset, estimated as `config` asks; it says how far it is."""
-    points = len(dataset) * (2 if dataset.card.mirror else 1)
-    with Progress(f"optimal {dataset.card.name}", points, "points") as bar:
+    passes = (2 if dataset.card.mirror else 1) * (2 if label_drop else 1)
+    with Progress(f"optimal {dataset.card.name}", passes * len(dataset), "points") as bar:
         return optimal_loss(
             dataset.images_NCHW,
             sigmas,
@@ -41,6 +51,9 @@ def dataset_curve(
             scale=dataset.card.scale,
             offset=dataset.card.offset,
             mirror=dataset.card.mirror,
+            spread=dataset.stds_NCHW,
+            form=config.form,
+            label_drop=label_drop,
             relative_se=config.relative_se,
             subset=config.subset,
             repeats=config.repeats,
@@ -49,9 +62,12 @@ def dataset_curve(
         )
 
 
-def write_result(curve: OptimalLoss, card_id: str, seed: int, out: Path) -> None:
+def write_result(
+    curve: OptimalLoss, card_id: str, seed: int, out: Path, *, label_drop: float = 0.0
+) -> None:
     """Write a curve and its provenance."""
-    write_table(out, curve.to_frame(), provenance(card_id=card_id, seed=seed, **curve.facts()))
+    facts = provenance(card_id=card_id, seed=seed, label_drop=label_drop, **curve.facts())
+    write_table(out, curve.to_frame(), facts)
 
 
 def write_oracle(study: Study, data: Path, out: Path) -> None:
