@@ -2,7 +2,7 @@
 
 A denoiser in the wrong units still returns images. It is found by asking whether another reading of
 the same network, such as data multiplied by 2, brings it much closer to the posterior mean at every
-noise scale that is tried.
+noise scale that is tried, and closer than one linear filter for all pixels comes.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,11 @@ from jstar.errors import JstarError
 from jstar.evaluate.losses import Denoiser, measure
 
 DRAWS = 64
-PLACES = (0.25, 0.45, 0.65)  # of the range in ln sigma: where reading the data right matters
-CLOSER, NOWHERE_WORSE = 0.25, 0.8  # geometric mean of the gap ratios, and each of them
+PLACES = (0.15, 0.35, 0.5, 0.65)  # of the range in ln sigma: where reading data right matters
+# Geometric mean of the gap ratios, and each of them. A network of 139,000 parameters after 100,000
+# Fashion-MNIST images: 1.5 or more for every other reading of the right adapter; 0.25 to 0.29 for
+# the right reading of adapters with the data wrong by 2 (each ratio below 0.6).
+CLOSER, NOWHERE_WORSE = 0.6, 0.85
 SAME = 1e-6  # relative: outputs that differ by less are the same
 APART = 1e-3  # relative: outputs that differ by more are not
 
@@ -103,6 +106,7 @@ def check_adapter(adapter: Adapter, truth: Truth, device: str = "cpu") -> list[s
     picked = sorted(set(picked))
     own = _gaps(denoise, truth, picked, device)  # refuses what cannot be used
     found = _constancy(denoise, truth, picked, device)
+    linear = _gaps(_linear(truth), truth, picked, device)
     best: tuple[float, str] | None = None
     for alternative in ALTERNATIVES:
         try:
@@ -111,13 +115,26 @@ def check_adapter(adapter: Adapter, truth: Truth, device: str = "cpu") -> list[s
             continue
         ratio = other / np.maximum(own, 1e-300)
         mean = float(np.exp(np.log(np.maximum(ratio, 1e-300)).mean()))
-        if mean < CLOSER and ratio.max() < NOWHERE_WORSE and (best is None or mean < best[0]):
+        fits = mean < CLOSER and ratio.max() < NOWHERE_WORSE and bool((other < linear).all())
+        if fits and (best is None or mean < best[0]):
             best = (mean, alternative.problem)
     if best is not None:
         scales = ", ".join(f"{truth.oracle.sigma[row]:.3g}" for row in picked)
         times = _times(1 / best[0])
         found.append(f"{best[1]}: read so, the gap is {times} times smaller at sigma = {scales}")
     return found
+
+
+def _linear(truth: Truth) -> Denoiser:
+    """m + v / (v + sigma^2) (x - m), of the mean image m and the variance v of all pixels."""
+    mean = torch.from_numpy(truth.mean_CHW)
+    variance = float(np.square(truth.x0_MCHW - truth.mean_CHW, dtype=np.float64).mean())
+
+    def denoise(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        centre = mean.to(x.device)
+        return centre + variance / (variance + _over(x, sigma) ** 2) * (x - centre)
+
+    return denoise
 
 
 def _times(factor: float) -> str:

@@ -26,10 +26,10 @@ def in_words(found: Diagnosis, problems: list[str]) -> str:
 
 
 def _floor(found: Diagnosis) -> str:
-    share = 100 * found.floor_share
+    share = found.floor_share
     return (
-        f"Of its loss, weighted as '{found.process.name}' trains, {share:.2g} % is the optimal "
-        f"loss J*, which no training removes, and {100 - share:.2g} % is gap."
+        f"Of its loss, weighted as '{found.process.name}' trains, {_percent(share)} is the optimal "
+        f"loss J*, which no training removes; the rest is gap."
     )
 
 
@@ -113,4 +113,4 @@ def _range(sigma_S: np.ndarray) -> str:
 
 def _percent(share: float) -> str:
     value = 100 * share
-    return f"{value:.2g} %" if value < 100 else f"{value:,.0f} %"
+    return f"{value:.2g} %" if value < 10 else f"{value:,.0f} %"
