@@ -20,3 +20,15 @@ def pair_form(x0_MD, eps_MD, points_ND, sigma):
     w_MN /= w_MN.sum(1, keepdims=True)
     pair_MN = ((x0_MD[:, None, :] - points_ND[None, :, :]) ** 2).sum(-1) / 2
     return (w_MN * pair_MN).sum(1)
+
+
+def mixture_mean(x_MD, mu_ND, s_ND, sigma):
+    """E[x0 | x] where each point is the centre of a Gaussian of deviations s, float64 [M, D]."""
+    wide_ND = s_ND**2 + sigma**2
+    square_MN = ((x_MD[:, None, :] - mu_ND[None]) ** 2 / wide_ND).sum(-1)
+    logit_MN = -square_MN / 2 - np.log(wide_ND).sum(1) / 2
+    w_MN = np.exp(logit_MN - logit_MN.max(1, keepdims=True))
+    w_MN /= w_MN.sum(1, keepdims=True)
+    shrink_ND = s_ND**2 / wide_ND
+    posterior_MND = mu_ND + shrink_ND * (x_MD[:, None, :] - mu_ND[None])
+    return (w_MN[:, :, None] * posterior_MND).sum(1)

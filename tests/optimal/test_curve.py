@@ -9,7 +9,9 @@ from sklearn.datasets import load_digits
 from jstar.errors import JstarError
 from jstar.noise import process, sigma_grid
 from jstar.optimal import optimal_loss
+from jstar.optimal.controls import draws_at
 from jstar.optimal.draws import noise, split_int8, systematic_sources
+from jstar.optimal.job import make_job
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import as_points
 
@@ -123,6 +125,70 @@ def test_by_class_is_the_mean_of_the_classes(digits):
     error = np.sqrt(sum((f * p.stderr) ** 2 for f, p in zip(share, parts, strict=True)))
     assert (np.abs(whole.loss - mean) < 4 * np.hypot(error, whole.stderr)).all()
     assert whole.closure[1] == pytest.approx((share * np.log(np.bincount(labels))).sum())
+
+
+def test_label_drop_is_the_mixture_of_both_losses_on_the_same_draws(digits):
+    labels, drop, queries = load_digits().target, 0.25, 64
+    options = {"estimator": "exact_by_class", "labels": labels, "queries": queries, "seed": 3}
+    curve = optimal_loss(digits, SIGMAS, label_drop=drop, form="pair", precision="fp32",
+                         antithetic=False, **options, **DIGITS)  # fmt: skip
+    half_norm_N = measure_moments(as_points(digits, **DIGITS), torch.device("cpu")).half_norm_N
+    source_M = systematic_sources(half_norm_N, queries, 3, labels)
+    eps_MD = noise(3, np.arange(queries), 64).double().numpy()
+    x_ND = (digits.reshape(-1, 64) - 8.0) / 8
+    for s, sigma in enumerate(SIGMAS):
+        whole = pair_form(x_ND[source_M], eps_MD, x_ND, sigma).mean()
+        own = [
+            pair_form(x_ND[[i]], eps_MD[[m]], x_ND[labels == labels[i]], sigma)[0]
+            for m, i in enumerate(source_M)
+        ]
+        expected = ((1 - drop) * np.mean(own) + drop * whole) / 64
+        assert curve.loss[s] == pytest.approx(expected, rel=1e-4, abs=1e-8)
+    share = np.bincount(labels) / len(labels)
+    by_class, whole = (share * np.log(np.bincount(labels))).sum(), np.log(len(labels))
+    assert curve.closure[1] == pytest.approx((1 - drop) * by_class + drop * whole)
+    controlled = optimal_loss(digits, SIGMAS, label_drop=drop, **options, **DIGITS)
+    error = np.hypot(curve.stderr, controlled.stderr)
+    assert (np.abs(curve.loss - controlled.loss) < 4 * error + 1e-12).all()
+    assert (controlled.stderr <= curve.stderr).all()
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_control_variates_have_mean_zero(digits, by_class):
+    labels = load_digits().target if by_class else None
+    job = make_job(
+        as_points(digits, **DIGITS), [1.0, 3.0, 20.0], queries=4 * 1797, antithetic=False,
+        estimator="exact_by_class" if by_class else "exact", labels=labels,
+    )  # fmt: skip
+    sums, terms = job.sums(), job._terms()
+    for s, sigma in enumerate(job.sigma_S):
+        control_MC = draws_at(sigma * 8, sums[:, :, s], terms, job.moments).control_MC
+        assert control_MC.shape[1] == 9
+        far = control_MC.mean(0) / np.maximum(control_MC.std(0), 1e-9) * np.sqrt(len(control_MC))
+        assert (np.abs(far) < 4).all()
+    # Every image four times: what depends on the source alone has no scatter left at all.
+    assert np.abs(control_MC[:, [0, 5]].mean(0)).max() < 1e-4 * control_MC[:, 0].std()
+
+
+def test_the_error_is_nowhere_above_that_of_the_moment_form(digits):
+    sigmas = SIGMAS[4:]
+    for antithetic in (True, False):
+        options = {"queries": 1797, "antithetic": antithetic, **DIGITS}
+        ours = optimal_loss(digits, sigmas, **options)
+        moment = optimal_loss(digits, sigmas, form="moment", **options)
+        assert (ours.stderr <= moment.stderr).all()
+        assert (np.abs(ours.loss - moment.loss) < 4 * moment.stderr).all()
+    assert ours.stderr[-1] < 0.8 * moment.stderr[-1]
+
+
+def test_by_class_the_largest_noise_scale_has_the_variance_within_classes(digits):
+    labels = load_digits().target
+    curve = optimal_loss(digits, [500.0], estimator="exact_by_class", labels=labels,
+                         queries=1797, **DIGITS)  # fmt: skip
+    x_ND = (digits.reshape(-1, 64) - 8.0) / 8
+    within = sum(x_ND[labels == c].var(axis=0).sum() * (labels == c).mean() for c in range(10))
+    assert curve.variance == pytest.approx(within / 64, rel=1e-6)
+    assert curve.loss[0] == pytest.approx(within / 64, rel=1e-3)
 
 
 def test_mirroring_equals_data_with_the_mirror_images_added(digits):
