@@ -148,3 +148,14 @@ def test_an_entry_with_a_variant_trains_it_and_only_it(tiny_study):
     same = Study.parse(study_values)
     assert same.content("train", "flow") == study.content("train", "flow")
     assert same.content("train", "plain") != study.content("train", "plain")
+
+
+def test_a_published_size_says_its_depth_and_width(tiny_study):
+    entries = [{"name": "dit-1.5b"}, {"name": "dit-120m", "depth": 2}, {"name": "d3", "depth": 3}]
+    ladder = Study.parse(tiny_study(ladder=entries)).ladder
+    assert [(entry.depth, entry.width) for entry in ladder] == [(28, 1728), (2, None), (3, None)]
+
+
+def test_an_entry_without_depth_is_refused_and_the_nearest_size_named(tiny_study):
+    with pytest.raises(JstarError, match=r"ladder\[0\].*depth is missing.*did you mean 'dit-120m'"):
+        Study.parse(tiny_study(ladder=[{"name": "dit-120"}]))

@@ -17,6 +17,7 @@ from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
 from jstar.config.sampling import SampleConfig, SamplerConfig
 from jstar.config.study import Study
 from jstar.config.training import (
+    SIZES,
     EvaluateConfig,
     LadderEntry,
     ModelConfig,
@@ -28,6 +29,7 @@ from jstar.config.training import (
 __all__ = [
     "ESTIMATORS",
     "EXACT_ESTIMATORS",
+    "SIZES",
     "SOURCES",
     "DatasetConfig",
     "EvaluateConfig",

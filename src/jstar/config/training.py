@@ -2,10 +2,21 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from jstar.config.base import Name, Part, Positive, PositiveInt, Seed, one_of
+from jstar.errors import nearest
 from jstar.noise import PROCESSES, Process, process
+
+# Name -> (depth, width). Width = 64 x depth, but for the two ends (arXiv 2506.13763: 120M, 1.5B).
+SIZES = {
+    "dit-120m": (11, 768),
+    "dit-206m": (14, 896),
+    "dit-367m": (17, 1088),
+    "dit-596m": (20, 1280),
+    "dit-905m": (23, 1472),
+    "dit-1.5b": (28, 1728),
+}
 
 
 class ModelConfig(Part):
@@ -67,10 +78,12 @@ class Variant(Part):
 
 
 class LadderEntry(Part):
-    """One size of the ladder."""
+    """One size of the ladder. A published name, dit-120m to dit-1.5b, says depth and width."""
 
     name: Name = Field(description="name of the size, for example dit-120m")
-    depth: Annotated[int, Field(ge=1, le=128)] = Field(description="number of blocks: the dial")
+    depth: Annotated[int, Field(ge=1, le=128)] = Field(
+        description="number of blocks: the dial; may be left out under a published name"
+    )
     width: PositiveInt | None = Field(None, description="width, if not width_per_depth x depth")
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [0], description="seeds; one training run each"
@@ -78,6 +91,23 @@ class LadderEntry(Part):
     variant: Variant | None = Field(
         None, description="another training process for this entry: process, noise_mean, …"
     )
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("depth"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        """Depth and width of a published name, where the entry says neither."""
+        if not isinstance(values, dict) or "name" not in values or "depth" in values:
+            return values
+        name = str(values["name"])
+        if name not in SIZES:
+            raise ValueError(
+                f"depth is missing: '{name}' is none of the published sizes {', '.join(SIZES)}"
+                + nearest(name, SIZES)
+            )
+        depth, width = SIZES[name]
+        return {"width": width, **values, "depth": depth}
 
 
 class TrainConfig(Part):

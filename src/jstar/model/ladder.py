@@ -2,18 +2,8 @@
 
 from dataclasses import dataclass
 
-from jstar.config import LadderEntry, ModelConfig
+from jstar.config import SIZES, LadderEntry, ModelConfig
 from jstar.errors import JstarError, nearest
-
-# Name -> (depth, width). Width = 64 x depth, but for the two ends (arXiv 2506.13763: 120M, 1.5B).
-SIZES = {
-    "dit-120m": (11, 768),
-    "dit-206m": (14, 896),
-    "dit-367m": (17, 1088),
-    "dit-596m": (20, 1280),
-    "dit-905m": (23, 1472),
-    "dit-1.5b": (28, 1728),
-}
 
 
 @dataclass(frozen=True)
