@@ -16,7 +16,17 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/optimal.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/fit.smk"
+
+
+if STUDY.kind == "diagnosis":
+
+    include: "workflow/rules/diagnose.smk"
+
+else:
+
+    include: "workflow/rules/fit.smk"
+
+
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 

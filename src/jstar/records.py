@@ -26,6 +26,10 @@ LOSSES_COLUMNS = (
     "study", "run", "model", "params", "seed", "snapshot", "images", "flops",
     "ema", "split", "sigma", "loss", "loss_se", "gap", "gap_se",
 )  # fmt: skip
+VARIANTS_COLUMNS = (
+    "study", "run", "model", "process", "params", "seed", "images", "sigma", "loss", "loss_se",
+    "optimal", "optimal_se", "gap", "gap_se", "holdout", "holdout_se", "weight",
+)  # fmt: skip
 CURVE_COLUMNS = ("sigma", "loss", "stderr", "lower", "upper")
 
 

@@ -1,14 +1,11 @@
 # One rule a figure, so that each has its own caption; each reads result tables only. Seconds each:
 # too little to queue for on a cluster, hence localrule.
-from jstar.figures import FIGURES
+from jstar.figures import figures_of
 
-STUDY_TABLES = [
-    *(f"results/studies/{STUDY.study}/{table}.csv" for table in FIT_TABLES),
-    f"results/studies/{STUDY.study}/fits.json",
-]
+STUDY_FIGURES = list(figures_of(STUDY.kind))
 
 
-for figure in FIGURES:
+for figure in STUDY_FIGURES:
 
     rule:
         name:
@@ -63,12 +60,12 @@ rule figures:
         expand(
             "results/studies/{study}/figures/{figure}.{suffix}",
             study=STUDY.study,
-            figure=FIGURES,
+            figure=STUDY_FIGURES,
             suffix=["png", "pdf"],
         ),
         expand(
             "results/studies/{study}/notebooks/{notebook}.html",
             study=STUDY.study,
-            notebook=["inspect_fits"],
+            notebook=NOTEBOOKS,
         ),
     localrule: True

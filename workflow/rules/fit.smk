@@ -1,6 +1,12 @@
 # Frontier, the three laws, intervals and verdicts, for every noise scale and for the total loss.
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 
+STUDY_TABLES = [
+    *(f"results/studies/{STUDY.study}/{table}.csv" for table in FIT_TABLES),
+    f"results/studies/{STUDY.study}/fits.json",
+]
+NOTEBOOKS = ["inspect_fits"]
+
 
 rule fit:
     input:

@@ -189,14 +189,14 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
-    from jstar.figures import FIGURES
+    from jstar.figures import figures_of
     from jstar.figures.stage import draw_figure
 
     given = [part is not None for part in (fits, optimal, out)]
     if any(given) and not all(given):
         raise JstarError("figures: --fits, --optimal and --out must be given together")
     layout = layout_of(config, results)
-    for figure in [name] if name else FIGURES:
+    for figure in [name] if name else figures_of(layout.study.kind):
         draw_figure(
             figure,
             layout.study,

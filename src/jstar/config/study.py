@@ -131,6 +131,7 @@ class Study(Part):
             "train": ["model", "train"],
             "evaluate": ["evaluate.ema", "train.process"],  # the process weights the total
             "fit": ["study", "fit", "train.process"],
+            "diagnose": ["study", "fit.ema"],
             "figures": ["study", "figures"],
             "sample": ["sample", "fit.ema"],
         }[stage]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jstar.diagnose.adapters import Adapter, guarded
@@ -141,7 +142,7 @@ def _times(factor: float) -> str:
     return f"{factor:.2g}" if factor < 1000 else "over 1000"
 
 
-def _gaps(denoise: Denoiser, truth: Truth, rows: list[int], device: str) -> np.ndarray:
+def _gaps(denoise: Denoiser, truth: Truth, rows: list[int], device: str) -> NDArray[np.float64]:
     """Mean gap of the first draws at some of the noise scales, [len(rows)]."""
     part = _part(truth)
     measured = measure(
@@ -154,7 +155,7 @@ def _gaps(denoise: Denoiser, truth: Truth, rows: list[int], device: str) -> np.n
         device=device,
     )
     assert measured.gap_SM is not None
-    gap: np.ndarray = measured.gap_SM.mean(axis=1)
+    gap: NDArray[np.float64] = measured.gap_SM.mean(axis=1)
     return gap
 
 

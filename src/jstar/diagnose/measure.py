@@ -43,7 +43,15 @@ class Diagnosis:
     @property
     def floor_share(self) -> float:
         """Share of the weighted loss that is J*: no training removes it."""
-        return self.total("optimal") / (self.total("optimal") + self.total("gap"))
+        return floor_share(self.frame)
+
+
+def floor_share(frame: pd.DataFrame) -> float:
+    """Share of J* in J* + gap, weighted; columns optimal, gap, weight."""
+    floor, gap = (
+        float(frame["weight"].to_numpy() @ frame[name].to_numpy()) for name in ("optimal", "gap")
+    )
+    return floor / (floor + gap)
 
 
 class Recorder:

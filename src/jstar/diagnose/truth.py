@@ -88,8 +88,6 @@ def open_truth(
     asked = Draws() if draws is None else draws
     folder = _prepared(dataset, prepared)
     data = open_dataset(folder)
-    if data.card.sampled:
-        raise JstarError(f"{folder}: holds sampled latents, a diagnosis of them is not possible")
     estimator = "exact_by_class" if conditional else "exact"
     if not (optimal / "oracle" / "oracle.json").is_file():
         _write_oracle(data, estimator, asked, optimal / "oracle")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from jstar.diagnose.measure import Diagnosis
 
@@ -28,17 +29,25 @@ def in_words(found: Diagnosis, problems: list[str]) -> str:
 def _floor(found: Diagnosis) -> str:
     share = found.floor_share
     return (
-        f"Of its loss, weighted as '{found.process.name}' trains, {_percent(share)} is the optimal "
+        f"Of its loss, weighted as '{found.process.name}' trains, {percent(share)} is the optimal "
         f"loss J*, which no training removes; the rest is gap."
     )
 
 
 def _worst(found: Diagnosis) -> str:
-    """The shortest run of noise scales that holds half of the weighted gap."""
-    frame = found.frame
-    part = (frame["weight"] * frame["gap"]).to_numpy()
-    if part.sum() <= 0:
+    """Where half of the weighted gap lies."""
+    if found.total("gap") <= 0:
         return "There is no gap."
+    share, where = bulk(found.frame)
+    return (
+        f"{percent(share)} of the weighted gap lies at sigma = {where}: the noise scales to "
+        "improve first."
+    )
+
+
+def bulk(frame: pd.DataFrame) -> tuple[float, str]:
+    """(share, noise scales) of the shortest run of rows with at least half of the weighted gap."""
+    part = (frame["weight"] * frame["gap"]).to_numpy()
     part = part / part.sum()
     _, start, stop = min(
         (stop - start, start, stop)
@@ -46,11 +55,7 @@ def _worst(found: Diagnosis) -> str:
         for stop in range(start + 1, len(part) + 1)
         if part[start:stop].sum() >= BULK
     )
-    where = _range(frame["sigma"].to_numpy()[start:stop])
-    return (
-        f"{100 * part[start:stop].sum():.0f} % of the weighted gap lies at sigma = {where}: "
-        "the noise scales to improve first."
-    )
+    return float(part[start:stop].sum()), scales(frame["sigma"].to_numpy()[start:stop])
 
 
 def _relative(frame: pd.DataFrame) -> str:
@@ -62,10 +67,10 @@ def _relative(frame: pd.DataFrame) -> str:
     top, last = seen.iloc[int(ratio.to_numpy().argmax())], seen.iloc[-1]
     text = (
         f"Where the floor counts, the loss is furthest above it at sigma = {top['sigma']:.3g}: by "
-        f"{_percent(ratio.max())} of J*"
+        f"{percent(ratio.max())} of J*"
     )
     if last["sigma"] > top["sigma"]:
-        text += f"; at sigma = {last['sigma']:.3g} by {_percent(ratio.iloc[-1])}"
+        text += f"; at sigma = {last['sigma']:.3g} by {percent(ratio.iloc[-1])}"
     return text + "."
 
 
@@ -77,7 +82,7 @@ def _mean_image(frame: pd.DataFrame) -> str:
     most = float((excess / frame["mean_image"]).max())
     return (
         f"It is worse than the dataset's mean image at sigma = "
-        f"{_range(worse['sigma'].to_numpy())}, by up to {_percent(most)}: there it does harm."
+        f"{scales(worse['sigma'].to_numpy())}, by up to {percent(most)}: there it does harm."
     )
 
 
@@ -88,7 +93,7 @@ def _scale(frame: pd.DataFrame) -> str:
         return "Its output is not mis-scaled: the slope on the posterior mean is 1 within 5 %."
     worst = odd.iloc[int((odd["slope"] - 1).abs().to_numpy().argmax())]
     return (
-        f"Its output is mis-scaled at sigma = {_range(odd['sigma'].to_numpy())}: the slope on the "
+        f"Its output is mis-scaled at sigma = {scales(odd['sigma'].to_numpy())}: the slope on the "
         f"posterior mean is {worst['slope']:.3g} ± {worst['slope_se']:.1g} at sigma = "
         f"{worst['sigma']:.3g}, not 1."
     )
@@ -101,16 +106,18 @@ def _offset(frame: pd.DataFrame) -> str:
     if fixed.empty:
         return ""
     return (
-        f"At sigma = {_range(fixed['sigma'].to_numpy())} most of the gap is an offset, the same "
+        f"At sigma = {scales(fixed['sigma'].to_numpy())} most of the gap is an offset, the same "
         "image added to every output."
     )
 
 
-def _range(sigma_S: np.ndarray) -> str:
+def scales(sigma_S: NDArray[np.float64]) -> str:
+    """0.05–1.2, or one number."""
     low, high = float(sigma_S.min()), float(sigma_S.max())
     return f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share with two digits, above 10 % without decimals."""
     value = 100 * share
     return f"{value:.2g} %" if value < 10 else f"{value:,.0f} %"

@@ -11,3 +11,14 @@ FIGURES = {
     "sensitivity": "jstar.figures.sensitivity",
     "isoflop": "jstar.figures.isoflop",
 }
+
+VARIANT_FIGURES = {
+    "variants": "jstar.figures.variants",
+    "gap_over_time": "jstar.figures.gap_over_time",
+    "memorisation": "jstar.figures.memorisation",
+}
+
+
+def figures_of(kind: str) -> dict[str, str]:
+    """The figures of a kind of study: name -> module."""
+    return {"scaling": FIGURES, "diagnosis": VARIANT_FIGURES}[kind]

@@ -81,6 +81,28 @@ def size_colors(models: Sequence[str]) -> dict[str, Any]:
     return dict(zip(models, palette, strict=True))
 
 
+MARKERS = "osD^v<>Pph*X"
+
+
+def variant_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each training variant: told apart by either."""
+    palette = sns.color_palette("colorblind", n_colors=10)
+    colors = [c for k, c in enumerate(palette) if k not in (7, 8)]  # grey and pale yellow
+    return {
+        model: {"color": colors[k % len(colors)], "marker": MARKERS[k % len(MARKERS)]}
+        for k, model in enumerate(models)
+    }
+
+
+def variant_legend(figure: Figure, models: Sequence[str], *more: Line2D) -> None:
+    """Legend of the variants above the panels."""
+    styles = variant_styles(models)
+    handles = [Line2D([], [], ms=3, lw=1, label=m, **styles[m]) for m in models]
+    handles += more
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 10),
+                  columnspacing=1.1, handletextpad=0.5)  # fmt: skip
+
+
 def parameters_label(count: float) -> str:
     """12345 -> '12k', 1.2e8 -> '120M', 1.46e9 -> '1.46B'."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

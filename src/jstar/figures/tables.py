@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from jstar.errors import JstarError
 from jstar.layout import FIT_TABLES
-from jstar.records import CURVE_COLUMNS, LOSSES_COLUMNS, read_json, read_table
+from jstar.records import (
+    CURVE_COLUMNS,
+    LOSSES_COLUMNS,
+    VARIANTS_COLUMNS,
+    read_json,
+    read_table,
+)
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -119,4 +125,44 @@ def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
         curve=read_table(curve, CURVE_COLUMNS),
         facts=read_json(curve.with_suffix(".json")),
         confidence=float(read_json(fits / "fits.json")["confidence"]),
+    )
+
+
+@dataclass(frozen=True)
+class VariantTables:
+    """Tables of a diagnosis study. `last`: the last snapshots; `losses`: all of them.
+
+    facts: what is said of the diagnosis (variance, critical_sigma, images, words).
+    """
+
+    curve: pd.DataFrame
+    last: pd.DataFrame
+    losses: pd.DataFrame
+    facts: dict[str, Any]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the variants, in the ladder's order."""
+        return [str(model) for model in self.last["model"].unique()]
+
+    def mean(self, model: str) -> pd.DataFrame:
+        """The last snapshot of a variant, mean over its seeds, one row a noise scale."""
+        rows = self.last[self.last["model"] == model]
+        return rows.groupby("sigma").mean(numeric_only=True).reset_index()
+
+    def over_time(self, model: str, split: str, sigma: float) -> pd.DataFrame:
+        """Loss and gap of a variant at one noise scale, by images seen, mean over its seeds."""
+        rows = self.losses[(self.losses["model"] == model) & (self.losses["split"] == split)]
+        number = pd.to_numeric(rows["sigma"], errors="coerce")
+        rows = rows[np.isclose(number, sigma, rtol=1e-6)].drop(columns="sigma")
+        return rows.groupby("images").mean(numeric_only=True).reset_index()
+
+
+def load_variants(fits: Path, curve: Path) -> VariantTables:
+    """Read the tables that `jstar diagnose --config` wrote. Raises JstarError."""
+    return VariantTables(
+        curve=read_table(curve, CURVE_COLUMNS),
+        last=read_table(fits / "diagnosis.csv", VARIANTS_COLUMNS),
+        losses=read_table(fits / "losses.csv", LOSSES_COLUMNS),
+        facts=read_json(fits / "diagnosis.json"),
     )

@@ -1,0 +1,123 @@
+"""Figure: loss gap against sample quality over runs, noise scale by noise scale."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jstar.figures.style import (
+    FLOPS_LABEL,
+    LAW_COLOR,
+    PAGE,
+    SIGMA_LABEL,
+    log_ticks,
+    new_figure,
+    note,
+    panel_title,
+    size_colors,
+    size_handles,
+)
+
+OF_COLOR = {"loss": LAW_COLOR["raw"], "gap": LAW_COLOR["corrected"]}
+OF_LABEL = {"loss": r"loss $J_\sigma$", "gap": r"gap $J_\sigma-J^*_\sigma$"}
+OF_LINE: dict[str, Any] = {"loss": (0, (3, 1.5)), "gap": "-"}
+
+
+def draw(
+    quality: pd.DataFrame, losses: pd.DataFrame, correlation: pd.DataFrame
+) -> tuple[Figure, dict[str, Any]]:
+    """FID over compute; its correlation with loss and gap over sigma; FID over the best gap.
+
+    quality: the rows of the study's own sampler. losses: the training split. correlation: as
+    `jstar.quality.correlation` wrote it.
+    """
+    figure, axes = new_figure(1, 3, PAGE, 2.45)
+    sizes = quality.drop_duplicates("model").sort_values("params")
+    models = [str(m) for m in sizes["model"]]
+    colors = size_colors(models)
+    _over_compute(axes[0, 0], quality, colors)
+    coefficient = _over_sigma(axes[0, 1], correlation)
+    best = _best_sigma(correlation)
+    _scatter(axes[0, 2], quality, losses, best, colors)
+    params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
+    handles = size_handles(models, params, marker="o", ms=3, lw=1)
+    handles += [
+        Line2D([], [], color=OF_COLOR[of], ls=OF_LINE[of], label=OF_LABEL[of]) for of in OF_COLOR
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles),
+                  columnspacing=1.0, handletextpad=0.5, handlelength=1.4)  # fmt: skip
+    return figure, {
+        "coefficient": coefficient,
+        "best_sigma": best,
+        "points": int(correlation["points"].max()),
+        "runs": int(correlation["runs"].max()),
+        "features": str(quality["features"].iloc[0]),
+        "sampled": int(quality["sampled"].iloc[0]),
+    }
+
+
+def _over_compute(panel: Axes, quality: pd.DataFrame, colors: dict[str, Any]) -> None:
+    for _, run in quality.groupby("run"):
+        run = run.sort_values("flops")
+        color = colors[str(run["model"].iloc[0])]
+        panel.plot(run["flops"], run["fid"], "o-", color=color, lw=0.9, ms=2.6)
+        panel.fill_between(run["flops"], run["fid_low"], run["fid_high"], color=color, alpha=0.25,
+                           lw=0)  # fmt: skip
+    panel.set(xscale="log", xlabel=FLOPS_LABEL, ylabel="FID")
+    _fid_axis(panel, quality)
+    panel_title(panel, "sample quality")
+
+
+def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
+    """Spearman's coefficient with its interval; the largest of each kind is returned."""
+    rows = correlation[(correlation["among"] == "all") & (correlation["sigma"] != "total")]
+    largest = {}
+    for of, part in rows.groupby("of"):
+        part = part.assign(sigma=part["sigma"].astype(float)).sort_values("sigma")
+        if part["spearman"].notna().sum() == 0:
+            continue
+        largest[str(of)] = float(part["spearman"].max())
+        style = {"color": OF_COLOR[str(of)], "ls": OF_LINE[str(of)]}
+        panel.plot(part["sigma"], part["spearman"], **style)
+        panel.fill_between(part["sigma"], part["spearman_low"], part["spearman_high"],
+                           color=OF_COLOR[str(of)], alpha=0.15, lw=0)  # fmt: skip
+    if not largest:
+        note(panel, "fewer than three snapshots")
+    panel.axhline(0, color="#888888", lw=0.6, zorder=0)
+    panel.set(xscale="log", xlabel=SIGMA_LABEL, ylabel="rank correlation with FID", ylim=(-1, 1.04))
+    panel_title(panel, "which noise scales matter")
+    return largest
+
+
+def _best_sigma(correlation: pd.DataFrame) -> float:
+    """The noise scale whose gap orders the images best."""
+    rows = correlation[
+        (correlation["among"] == "all")
+        & (correlation["of"] == "gap")
+        & (correlation["sigma"] != "total")
+    ]
+    order = rows["pearson"].fillna(-np.inf).to_numpy(float)
+    return float(rows["sigma"].astype(float).iloc[int(order.argmax())])
+
+
+def _scatter(
+    panel: Axes, quality: pd.DataFrame, losses: pd.DataFrame, sigma: float, colors: dict[str, Any]
+) -> None:
+    scale = pd.to_numeric(losses["sigma"], errors="coerce")
+    gaps = losses.loc[np.isclose(scale, sigma, rtol=1e-6), ["run", "snapshot", "ema", "gap"]]
+    both = quality.merge(gaps, on=["run", "snapshot", "ema"])
+    for model, part in both.groupby("model"):
+        panel.plot(part["gap"], part["fid"], "o", color=colors[str(model)], ms=3, mec="white",
+                   mew=0.3)  # fmt: skip
+    panel.set(xscale="log", xlabel=rf"gap at $\sigma={sigma:.3g}$, per dimension")
+    _fid_axis(panel, quality)
+    panel_title(panel, "at the best of them")
+
+
+def _fid_axis(panel: Axes, quality: pd.DataFrame) -> None:
+    seen = quality.loc[quality["fid"] > 0, "fid"]
+    low = max(float(quality["fid_low"].min()), 0.5 * float(seen.min()))
+    log_ticks(panel, low / 1.1, 1.1 * float(quality["fid_high"].max()))

@@ -1,0 +1,121 @@
+"""Figure: the sampling bound, its parts, the step schedule it recommends, and measured quality."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from jstar.figures.style import (
+    PAGE,
+    new_figure,
+    note,
+    panel_title,
+    size_colors,
+    size_handles,
+)
+
+# Okabe & Ito again; the total is black, its parts are not.
+PART_COLOR = {"total": "#000000", "score": "#D55E00", "discretisation": "#0072B2"}
+PART_LABEL = {"total": "total", "score": "$E_S$", "discretisation": "$E_D$"}
+KIND_LINE: dict[str, Any] = {"polynomial": (0, (3, 1.5)), "exponential": "-"}
+KIND_LABEL = {"polynomial": r"polynomial, $\rho=7$", "exponential": "exponential"}
+SAMPLER_LABEL = {"sde": "score frozen (sde)", "ancestral": "denoiser frozen (ancestral)"}
+MARKS = {"sde": "s", "ancestral": "o"}
+BOUND_LABEL = "KL bound (nats an image)"
+
+
+def draw(
+    parts: pd.DataFrame, schedules: pd.DataFrame, trials: pd.DataFrame | None
+) -> tuple[Figure, dict[str, Any]]:
+    """Two parts-over-steps panels, the best rho over training, and bound against measured FID.
+
+    parts, schedules, trials: theory.csv, schedules.csv and theory_quality.csv.
+    """
+    figure, axes = new_figure(2, 2, PAGE, 4.7)
+    largest = parts.sort_values(["params", "flops"]).iloc[-1]
+    network = parts[
+        (parts["run"] == largest["run"]) & (parts["snapshot"] == largest["snapshot"])
+    ]
+    for panel, sampler in zip(axes[0], SAMPLER_LABEL, strict=True):
+        _parts_panel(panel, network[network["sampler"] == sampler])
+        panel_title(panel, f"{SAMPLER_LABEL[sampler]}: {largest['run']}")
+    axes[0, 1].set_ylabel("")
+    steps = int(parts.loc[parts["snapshot"] != largest["snapshot"], "steps"].min()) if (
+        parts["snapshot"].nunique() > 1
+    ) else int(parts["steps"].min())
+    _factor_panel(axes[1, 0], schedules, steps)
+    _quality_panel(axes[1, 1], trials)
+    handles = [Line2D([], [], color=PART_COLOR[p], label=PART_LABEL[p]) for p in PART_COLOR]
+    handles += [
+        Line2D([], [], color="#444444", ls=KIND_LINE[k], label=KIND_LABEL[k]) for k in KIND_LINE
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    best = schedules[
+        (schedules["run"] == largest["run"]) & (schedules["snapshot"] == largest["snapshot"])
+    ]
+    return figure, {
+        "run": str(largest["run"]),
+        "steps": steps,
+        "best": best[["sampler", "steps", "schedule", "rho", "total"]].to_dict("records"),
+    }
+
+
+def _parts_panel(panel: Axes, rows: pd.DataFrame) -> None:
+    for kind, style in KIND_LINE.items():
+        line = rows[rows["schedule"] == kind]
+        if kind == "polynomial":
+            line = line[line["rho"] == 7]
+        line = line.sort_values("steps")
+        for part, color in PART_COLOR.items():
+            panel.plot(line["steps"], line[part], color=color, ls=style,
+                       lw=1.4 if part == "total" else 1.0)  # fmt: skip
+    panel.set(xscale="log", yscale="log", xlabel="steps $N$", ylabel=BOUND_LABEL)
+    _step_ticks(panel, sorted(rows["steps"].unique()))
+
+
+def _step_ticks(panel: Axes, steps: list[int]) -> None:
+    panel.xaxis.set_major_locator(FixedLocator([float(n) for n in steps if n != 12]))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticklabels([str(n) for n in steps if n != 12])
+
+
+def _factor_panel(panel: Axes, schedules: pd.DataFrame, steps: int) -> None:
+    """Bound with exponential steps over that with EDM's, as training goes on: the crossover."""
+    rows = schedules[(schedules["steps"] == steps) & (schedules["sampler"] == "sde")]
+    if rows["images"].isna().all():
+        note(panel, "no training times in the tables")
+        return
+    sizes = rows.drop_duplicates("model").sort_values("params")
+    models = [str(m) for m in sizes["model"]]
+    colors = size_colors(models)
+    for _, run in rows.groupby("run"):
+        run = run.sort_values("images")
+        panel.plot(run["images"], run["exponential"] / run["edm"],
+                   color=colors[str(run["model"].iloc[0])], lw=1)  # fmt: skip
+    panel.axhline(1, color="#888888", lw=0.6, zorder=0)
+    panel.set(
+        xscale="log", xlabel="images seen in training", ylabel=r"exponential / polynomial $\rho=7$"
+    )
+    panel_title(panel, rf"crossover of the bound, sde, $N={steps}$")
+    params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
+    panel.legend(handles=size_handles(models, params, lw=1), loc="upper left",
+                 bbox_to_anchor=(1.0, 1.0), fontsize=6.5, handlelength=1)  # fmt: skip
+
+
+def _quality_panel(panel: Axes, trials: pd.DataFrame | None) -> None:
+    panel_title(panel, "bound and measured quality")
+    if trials is None or trials.empty:
+        note(panel, "no sampled trial has a bound")
+        return
+    for (sampler, kind), rows in trials.groupby(["sampler", "schedule"]):
+        color = {"polynomial": "#D55E00", "exponential": "#0072B2"}.get(str(kind), "#009E73")
+        reach = np.array([rows["fid"] - rows["fid_low"], rows["fid_high"] - rows["fid"]])
+        panel.errorbar(rows["total"], rows["fid"], yerr=reach, fmt=MARKS[str(sampler)],
+                       color=color, ms=3, lw=0.7, mfc="white" if sampler == "ancestral" else color,
+                       label=f"{sampler}, {kind}")  # fmt: skip
+    panel.set(xscale="log", yscale="log", xlabel=BOUND_LABEL, ylabel="FID")
+    panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=6.5, handletextpad=0.2)
