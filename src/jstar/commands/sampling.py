@@ -1,4 +1,7 @@
-"""Subcommands on samples: sample, quality, theory."""
+"""Subcommands on samples: features, sample, quality, theory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +17,16 @@ from jstar.commands.options import (
     layout_of,
     set_threads,
 )
+from jstar.errors import JstarError
+from jstar.layout import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _foreign(text: str) -> Any:
+    """An option of theory that is for other tables than a study's."""
+    return typer.Option(help=text, rich_help_panel="Anybody's tables")
 
 
 @app.command()
@@ -42,4 +55,92 @@ def sample(
     typer.echo(
         f"{out}: FID {last['fid']:.4g} ({last['fid_low']:.4g} to {last['fid_high']:.4g}) of "
         f"{last['sampled']} images, features {last['features']}"
+    )
+
+
+@app.command()
+def features(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+    """Make the reference that samples are compared with: the data's features. Once a dataset."""
+    set_threads(threads)
+    from jstar.data import open_dataset
+    from jstar.quality.reference import reference
+
+    layout = layout_of(config, results)
+    known = reference(open_dataset(layout.data), layout.study.sample.features, layout.reference)
+    accuracy = known.network.accuracy
+    seen = "" if accuracy is None else f", accuracy {accuracy:.1%} on images it never saw"
+    typer.echo(f"{layout.reference}: {known.network.name}{seen}, {known.moments.count} images")
+
+
+@app.command()
+def quality(config: Config, results: Results = RESULTS) -> None:
+    """Gather the sample quality of all runs: tables, grids, correlation of gap and FID."""
+    from jstar.figures.sampling import draw_quality
+
+    layout = layout_of(config, results)
+    draw_quality(layout)
+    typer.echo(f"{layout.sampling}: quality.csv, correlation.csv, samples and gap_quality")
+
+
+@app.command()
+def theory(
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    results: Results = RESULTS,
+    losses: Annotated[
+        list[Path] | None, _foreign("Table of losses with gaps (.csv); may be given several times")
+    ] = None,
+    optimal: Annotated[Path | None, _foreign("Table of J* (.csv): sigma, loss, ...")] = None,
+    out: Annotated[Path | None, _foreign("Folder of the tables and the figure")] = None,
+    dim: Annotated[int | None, _foreign("Dimensions of an image; default: as beside J*")] = None,
+    second_moment: Annotated[
+        float | None, _foreign("Mean square of the data, a dimension; default: centred data")
+    ] = None,
+    steps: Annotated[int | None, _foreign("Steps at which all snapshots are compared")] = None,
+) -> None:
+    """Bound the sampling error from measured gaps and J*, and recommend a step schedule.
+
+    E_I, E_S and E_D of the stochastic samplers 'sde' and 'ancestral' (arXiv
+    2406.12839), in nats an image, for polynomial and exponential steps. Reads
+    tables only: of a study (--config), or anybody's with the columns run, params,
+    flops, sigma and gap.
+    """
+    from jstar.figures.sampling import draw_theory
+    from jstar.theory.stage import write_theory
+
+    if config is not None:
+        if losses or optimal or out or dim or second_moment or steps:
+            raise JstarError("theory: --losses and the rest are for tables without a --config")
+        layout = layout_of(config, results)
+        folder = layout.sampling
+        _, chosen = _study_theory(layout)
+    elif losses and optimal and out:
+        folder = out
+        _, chosen = write_theory(
+            losses, optimal, out, dim=dim, second_moment=second_moment, steps=steps or 18
+        )
+    else:
+        raise JstarError("theory: give either --config, or --losses, --optimal and --out")
+    draw_theory(folder)
+    last = chosen[chosen["params"] == chosen["params"].max()].iloc[-1]
+    typer.echo(f"{folder}: theory.csv, schedules.csv; see 'schedule' and 'rho' of {last['run']}")
+
+
+def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    from jstar.records import read_json
+    from jstar.theory.stage import write_theory
+
+    study, runs = layout.study, layout.study.runs()
+    quality = [path for run in runs if (path := layout.quality(*run)).is_file()]
+    # The second moment is measured with the features; without samples the data count as centred.
+    facts = read_json(quality[0].with_suffix(".json")) if quality else {}
+    return write_theory(
+        [layout.losses(*run) for run in runs],
+        layout.curve,
+        layout.sampling,
+        quality=quality,
+        steps=study.sample.steps,
+        sigma_min=study.sample.sigma_min,
+        sigma_max=study.sample.sigma_max,
+        ema=study.sample.ema or study.fit.ema or study.train.ema[0],
+        second_moment=facts.get("second_moment"),
     )

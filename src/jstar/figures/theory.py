@@ -37,16 +37,16 @@ def draw(
     """
     figure, axes = new_figure(2, 2, PAGE, 4.7)
     largest = parts.sort_values(["params", "flops"]).iloc[-1]
-    network = parts[
-        (parts["run"] == largest["run"]) & (parts["snapshot"] == largest["snapshot"])
-    ]
+    network = parts[(parts["run"] == largest["run"]) & (parts["snapshot"] == largest["snapshot"])]
     for panel, sampler in zip(axes[0], SAMPLER_LABEL, strict=True):
         _parts_panel(panel, network[network["sampler"] == sampler])
         panel_title(panel, f"{SAMPLER_LABEL[sampler]}: {largest['run']}")
     axes[0, 1].set_ylabel("")
-    steps = int(parts.loc[parts["snapshot"] != largest["snapshot"], "steps"].min()) if (
-        parts["snapshot"].nunique() > 1
-    ) else int(parts["steps"].min())
+    steps = (
+        int(parts.loc[parts["snapshot"] != largest["snapshot"], "steps"].min())
+        if (parts["snapshot"].nunique() > 1)
+        else int(parts["steps"].min())
+    )
     _factor_panel(axes[1, 0], schedules, steps)
     _quality_panel(axes[1, 1], trials)
     handles = [Line2D([], [], color=PART_COLOR[p], label=PART_LABEL[p]) for p in PART_COLOR]

@@ -81,7 +81,9 @@ def write_quality(
             rows.append((*key, *_row(trial, ema, features_NF, known)))
             if trial.config is config:
                 shown.append(first)
-    write_atomically(out.with_name("samples.npz"), _archive(np.stack(shown), trials))
+    write_atomically(
+        out.with_name("samples.npz"), _archive(np.stack(shown), _real(dataset), trials)
+    )
     facts = provenance(
         card_id=dataset.card.id,
         fingerprint=info["fingerprint"],
@@ -155,21 +157,31 @@ def _row(
     frechet = fid(features_NF, known.moments)
     mmd = kid(features_NF, known.features_MF)
     precision, recall = precision_recall(features_NF, known.features_MF)
+    rho = c.rho if c.schedule == "polynomial" else float("nan")
     reach = NORMAL_95 * frechet.se
     return (
         s.index, s.images, s.flops, ema, c.sampler, c.steps, c.schedule, len(features_NF),
         known.network.name, frechet.value, max(frechet.value - reach, 0.0), frechet.value + reach,
         mmd.value, mmd.se, precision.value, recall.value, precision.se, recall.se,
-        trial.sampler.evaluations(c.steps), c.rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
+        trial.sampler.evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
         c.guidance,
     )  # fmt: skip
 
 
-def _archive(images_SNCHW: NDArray[np.float32], trials: list[Trial]) -> Callable[[Path], None]:
+def _real(dataset: Dataset) -> NDArray[np.float32]:
+    """Images of the data, evenly spaced, to look at beside the generated ones."""
+    return dataset.scaled(np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int))
+
+
+def _archive(
+    images_SNCHW: NDArray[np.float32], real_NCHW: NDArray[np.float32], trials: list[Trial]
+) -> Callable[[Path], None]:
     snapshots = [trial.snapshot.index for trial in trials[: len(images_SNCHW)]]
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez_compressed(file, images=images_SNCHW, snapshot=np.array(snapshots))
+            np.savez_compressed(
+                file, images=images_SNCHW, real=real_NCHW, snapshot=np.array(snapshots)
+            )
 
     return write

@@ -70,21 +70,20 @@ def bound(
     optimal, gap: J* and J - J* per dimension, in the data scale. second_moment: E x0^2 a dimension.
     Raises JstarError for another sampler or noise scales that do not decrease.
     """
-    if sampler not in FROZEN:
-        raise JstarError(
-            f"theory: there is no bound for the sampler '{sampler}', only for "
-            + ", ".join(FROZEN)
-            + nearest(sampler, FROZEN)
-        )
+    s_K = above_zero(steps_K)
+    return Bound(
+        dim * initial_error(float(s_K[0]), optimal, second_moment),
+        dim * score_error(sampler, s_K, gap),
+        dim * discretisation_error(sampler, s_K, optimal),
+    )
+
+
+def above_zero(steps_K: Floats) -> Floats:
+    """Decreasing noise scales without a last 0. Raises JstarError if they do not decrease."""
     s_K = steps_K[:-1] if steps_K[-1] == 0 else steps_K
     if len(s_K) < 2 or (np.diff(s_K) >= 0).any() or s_K[-1] <= 0:
         raise JstarError("theory: the noise scales must decrease and be above 0")
-    of_score, of_steps = _PARTS[sampler]
-    return Bound(
-        dim * initial_error(float(s_K[0]), optimal, second_moment),
-        dim * of_score(s_K, gap),
-        dim * sum(of_steps(high, low, optimal) for high, low in pairwise(s_K)),
-    )
+    return s_K
 
 
 def initial_error(sigma_max: float, optimal: OfSigma, second_moment: float) -> float:
@@ -94,13 +93,30 @@ def initial_error(sigma_max: float, optimal: OfSigma, second_moment: float) -> f
     return float(0.25 * top * WEIGHTS @ (second_moment - optimal(lambda_Q**-0.5)))
 
 
-def _score_of_denoiser(s_K: Floats, gap: OfSigma) -> float:
-    return float(0.5 * gap(s_K[:-1]) @ (s_K[1:] ** -2 - s_K[:-1] ** -2))
-
-
-def _score_of_score(s_K: Floats, gap: OfSigma) -> float:
+def score_error(sampler: str, s_K: Floats, gap: OfSigma) -> float:
+    """E_S per dimension on noise scales above 0."""
     high_K, low_K = s_K[:-1], s_K[1:]
-    return float(0.5 * gap(high_K) @ ((high_K**2 - low_K**2) / high_K**4))
+    width_K = {
+        "denoiser": low_K**-2 - high_K**-2,
+        "score": (high_K**2 - low_K**2) / high_K**4,
+    }[_frozen(sampler)]
+    return float(0.5 * gap(high_K) @ width_K)
+
+
+def discretisation_error(sampler: str, s_K: Floats, optimal: OfSigma) -> float:
+    """E_D per dimension on noise scales above 0."""
+    of_step = {"denoiser": _step_of_denoiser, "score": _step_of_score}[_frozen(sampler)]
+    return sum(of_step(high, low, optimal) for high, low in pairwise(s_K))
+
+
+def _frozen(sampler: str) -> str:
+    if sampler not in FROZEN:
+        raise JstarError(
+            f"theory: there is no bound for the sampler '{sampler}', only for "
+            + ", ".join(FROZEN)
+            + nearest(sampler, FROZEN)
+        )
+    return FROZEN[sampler]
 
 
 def _step_of_denoiser(high: float, low: float, optimal: OfSigma) -> float:
@@ -123,11 +139,3 @@ def _integral(value: OfSigma, high: float, low: float) -> float:
     log_PQ = 0.5 * (edges[1:] + edges[:-1])[:, None] + half_P[:, None] * NODES
     value_PQ = value(np.exp(log_PQ).ravel()).reshape(log_PQ.shape)
     return float(half_P @ (value_PQ @ WEIGHTS))
-
-
-_PARTS: dict[
-    str, tuple[Callable[[Floats, OfSigma], float], Callable[[float, float, OfSigma], float]]
-] = {
-    "ancestral": (_score_of_denoiser, _step_of_denoiser),
-    "sde": (_score_of_score, _step_of_score),
-}

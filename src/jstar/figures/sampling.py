@@ -1,0 +1,73 @@
+"""Tables and figures of a study's samples and of the sampling theory, brought together."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jstar.errors import JstarError
+from jstar.figures import gap_quality, samples, theory
+from jstar.figures.style import save
+from jstar.layout import Layout
+from jstar.quality.correlation import write_quality_tables
+from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_json
+
+FIGURES = ("samples", "gap_quality")
+
+
+def draw_quality(layout: Layout) -> None:
+    """Write quality.csv, correlation.csv and the figures of `FIGURES` to the study's sampling/."""
+    mpl.use("Agg")
+    runs, out = layout.study.runs(), layout.sampling
+    losses = [layout.losses(*run) for run in runs]
+    correlation = write_quality_tables([layout.quality(*run) for run in runs], losses, out)
+    together = read_table(out / "quality.csv")
+    own = together.drop_duplicates(["run", "snapshot"])
+    measured = pd.concat([read_table(path, LOSSES_COLUMNS) for path in losses])
+    measured = measured[measured["split"] == "train"]
+    _keep(out / "samples", *samples.draw(_strips(layout, own)))
+    _keep(out / "gap_quality", *gap_quality.draw(own, measured, correlation))
+
+
+def draw_theory(folder: Path) -> None:
+    """Write the figure `theory` beside the tables that `jstar.theory.stage` wrote."""
+    mpl.use("Agg")
+    trials = folder / "theory_quality.csv"
+    drawn = theory.draw(
+        read_table(folder / "theory.csv"),
+        read_table(folder / "schedules.csv"),
+        read_table(trials) if trials.is_file() else None,
+    )
+    _keep(folder / "theory", *drawn)
+
+
+def _strips(layout: Layout, quality: pd.DataFrame) -> list[samples.Drawn]:
+    """The data; each size at its last snapshot; the earlier snapshots of the largest."""
+    firsts = quality.sort_values(["params", "seed", "flops"])
+    last = firsts.groupby("model", sort=False).tail(1)
+    largest = firsts[firsts["run"] == last["run"].iloc[-1]]
+    rows = [samples.Drawn("data", _archive(layout, last.iloc[0], "real"))]
+    for _, row in pd.concat([last, largest.iloc[:-1][::-1]]).iterrows():
+        label = samples.row_label(int(row["params"]), int(row["images"]))
+        rows.append(samples.Drawn(label, _archive(layout, row, "images"), float(row["fid"])))
+    return rows
+
+
+def _archive(layout: Layout, row: "pd.Series[Any]", name: str) -> Any:
+    """Images of one snapshot, or of the data, from a run's samples.npz."""
+    path = layout.quality(str(row["model"]), int(row["seed"])).with_name("samples.npz")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if name == "real":
+                return stored["real"]
+            return stored["images"][list(stored["snapshot"]).index(row["snapshot"])]
+    except (OSError, ValueError, KeyError) as error:
+        raise JstarError(f"{path}: holds no such images ({error}), sample the run again") from error
+
+
+def _keep(stem: Path, figure: Figure, numbers: dict[str, Any]) -> None:
+    save([figure], stem)
+    write_json(stem.with_suffix(".json"), provenance(figure=stem.name, numbers=numbers))
