@@ -98,7 +98,8 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
         progress = stack.enter_context(
             Progress(f"train {out.name}", total, "images", sys.stderr if first else silent)
         )
-        writer = stack.enter_context(open_writer(run.config.writer if first else None, run.state))
+        kind = run.config.writer if first else None
+        writer = stack.enter_context(open_writer(kind, run.state, run.images))
         progress.resume(run.images)
         while run.step < schedule.steps:
             before, skipped = run.images, run.optimizer.skipped.item()

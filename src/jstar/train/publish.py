@@ -15,6 +15,7 @@ from jstar.model import flops, parameters
 from jstar.records import fingerprint, provenance, read_json, write_json, write_table
 from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.snapshots import FOLDER, snapshot_file
+from jstar.train.writer import FOLDERS as WRITER_FOLDERS
 
 PUBLISHED = "published.json"  # in the state folder of a run whose results are in place
 
@@ -34,7 +35,7 @@ def set_aside(run: Run) -> None:
     aside = run.state.with_name(f"{run.state.name}.{old}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    for part in (CHECKPOINTS, FOLDER, PUBLISHED):
+    for part in (CHECKPOINTS, FOLDER, PUBLISHED, *WRITER_FOLDERS):
         if (run.state / part).exists():
             (run.state / part).rename(aside / part)
     print(f"train: the finished run of another configuration is now in {aside}", file=sys.stderr)
