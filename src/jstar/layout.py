@@ -35,6 +35,11 @@ class Layout:
         return self.curve.parent / "shards" / f"{number}-of-{shards}.npz"
 
     @property
+    def comparison(self) -> Path:
+        """Folder of the comparison of all estimators (jstar optimal-compare)."""
+        return self.curve.parent / "comparison"
+
+    @property
     def oracle(self) -> Path:
         """Folder of the oracle set (stage optimal)."""
         return self.root / "optimal" / self.study.dataset.name / "oracle"

@@ -207,6 +207,26 @@ def figures(
 
 
 @app.command()
+def optimal_figures(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the figures")],
+    curves: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Tables curve.csv, each in a folder named after its dataset"),
+    ] = None,
+    comparison: Annotated[
+        Path | None, typer.Option(help="Folder that 'jstar optimal-compare' wrote")
+    ] = None,
+) -> None:
+    """Draw J*(sigma) of several datasets, and its estimators side by side."""
+    from jstar.figures.estimators import draw_estimators
+
+    if not curves and comparison is None:
+        raise JstarError("optimal-figures: give tables curve.csv, or --comparison, or both")
+    names = draw_estimators(curves or [], comparison, out)
+    typer.echo(f"{out}: {', '.join(names)}")
+
+
+@app.command()
 def notebook(
     path: Annotated[
         Path, typer.Argument(help="Notebook, for example notebooks/inspect_fits.ipynb")

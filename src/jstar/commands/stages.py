@@ -126,6 +126,31 @@ def _say_closure(path: Path, got: float, expected: float) -> None:
 
 
 @app.command()
+def optimal_compare(
+    config: Config,
+    results: Results = RESULTS,
+    queries: Annotated[
+        int, typer.Option(help="Noisy draws; the moment form costs minutes at CIFAR-10's size")
+    ] = 2000,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; default: beside the study's curve.csv")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Compare all estimators and forms of J* on the dataset: tables for 'jstar optimal-figures'."""
+    set_threads(threads)
+    from jstar.config import OptimalConfig
+    from jstar.data import open_dataset
+    from jstar.optimal.compare import write_comparison
+
+    layout = layout_of(config, results)
+    study = layout.study
+    chosen = OptimalConfig.checked({**study.optimal.model_dump(), "queries": queries}, "--queries")
+    dataset = open_dataset(layout.data)
+    write_comparison(dataset, study.sigmas.values, chosen, out or layout.comparison)
+
+
+@app.command()
 def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
     """Write the oracle set: the evaluation draws and their posterior means D*."""
     set_threads(threads)

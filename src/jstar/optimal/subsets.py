@@ -6,6 +6,7 @@ of the SNIS denoiser, whose subset does not depend on the draw, is an upper boun
 denoiser's risk is. cDOL is DOL with weight 1/C on the source's own term.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,23 +68,13 @@ def subset_curve(
 
     Errors come from the scatter of the subsets' means: the draws of one subset share its luck.
     """
-    count = len(points)
-    size, constant = plan.size(count), plan.constant(count)
-    each = queries // plan.repeats
-    if each < 2:
-        raise JstarError(
-            f"queries = {queries} is not allowed, {plan.repeats} subsets need at least "
-            f"{2 * plan.repeats}"
-        )
+    size, constant = plan.size(len(points)), plan.constant(len(points))
     moments = measure_moments(points, device)
-    mean_ERS = np.empty((3, plan.repeats, len(sigma_S)))
-    for r in range(plan.repeats):
-        mean_ERS[:, r] = _one_subset(
-            points, moments, sigma_S, size, constant, np.arange(r * each, (r + 1) * each), seed,
-            device,
-        )  # fmt: skip
+    mean_ERS = subset_means(
+        points, moments, sigma_S, size, [constant], plan.repeats, queries, seed, device
+    )
     value_ES = mean_ERS.mean(axis=1)
-    error_ES = mean_ERS.std(axis=1, ddof=1) / np.sqrt(plan.repeats)
+    error_ES = standard_errors(mean_ERS)
     k = ("dol", "cdol", "snis").index(estimator)
     residual_RS = mean_ERS[k] - value_ES[k]
     spread_S = np.sqrt((residual_RS**2).sum(0))
@@ -99,14 +90,49 @@ def subset_curve(
         correlation_SS=correlation_SS,
         form=(("pair", "moment", "risk")[k],) * len(sigma_S),
         estimator=estimator,
-        queries=each * plan.repeats,
-        count=count,
+        queries=queries // plan.repeats * plan.repeats,
+        count=len(points),
         dim=points.dim,
         variance=points.scale**2 / points.dim * moments.variance,
-        log_count=float(np.log(count)),
+        log_count=float(np.log(len(points))),
         subset=size,
         repeats=plan.repeats,
     )
+
+
+def subset_means(
+    points: Points,
+    moments: Moments,
+    sigma_S: NDArray[np.float64],
+    size: int,
+    constants: Sequence[float],
+    repeats: int,
+    queries: int,
+    seed: int,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """Means of each random subset of `size` points, data scale, per dimension, [E, R, S].
+
+    E: DOL, cDOL for each constant C, SNIS. Each subset has queries / repeats draws.
+    Raises JstarError for fewer than two draws a subset.
+    """
+    each = queries // repeats
+    if each < 2:
+        raise JstarError(
+            f"queries = {queries} is not allowed, {repeats} subsets need at least {2 * repeats}"
+        )
+    numbers = [np.arange(r * each, (r + 1) * each) for r in range(repeats)]
+    means = [
+        _one_subset(points, moments, sigma_S, size, constants, number_M, seed, device)
+        for number_M in numbers
+    ]
+    return np.stack(means, axis=1)
+
+
+def standard_errors(mean_ERS: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the mean over the subsets, [E, S]."""
+    error_ES: NDArray[np.float64] = mean_ERS.std(axis=1, ddof=1) / np.sqrt(mean_ERS.shape[1])
+    return error_ES
 
 
 def _one_subset(
@@ -114,12 +140,12 @@ def _one_subset(
     moments: Moments,
     sigma_S: NDArray[np.float64],
     size: int,
-    constant: float,
+    constants: Sequence[float],
     number_M: NDArray[np.int64],
     seed: int,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Mean DOL (pair form), cDOL (moment form) and SNIS (risk) of one subset, [3, S]."""
+    """Mean DOL (pair form), cDOL (moment form) of each C and SNIS (risk) of one subset, [E, S]."""
     stream = int(number_M[0])
     chosen = _random(seed, SUBSET_STREAM + stream)
     member_L = np.sort(chosen.choice(len(points), size, replace=False))
@@ -130,9 +156,9 @@ def _one_subset(
     outside_M = draw.integers(0, len(points), len(number_M))
     unit = points.scale**2 / points.dim
     precision = choose_precision("auto", points, device)
-    out_ES = np.empty((3, len(sigma_S)))
+    out_ES = np.empty((2 + len(constants), len(sigma_S)))
     near_LD = z_LD.float() - moments.anchor_D.to(device)
-    for rows, source_M in (((0, 1), inside_M), ((2,), outside_M)):
+    for own, source_M in ((True, inside_M), (False, outside_M)):
         queries = make_queries(
             points, source_M, number_M, seed, precision, device, moments.anchor_D
         )
@@ -145,17 +171,19 @@ def _one_subset(
             logit_ML = (q.double() * -((points.scale / sigma) ** 2)).add_(
                 e, alpha=points.scale / sigma
             )
-            if rows == (2,):
+            if not own:
                 mean_MD = torch.softmax(logit_ML, dim=1).float() @ near_LD
                 risk_M = (y_MD - mean_MD).square().sum(1, dtype=torch.float64)
-                out_ES[2, s] = unit * float(risk_M.mean())
+                out_ES[-1, s] = unit * float(risk_M.mean())
                 continue
             pair_M = (torch.softmax(logit_ML, dim=1) * q).sum(1)
             out_ES[0, s] = unit * float(pair_M.mean())
-            logit_ML[torch.arange(len(own_M)), torch.from_numpy(own_M)] -= np.log(constant)
-            mean_MD = torch.softmax(logit_ML, dim=1).float() @ near_LD
-            square_M = mean_MD.square().sum(1, dtype=torch.float64)
-            out_ES[1, s] = unit * (moments.total - float(square_M.mean()))
+            place = torch.arange(len(own_M)), torch.from_numpy(own_M)
+            for k, constant in enumerate(constants, 1):
+                logit_ML[place] = -np.log(constant)  # the source's own logit is 0
+                mean_MD = torch.softmax(logit_ML, dim=1).float() @ near_LD
+                square_M = mean_MD.square().sum(1, dtype=torch.float64)
+                out_ES[k, s] = unit * (moments.total - float(square_M.mean()))
     return out_ES
 
 
