@@ -28,6 +28,7 @@ else:
 
 
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/sample.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -38,4 +39,5 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        SAMPLES,
         f"results/studies/{STUDY.study}/report.html",

@@ -3,6 +3,7 @@
 rule report:
     input:
         rules.figures.input,
+        SAMPLES,
     output:
         "results/studies/{study}/report.html",
     log:
@@ -10,6 +11,8 @@ rule report:
     localrule: True
     conda:
         "../../envs/cpu.yaml"
+    params:
+        targets="figures sample" if SAMPLES else "figures",
     shell:
-        "snakemake figures --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
+        "snakemake {params.targets} --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
         " > {log} 2>&1"

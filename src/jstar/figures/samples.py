@@ -1,7 +1,6 @@
 """Figure: generated images, model by model and over the training of the largest."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ def row_label(params: int, images: int) -> str:
     return f"{parameters_label(params)} parameters, {parameters_label(images)} images seen"
 
 
-def draw(rows: list[Drawn]) -> tuple[Figure, dict[str, Any]]:
+def draw(rows: list[Drawn]) -> Figure:
     """One strip of images a row; the same start noise stands below the same noise."""
     shape = rows[0].images_NCHW.shape[1:]
     across = max(6, min(ACROSS, 2 * ACROSS * 8 // shape[2])) if shape[2] > 16 else ACROSS
@@ -45,7 +44,7 @@ def draw(rows: list[Drawn]) -> tuple[Figure, dict[str, Any]]:
         fid = f",  FID {row.fid:.3g}" if np.isfinite(row.fid) else ""
         panel.set_title(row.label + fid, loc="left", pad=2, fontsize=7.5)
     figure.set_layout_engine("constrained", h_pad=0.01, w_pad=0.0)
-    return figure, {"fid": {row.label: row.fid for row in rows}}
+    return figure
 
 
 def _strip(panel: Axes, images_NCHW: NDArray[np.floating]) -> None:

@@ -15,11 +15,9 @@ from jstar.layout import Layout
 from jstar.quality.correlation import write_quality_tables
 from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_json
 
-FIGURES = ("samples", "gap_quality")
-
 
 def draw_quality(layout: Layout) -> None:
-    """Write quality.csv, correlation.csv and the figures of `FIGURES` to the study's sampling/."""
+    """Write quality.csv, correlation.csv and two figures to the study's sampling/."""
     mpl.use("Agg")
     runs, out = layout.study.runs(), layout.sampling
     losses = [layout.losses(*run) for run in runs]
@@ -28,7 +26,7 @@ def draw_quality(layout: Layout) -> None:
     own = together.drop_duplicates(["run", "snapshot"])
     measured = pd.concat([read_table(path, LOSSES_COLUMNS) for path in losses])
     measured = measured[measured["split"] == "train"]
-    _keep(out / "samples", *samples.draw(_strips(layout, own)))
+    save([samples.draw(_strips(layout, own))], out / "samples")
     _keep(out / "gap_quality", *gap_quality.draw(own, measured, correlation))
 
 

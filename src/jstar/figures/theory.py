@@ -42,12 +42,9 @@ def draw(
         _parts_panel(panel, network[network["sampler"] == sampler])
         panel_title(panel, f"{SAMPLER_LABEL[sampler]}: {largest['run']}")
     axes[0, 1].set_ylabel("")
-    steps = (
-        int(parts.loc[parts["snapshot"] != largest["snapshot"], "steps"].min())
-        if (parts["snapshot"].nunique() > 1)
-        else int(parts["steps"].min())
-    )
-    _factor_panel(axes[1, 0], schedules, steps)
+    seen = parts.groupby("steps")["snapshot"].nunique()
+    steps = int(seen.index[int(seen.to_numpy().argmax())])  # all snapshots are there
+    _crossover_panel(axes[1, 0], parts, schedules, steps)
     _quality_panel(axes[1, 1], trials)
     handles = [Line2D([], [], color=PART_COLOR[p], label=PART_LABEL[p]) for p in PART_COLOR]
     handles += [
@@ -83,7 +80,7 @@ def _step_ticks(panel: Axes, steps: list[int]) -> None:
     panel.set_xticklabels([str(n) for n in steps if n != 12])
 
 
-def _factor_panel(panel: Axes, schedules: pd.DataFrame, steps: int) -> None:
+def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame, steps: int) -> None:
     """Bound with exponential steps over that with EDM's, as training goes on: the crossover."""
     rows = schedules[(schedules["steps"] == steps) & (schedules["sampler"] == "sde")]
     if rows["images"].isna().all():
@@ -97,12 +94,21 @@ def _factor_panel(panel: Axes, schedules: pd.DataFrame, steps: int) -> None:
         panel.plot(run["images"], run["exponential"] / run["edm"],
                    color=colors[str(run["model"].iloc[0])], lw=1)  # fmt: skip
     panel.axhline(1, color="#888888", lw=0.6, zorder=0)
+    # Without a gap E_I and E_D are left, which no network changes.
+    at_steps = parts[(parts["steps"] == steps) & (parts["sampler"] == "sde")]
+    left = (
+        (at_steps["initial"] + at_steps["discretisation"])
+        .groupby([at_steps["schedule"], at_steps["rho"].fillna(0)])
+        .first()
+    )
+    panel.axhline(left["exponential", 0] / left["polynomial", 7], color="black", lw=1, ls=":")
     panel.set(
         xscale="log", xlabel="images seen in training", ylabel=r"exponential / polynomial $\rho=7$"
     )
     panel_title(panel, rf"crossover of the bound, sde, $N={steps}$")
     params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
-    panel.legend(handles=size_handles(models, params, lw=1), loc="upper left",
+    perfect = Line2D([], [], color="black", lw=1, ls=":", label="no gap")
+    panel.legend(handles=[*size_handles(models, params, lw=1), perfect], loc="upper left",
                  bbox_to_anchor=(1.0, 1.0), fontsize=6.5, handlelength=1)  # fmt: skip
 
 
