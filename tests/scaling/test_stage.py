@@ -153,6 +153,13 @@ def test_total_is_the_weighted_sum(tables):
     assert stderr == pytest.approx(float(weights @ curve.stderr))  # fully correlated by default
 
 
+def test_a_total_needs_more_than_one_noise_scale():
+    one = study_table()
+    one = one[one["sigma"] == one["sigma"].iloc[0]]
+    with pytest.raises(JstarError, match="one noise scale only .* at least 2"):
+        with_total(one, "edm")
+
+
 def spoil(frame, column, row, value):
     frame = frame.copy()
     frame[column] = frame[column].astype(object)

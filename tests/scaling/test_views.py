@@ -78,6 +78,14 @@ def test_parametric_law_is_recovered(rows, floor, optimal):
     assert scaled.alpha == pytest.approx(law.alpha, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_two_sizes_are_too_few_for_a_free_floor_but_no_overflow():
+    rows, _ = simulate_study(StudyTruth(sizes=(1e5, 1e7, 2), sigmas=(1.0,)), 0, 2)
+    law = parametric_law(*(rows[c].to_numpy() for c in ("params", "images", "loss")), "free")
+    assert law.status in ("at bound", "not converged", "converged")
+    assert np.isfinite([law.E, law.A, law.a, law.B, law.b, law.rmse]).all()
+
+
 def test_residual_tests_see_curvature_and_only_it():
     points = simulate_points(Truth(-0.15, 0.6, 8, run_noise=0.002, point_noise=0.002), 3)
     good = examine(points, fit_points(points, "corrected"))

@@ -186,13 +186,19 @@ def select(
 
 
 def with_total(losses: pd.DataFrame, proc: Process | str | None) -> pd.DataFrame:
-    """Rows with sigma = total added where the table has none and the training process is known."""
+    """Rows with sigma = total added where the table has none and the training process is known.
+
+    Raises JstarError for a table of one noise scale: a total is an integral over them.
+    """
     if (losses["sigma"] == TOTAL).any() or proc is None:
         return losses
     chosen = process(proc) if isinstance(proc, str) else proc
     sigma = np.sort(losses["sigma"].astype(float).unique())
     if len(sigma) < 2:
-        return losses
+        raise JstarError(
+            f"losses: column 'sigma' holds one noise scale only ({sigma[0]:g}), the total loss of "
+            "a process (--process) needs at least 2; leave the process out"
+        )
     weight = dict(zip(sigma, total_weights(chosen, sigma), strict=True))
     scaled = losses.assign(weight=losses["sigma"].astype(float).map(weight))
     sums = [c for c in ("loss", "loss_se", "gap", "gap_se") if c in losses]

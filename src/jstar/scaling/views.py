@@ -14,6 +14,7 @@ from jstar.scaling.laws import Array
 
 LEVELS = 9  # values of compute at which sizes are compared
 FLOORS = ("zero", "optimal", "free")
+LARGEST_LOG = 200.0
 EXPONENTS = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2])
 
 
@@ -137,8 +138,8 @@ def parametric_law(
     log_n, log_d = np.log(n), np.log(d)
 
     def terms(p: Array) -> tuple[Array, Array, float]:
-        floor_value = float(np.exp(p[4])) if floor == "free" else fixed
-        return np.exp(p[0] - p[1] * log_n), np.exp(p[2] - p[3] * log_d), floor_value
+        floor_value = float(_exp(p[4])) if floor == "free" else fixed
+        return _exp(p[0] - p[1] * log_n), _exp(p[2] - p[3] * log_d), floor_value
 
     def residual(p: Array) -> Array:
         by_size, by_data, bottom = terms(p)
@@ -153,8 +154,8 @@ def parametric_law(
     found = least_squares(
         residual, start, jacobian, method="lm", xtol=1e-10, ftol=1e-12, max_nfev=400
     )
-    A, B = np.exp(found.x[[0, 2]])
-    E = float(np.exp(found.x[4])) if floor == "free" else fixed
+    A, B = _exp(found.x[[0, 2]])
+    E = float(_exp(found.x[4])) if floor == "free" else fixed
     rss = float(2 * found.cost)
     vanished = min(A, B) < 1e-8 or (floor == "free" and E < 1e-8) or min(found.x[[1, 3]]) < 1e-3
     status = "at bound" if vanished else "converged" if found.success else "not converged"
@@ -162,6 +163,11 @@ def parametric_law(
         floor, E * unit, float(A) * unit, float(found.x[1]), float(B) * unit, float(found.x[3]),
         float(np.sqrt(rss / len(y))), aicc(rss, len(y), len(start)), len(y), status,
     )  # fmt: skip
+
+
+def _exp(log: Array) -> Array:
+    """exp, bounded: with too few sizes the solver tries steps that no number can hold."""
+    return np.asarray(np.exp(np.clip(log, -LARGEST_LOG, LARGEST_LOG)))
 
 
 def _mean(values: Array) -> float:
