@@ -9,6 +9,7 @@ from jstar.errors import JstarError
 from jstar.noise import (
     PROCESSES,
     gaussian,
+    histogram,
     process,
     sigma_grid,
     target_ratio,
@@ -114,6 +115,25 @@ def test_numpy_and_torch_agree(name):
     )
 
 
+def test_a_histogram_law_is_uniform_in_each_bin_and_keeps_its_masses():
+    edges, mass = np.array([0.1, 0.3, 2.0, 5.0]), np.array([1.0, 3.0, 4.0])
+    law = histogram(edges, mass)
+    u = (np.arange(8000) + 0.5) / 8000
+    log_sigma = np.log(law.quantile(u))
+    for k in range(3):
+        low, high = np.log(edges[k : k + 2])
+        inside = log_sigma[(log_sigma >= low) & (log_sigma < high)]
+        assert len(inside) == pytest.approx(1000 * mass[k], abs=1)
+        assert inside.mean() == pytest.approx((low + high) / 2, abs=1e-3)
+        assert law.density(np.sqrt(edges[k] * edges[k + 1])) == pytest.approx(
+            mass[k] / 8 / (high - low)
+        )
+    assert (law.density(np.array([0.09, 5.1])) == 0).all()
+    assert law.quantile(np.array([0.0, 1.0])) == pytest.approx(edges[[0, -1]])
+    torch.testing.assert_close(law.quantile(torch.tensor(u)).numpy(), law.quantile(u))
+    torch.testing.assert_close(law.density(torch.tensor(edges)).numpy(), law.density(edges))
+
+
 def test_vp_time_inverts_the_schedule():
     t = np.array([1e-5, 0.01, 0.3, 1.0])
     sigma = np.sqrt(np.expm1(0.5 * 19.9 * t**2 + 0.1 * t))
@@ -154,6 +174,7 @@ def test_gaussian_rows_depend_only_on_seed_and_index():
         (lambda: process("edm", sigma_data=-1), ["sigma_data = -1"]),
         (lambda: target_ratio("edm", "eps", 1.0), ["'eps'", "epsilon"]),
         (lambda: total_weights(process("edm"), [1.0]), ["at least 2"]),
+        (lambda: histogram(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0])), ["mass above 0"]),
     ],
 )
 def test_mistakes_are_one_sentence(call, words):

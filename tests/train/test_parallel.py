@@ -13,7 +13,7 @@ STEPS, BATCH = 50, 64
 TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
 
 
-def launch(root, study, processes, *, model="d2", expect=0):
+def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",)):
     """Train through the command line, with torchrun if there are several processes."""
     root.mkdir(exist_ok=True)
     file = root / "study.yaml"
@@ -24,8 +24,9 @@ def launch(root, study, processes, *, model="d2", expect=0):
     common = ["--config", str(file), "--results", str(root / "results")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not (root / "results" / "data").exists():
-        prepare = [sys.executable, "-m", "jstar.cli", "prepare", *common]
-        subprocess.run(prepare, check=True, env=env, capture_output=True)
+        for stage in before:
+            command = [sys.executable, "-m", "jstar.cli", stage, *common]
+            subprocess.run(command, check=True, env=env, capture_output=True)
     command = [*run, "jstar.cli", "train", *common, "--model", model, "--device", "cpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == expect, done.stderr[-3000:]
@@ -56,3 +57,12 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, tiny_study, ru
     launch(tmp_path / "both", tiny_study(train=stop_early), 2, expect=1)  # torchrun's own status
     both = launch(tmp_path / "both", tiny_study(train=TRAIN), 1)
     np.testing.assert_allclose(losses(whole)[0], losses(both)[0], rtol=1e-5)
+
+
+def test_two_processes_follow_the_gap_as_one_does(tmp_path, tiny_study):
+    study = tiny_study(train={**TRAIN, "noise": {"law": "optimal_loss"}})
+    one, two = (launch(tmp_path / str(n), study, n, before=("prepare", "optimal")) for n in (1, 2))
+    np.testing.assert_allclose(losses(one)[0], losses(two)[0], rtol=1e-4)
+    a, b = (pd.read_csv(run / "schedule.csv") for run in (one, two))
+    np.testing.assert_allclose(a["density"], b["density"], rtol=1e-3)
+    assert a.groupby("sigma")["density"].std().max() > 0.01  # it moved

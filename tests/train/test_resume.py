@@ -18,8 +18,10 @@ class KilledError(Exception):
     pass
 
 
-def test_resumed_after_a_crash_is_bitwise_equal(run_tiny, contents, monkeypatch):
-    _, calm = run_tiny("calm")
+@pytest.mark.parametrize("noise", [None, {"law": "optimal_loss"}], ids=["own law", "adaptive"])
+def test_resumed_after_a_crash_is_bitwise_equal(noise, curve, run_tiny, contents, monkeypatch):
+    law = {"noise": noise}
+    _, calm = run_tiny("calm", curve=curve, train=law)
     snapshot, met = Run.write_snapshot, []
 
     def crash(self, index):
@@ -31,11 +33,12 @@ def test_resumed_after_a_crash_is_bitwise_equal(run_tiny, contents, monkeypatch)
     monkeypatch.setattr(Run, "write_snapshot", crash)
     for _ in range(4):
         with pytest.raises(KilledError):
-            run_tiny("stormy", train=EVERY_CHUNK)
-    status, stormy = run_tiny("stormy", train=EVERY_CHUNK)
+            run_tiny("stormy", curve=curve, train={**law, **EVERY_CHUNK})
+    status, stormy = run_tiny("stormy", curve=curve, train={**law, **EVERY_CHUNK})
     assert status.finished
     assert met == [2, 3, 4, 5]
     assert contents(calm) == contents(stormy)
+    assert ("schedule.csv" in contents(calm)) == (noise is not None)
 
 
 def test_a_signal_asks_for_a_checkpoint_and_another_start(run_tiny, contents, monkeypatch):

@@ -21,8 +21,7 @@ class LinearControl:
 
     D_lin shrinks x along the data's main directions u_k and is constant across the others:
     D_lin = m + sum_k g_k <u_k, x - m> u_k, g_k = P_k / (P_k + sigma^2), P_k = E <u_k, x0 - m>^2.
-    Directions and m come from a sample of the data; P_k and E|x0 - m|^2 are exact, and only they
-    enter the mean.
+    The directions come from a sample of the data; their mean m, P_k and E|x0 - m|^2 are exact.
     """
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
@@ -30,16 +29,16 @@ class LinearControl:
         points = dataset_points(dataset)
         moments = measure_moments(points, device)
         self.dim = card.dim
-        anchor_D = (moments.anchor_D + (points.centre - card.offset)) * card.scale
-        self.anchor_D = anchor_D.float().to(device)
+        mean_D = moments.anchor_D.double() + torch.from_numpy(moments.shift_GD[0])
+        self.mean_D = ((mean_D + (points.centre - card.offset)) * card.scale).float().to(device)
         self.direction_DP = moments.direction_DP[:, :DIRECTIONS].to(device)
-        power_P = torch.from_numpy(moments.power_P)[:DIRECTIONS] * card.scale**2
+        power_P = torch.from_numpy(moments.power_GP[0, :DIRECTIONS]) * card.scale**2
         self.power_P = power_P.float().to(device)
-        self.total = moments.total * card.scale**2
+        self.variance = moments.variance * card.scale**2
 
     def __call__(self, x0: Tensor, eps: Tensor, sigma_M1: Tensor) -> Tensor:
         """[M, C, H, W] clean images and unit noise, [M, 1] noise scales -> [M]."""
-        clean_MD = x0.flatten(1) - self.anchor_D
+        clean_MD = x0.flatten(1) - self.mean_D
         clean_MP = clean_MD @ self.direction_DP
         square_M1 = sigma_M1.square()
         gain_MP = self.power_P / (self.power_P + square_M1)
@@ -47,5 +46,5 @@ class LinearControl:
         # |m + shrunk - x0|^2 = |x0 - m|^2, less what the main directions explain of it.
         change_MP = (clean_MP - gain_MP * noisy_MP).square() - clean_MP.square()
         # Its mean: (1 - g)^2 P + g^2 sigma^2 - P = -g P.
-        known_M = self.total - (gain_MP * self.power_P).sum(1)
+        known_M = self.variance - (gain_MP * self.power_P).sum(1)
         return (clean_MD.square().sum(1) + change_MP.sum(1) - known_M) / self.dim
