@@ -103,17 +103,12 @@ def _last(study: Study, losses: pd.DataFrame, curve: OptimalLoss) -> pd.DataFram
     )
     optimal, optimal_se = curve.at(frame["sigma"])
     frame["optimal"], frame["optimal_se"] = optimal, optimal_se
-    names, weights = {}, {}
-    for model in frame["model"].unique():
+    parts = []
+    for (model, _), rows in frame.groupby(["model", "seed"], sort=False):
         facts = study.train_of(str(model)).process_facts()
-        names[model] = facts["name"]
-        weights[model] = total_weights(process(**facts), curve.sigma)
-    frame["process"] = frame["model"].map(names)
-    frame["weight"] = [
-        float(np.interp(s, curve.sigma, weights[m]))
-        for m, s in zip(frame["model"], frame["sigma"], strict=True)
-    ]
-    return frame[list(VARIANTS_COLUMNS)]
+        weight_S = total_weights(process(**facts), rows["sigma"].to_numpy())
+        parts.append(rows.assign(process=facts["name"], weight=weight_S))
+    return pd.concat(parts, ignore_index=True)[list(VARIANTS_COLUMNS)]
 
 
 # --- a row each, and in words -----------------------------------------------------------------
