@@ -8,6 +8,9 @@ REQUEUE = "--requeue" if workflow.remote_exec else ""
 # Snakemake deletes the declared outputs of a job that is killed. One rule a size, because only so
 # can the longest runs start first and a profile give each size its own resources.
 for rank, entry in enumerate(STUDY.ladder):
+    adaptive = (
+        STUDY.train_of(entry.name).noise is not None
+    )  # then it needs J*, and tells its law
 
     rule:
         name:
@@ -15,7 +18,17 @@ for rank, entry in enumerate(STUDY.ladder):
         input:
             card=f"results/data/{STUDY.dataset.name}/card.json",
             images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
+            curve=(
+                f"results/optimal/{STUDY.dataset.name}/curve.csv" if adaptive else []
+            ),
         output:
+            **(
+                {
+                    "schedule": f"results/runs/{{study}}/{entry.name}-s{{seed}}/schedule.csv"
+                }
+                if adaptive
+                else {}
+            ),
             run=f"results/runs/{{study}}/{entry.name}-s{{seed}}/run.json",
             telemetry=f"results/runs/{{study}}/{entry.name}-s{{seed}}/telemetry.csv",
             snapshots=directory(
