@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from jstar.optimal import optimal_loss
-from jstar.optimal.draws import noise, split_int8, systematic_sources
+from jstar.optimal.draws import noise, quantised_noise, systematic_sources
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import TILE, as_points
 
@@ -59,7 +59,7 @@ def disagreement(images, precision):
     source = systematic_sources(moments.half_norm_N, CHECKED, 0)
     eps = noise(0, np.arange(CHECKED), points.dim)
     if precision == "int8":
-        term, step = split_int8(eps, 2)
+        term, step = quantised_noise(eps)
         eps = (term.double() * step.double()[:, :, None]).sum(0)
     y = points.take(source).double()
     pair = torch.empty((CHECKED, len(points)), dtype=torch.float64)

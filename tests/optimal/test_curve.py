@@ -10,7 +10,7 @@ from jstar.errors import JstarError
 from jstar.noise import process, sigma_grid
 from jstar.optimal import optimal_loss
 from jstar.optimal.controls import draws_at
-from jstar.optimal.draws import noise, split_int8, systematic_sources
+from jstar.optimal.draws import noise, quantised_noise, systematic_sources
 from jstar.optimal.job import make_job
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import as_points
@@ -40,7 +40,7 @@ def test_pair_form_equals_float64_brute_force_on_the_same_draws(digits, precisio
     eps_MD = noise(3, np.arange(queries), 64)
     eps = eps_MD.double().numpy()
     if precision == "int8":
-        term_KMD, step_KM = split_int8(eps_MD, 2)
+        term_KMD, step_KM = quantised_noise(eps_MD)
         eps = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0).numpy()
     x_ND = (digits.reshape(-1, 64) - 8.0) / 8
     for s, sigma in enumerate(SIGMAS):

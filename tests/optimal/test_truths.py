@@ -100,3 +100,27 @@ def test_gaussian_mixture():
         assert_honest(
             [c.loss[s] for c in curves], [c.stderr[s] for c in curves], truth, (0.60, 0.76)
         )
+
+
+def test_noise_on_an_int8_grid_is_as_good_as_gaussian():
+    """Moments of 2 million numbers, and the same J* as from float32 noise."""
+    eps_MD = draws.noise(3, np.arange(200), 10_000)
+    term_KMD, step_KM = draws.quantised_noise(eps_MD)
+    grid = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0)
+    exact = eps_MD.double()
+    assert (grid - exact).abs().max() < 0.025
+    # Without the shrunk step the variance would be 1e-4 too large.
+    assert grid.square().mean().item() == pytest.approx(exact.square().mean().item(), rel=5e-5)
+    assert (grid**4).mean().item() == pytest.approx((exact**4).mean().item(), rel=1.5e-4)
+    images = np.random.default_rng(0).integers(0, 256, (2000, 8, 8), dtype=np.uint8)
+    sigmas = [1.0, 1.6, 2.5, 5.0, 20.0]
+    int8, fp32 = (
+        make_job(as_points(images), sigmas, estimator="exact", queries=2000, precision=precision)
+        for precision in ("int8", "fp32")
+    )
+    for s in range(len(sigmas)):
+        pairs = [sums[:, :, s, 1] / sums[:, :, s, 0] for sums in (int8.sums(), fp32.sums())]
+        difference_M = (pairs[0] - pairs[1]).mean(0)
+        error = difference_M.std() / np.sqrt(2000)
+        assert abs(difference_M.mean()) < 4 * error + 1e-7 * pairs[1].mean()
+        assert error < 0.1 * pairs[1].mean(0).std() / np.sqrt(2000) + 1e-7 * pairs[1].mean()

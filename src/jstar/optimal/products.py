@@ -5,7 +5,7 @@ For x = x_i + sigma eps_i all that the posterior weights need is, per source i a
     q_in = |x_i - x_n|^2 / 2        e_in = <eps_i, x_n - x_i>
     logit_in = -q_in / sigma^2 + e_in / sigma        (the source's own logit is 0)
 
-Eight-bit data go through exact int8 -> int32 products, the noise split into int8 terms; other data
+Eight-bit data go through exact int8 -> int32 products, the noise drawn on an int8 grid; other data
 through float32.
 """
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from jstar.errors import JstarError
 from jstar.optimal import native
-from jstar.optimal.draws import noise, split_int8
+from jstar.optimal.draws import noise, quantised_noise
 from jstar.optimal.points import Points
 
 PRECISIONS = ("auto", "int8", "fp32")
-INT8_TERMS = 2
 INT8_MAX_DIM = 33_000  # dim * 255^2 stays below 2^31
 ALIGN = 8  # int8 products on a GPU need multiples of 8
 MIN_ROWS = 17  # and more than 16 rows
@@ -100,7 +99,7 @@ class Queries:
     """M draws: their sources and noise, ready for products with tiles of points.
 
     operand_AD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
-    `origin_D`, or [z; term_1; term_2 ...] in int8. In int8 the noise is eps = sum_k step_k term_k
+    `origin_D`, or [z; term] in int8. In int8 the noise is eps = sum_k step_k term_k (one term k)
     and `own_KM`, `norm_M` are exact int32; else `own_KM` is <z, eps> and `norm_M` |z|^2.
     """
 
@@ -179,7 +178,6 @@ def make_queries(
     precision: str,
     device: torch.device,
     origin_D: torch.Tensor,
-    terms: int = INT8_TERMS,
 ) -> Queries:
     """Draws number `noise_index_M` at the sources `source_M`.
 
@@ -187,7 +185,7 @@ def make_queries(
     """
     z_MD, eps_MD = points.take(source_M), noise(seed, noise_index_M, points.dim)
     if precision == "int8":
-        term_KMD, step_KM = split_int8(eps_MD, terms)
+        term_KMD, step_KM = quantised_noise(eps_MD)
         own_KM = torch.stack([int_dots(z_MD, term_MD) for term_MD in term_KMD])
         operand = torch.cat([z_MD, *term_KMD]).to(device)
         norm_M = int_dots(z_MD, z_MD).to(device)
