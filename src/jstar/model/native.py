@@ -101,7 +101,8 @@ class NativeBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        saved = ctx.saved_tensors  # read once: recomputed blocks allow no second time
+        inputs, kept = saved[: len(INPUTS)], saved[len(INPUTS) :]
         x, (B, _, _) = inputs[0], inputs[0].shape
         slices = _slices(B)
         d_out = d_out.contiguous()
