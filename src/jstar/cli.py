@@ -9,6 +9,9 @@ from jstar.commands import stages  # noqa: F401
 from jstar.commands import diagnose  # noqa: F401
 
 # isort: split
+from jstar.commands import noise  # noqa: F401
+
+# isort: split
 from jstar.commands import fits  # noqa: F401
 
 # isort: split

@@ -71,6 +71,11 @@ class Layout:
         return self.fits / "sampling"
 
     @property
+    def noise(self) -> Path:
+        """Folder of the comparison of noise laws, of a study that trains with several."""
+        return self.fits / "noise"
+
+    @property
     def fits(self) -> Path:
         """Folder of the study's fits, figures, tables and report."""
         return self.root / "studies" / self.study.study

@@ -53,12 +53,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OptimalWeight:
-    """w of the module's head, on j. All that is needed at a noise scale is interpolated in it."""
+    """w of the module's head, on j. J* is read from a table of NODES noise scales."""
 
-    curve: OptimalLoss
+    log_sigma: Floats
+    loss: Floats
+    critical_sigma: float
     noise: OptimalLossNoise
     sigma_data: float
     scale: float = 1.0
+
+    @classmethod
+    def of(cls, curve: OptimalLoss, noise: OptimalLossNoise, sigma_data: float) -> "OptimalWeight":
+        """The weight that belongs to a curve; a table of it costs less than its monotone cubic."""
+        sigma = np.geomspace(curve.sigma[0], curve.sigma[-1], NODES)
+        return cls(np.log(sigma), curve.at(sigma)[0], curve.critical_sigma, noise, sigma_data)
+
+    def optimal(self, sigma: Floats) -> Floats:
+        """J*, the x0 loss of the best denoiser."""
+        return np.interp(np.log(sigma), self.log_sigma, self.loss)
 
     def unit(self, sigma: Array) -> Array:
         """x0 loss of the linear denoiser of N(0, sigma_data^2): the unit of j."""
@@ -68,8 +80,8 @@ class OptimalWeight:
         """w at noise scales of the curve's range; NumPy array or (CPU) tensor as given."""
         value = np.asarray(sigma, dtype=np.float64)
         n = self.noise
-        optimal = self.curve.at(value)[0] / self.unit(value)
-        bell = log_normal(n.mu, n.s).density(value) * (value < self.curve.critical_sigma)
+        optimal = self.optimal(value) / self.unit(value)
+        bell = log_normal(n.mu, n.s).density(value) * (value < self.critical_sigma)
         weight = self.scale * (n.a * np.minimum(1 / np.maximum(optimal, 1e-12), n.w_max) + bell)
         return torch.from_numpy(weight) if isinstance(sigma, Tensor) else weight
 
@@ -113,29 +125,29 @@ class AdaptiveLaw:
         self.unlabelled = dataset.card.classes
         self.edges = np.geomspace(curve.sigma[0], curve.sigma[-1], BINS + 1)
         self.centres = np.sqrt(self.edges[1:] * self.edges[:-1])
-        raw = OptimalWeight(curve, noise, sigma_data)
+        raw = OptimalWeight.of(curve, noise, sigma_data)
         own = base.law.density(self.centres)
         self.weight = replace(raw, scale=float(own.sum() / (own @ raw(self.centres))))
         self.base = replace(base, weight=lambda s: self.weight(s) / self.weight.unit(s))
         # Sampled latents have a spread that the control's known mean does not have.
         self.control = None if dataset.card.sampled else LinearControl(dataset, device)
-        table = np.geomspace(curve.sigma[0], curve.sigma[-1], NODES)
-        self.optimal = torch.from_numpy(curve.at(table)[0]).float().to(device)
-        self.low, self.span = float(np.log(table[0])), float(np.log(table[-1] / table[0]))
+        self.centre_weight = self.weight(self.centres)
+        self.optimal = torch.from_numpy(raw.loss).float().to(device)
+        self.low, self.span = raw.log_sigma[0], raw.log_sigma[-1] - raw.log_sigma[0]
         self.images, self.rows = 0, list[list[float]]()
         # Decayed sums in each bin: draws, gap, control, gap x control, control^2.
         start = np.zeros((BINS, 5))
-        start[:, 0], start[:, 1] = 1.0, self._untrained(curve, dataset)
+        start[:, 0], start[:, 1] = 1.0, self._untrained(dataset)
         self.sums = torch.from_numpy(start).to(device)
         self._renew()
 
-    def _untrained(self, curve: OptimalLoss, dataset: Dataset) -> Floats:
+    def _untrained(self, dataset: Dataset) -> Floats:
         """j - j* of a network that returns zero: D = c_skip x."""
         card, s = dataset.card, self.centres
         skip = self.base.c_skip(s)
         square = card.std**2 + card.mean**2
         loss = (1 - skip) ** 2 * square + (skip * s) ** 2
-        return np.asarray((loss - curve.at(s)[0]) / self.weight.unit(s))
+        return np.asarray((loss - self.weight.optimal(s)) / self.weight.unit(s))
 
     @property
     def process(self) -> Process:
@@ -147,7 +159,7 @@ class AdaptiveLaw:
         """The training loss of the best denoiser under the present law."""
         u = (np.arange(4096) + 0.5) / 4096
         sigma = self.law.quantile(u)
-        return float(np.mean(self.base.weight(sigma) * self.weight.curve.at(sigma)[0]))
+        return float(np.mean(self.base.weight(sigma) * self.weight.optimal(sigma)))
 
     @torch.no_grad()
     def follow(self, chunk: Chunk, error_KB: Tensor, images: int, ranks: Ranks) -> None:
@@ -186,7 +198,7 @@ class AdaptiveLaw:
         sure = (draws > SURE_DRAWS) & (variance > 0)
         coefficient = np.where(sure, covariance / np.where(sure, variance, 1.0), 0.0)
         self.gap = np.maximum((gap - coefficient * control) / draws, 0.0)
-        wanted = self.weight(self.centres) * self.gap
+        wanted = self.centre_weight * self.gap
         uniform = np.full(BINS, 1 / BINS)
         follow = wanted / wanted.sum() if wanted.sum() > 0 else uniform
         self.law: NoiseLaw = histogram(self.edges, (1 - self.share) * follow + self.share * uniform)
@@ -195,7 +207,7 @@ class AdaptiveLaw:
 
     def record(self, images: int) -> None:
         """Note gap and law as they are now."""
-        columns = (self.centres, self.weight(self.centres), self.gap,
+        columns = (self.centres, self.centre_weight, self.gap,
                    self.law.density(self.centres), self.sums[:, 0].cpu().numpy())  # fmt: skip
         self.rows += [[images, *map(float, row)] for row in zip(*columns, strict=True)]
 
