@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from sklearn.datasets import load_digits
 
 from jstar.noise import gaussian
 from jstar.optimal import draws, optimal_loss
@@ -124,3 +125,29 @@ def test_noise_on_an_int8_grid_is_as_good_as_gaussian():
         error = difference_M.std() / np.sqrt(2000)
         assert abs(difference_M.mean()) < 4 * error + 1e-7 * pairs[1].mean()
         assert error < 0.1 * pairs[1].mean(0).std() / np.sqrt(2000) + 1e-7 * pairs[1].mean()
+
+
+@pytest.mark.parametrize("queries", [600, 200])
+def test_the_error_is_honest_where_the_sources_are_a_large_share_of_the_points(queries):
+    """Sources are drawn without replacement; the controls leave only the noise's share.
+
+    So the default form needs no finite-population correction: over seeds its values scatter as
+    its standard error says, with all points drawn and with a third of them. The pair form's error
+    still holds the spread of the sources, and is too large where all of them are drawn.
+    """
+    images = load_digits().images.astype(np.uint8)[:600]
+    points = as_points(images, offset=8.0, scale=1 / 8)
+    jobs = [
+        make_job(points, [0.85, 1.5, 4.0, 20.0], estimator="exact", queries=queries, seed=seed)
+        for seed in range(60)
+    ]
+    sums = [job.sums() for job in jobs]
+    ratio = {}
+    for form in ("pair+controls", "pair"):
+        curves = [replace(j, form=form).curve(s) for j, s in zip(jobs, sums, strict=True)]
+        scatter = np.std([c.loss for c in curves], axis=0, ddof=1)
+        ratio[form] = scatter / np.sqrt(np.mean([c.stderr**2 for c in curves], axis=0))
+    assert (ratio["pair+controls"] < 1.25).all()
+    assert (ratio["pair+controls"] > 0.6).all()
+    if queries == len(points):
+        assert ratio["pair"][-1] < 0.2
