@@ -1,5 +1,7 @@
 """Data, noise scale and noise are a function of (seed, image index); targets are exact."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from jstar.data import open_dataset
 from jstar.noise import PROCESSES, process
 from jstar.train.objective import noise_scale
-from jstar.train.stream import Stream
+from jstar.train.stream import NOISE, Stream
 
 
 def rows(chunk):
@@ -46,7 +48,7 @@ def test_losses_convert_to_x0_exactly(name, digits):
     index = np.arange(4 * 48)
     x0 = source._images(source.data_index(index)).double()
     sigma = chunk.log_sigma.flatten().double().exp()
-    x = x0 + sigma.view(-1, 1, 1, 1) * source._noise(index).double()
+    x = x0 + sigma.view(-1, 1, 1, 1) * source._noise(index, NOISE).double()
     out = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     denoised = proc.denoise(lambda x_in, c_noise: out, x, sigma)
     expected = (denoised - x0).square().flatten(1).mean(1)
@@ -76,16 +78,41 @@ def test_labels_are_dropped_and_images_mirrored_at_their_rates(digits):
     true = torch.from_numpy(source.dataset.labels_N[source.data_index(np.arange(4800))])
     assert float((labels == 10).float().mean()) == pytest.approx(0.25, abs=0.03)
     assert torch.equal(labels[labels != 10], true[labels != 10])
-    import dataclasses
-
     card = dataclasses.replace(source.dataset.card, mirror=True)
     source.dataset = dataclasses.replace(source.dataset, card=card)
     plain = source._images(source.data_index(np.arange(480)))
-    chunk = source.chunk(0, 10)
-    proc, sigma = source.process, chunk.log_sigma.flatten().exp().view(-1, 1, 1, 1)
-    shown = chunk.x_in.flatten(0, 1) / proc.c_in(sigma) - sigma * source._noise(np.arange(480))
+    shown, small = clean(source, 10)
     same = torch.isclose(shown, plain, atol=1e-3).flatten(1).all(1)
     flipped = torch.isclose(shown, plain.flip(-1), atol=1e-3).flatten(1).all(1)
-    small = sigma.flatten() < 5  # at larger ones float32 has lost the image
     assert bool((same | flipped)[small].all())
     assert float(flipped[small].float().mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def clean(source, steps):
+    """x0 of the first steps, from the network's input; and where float32 has kept it."""
+    chunk = source.chunk(0, steps)
+    sigma = chunk.log_sigma.flatten().exp().view(-1, 1, 1, 1)
+    noise = source._noise(np.arange(len(sigma)), NOISE)
+    shown = chunk.x_in.flatten(0, 1) / source.process.c_in(sigma) - sigma * noise
+    return shown, sigma.flatten() < 5
+
+
+def test_a_sampled_latent_is_drawn_anew_at_every_visit(digits):
+    source = stream(digits)
+    stds = np.random.default_rng(0).uniform(1, 3, source.dataset.images_NCHW.shape)
+    source.dataset = dataclasses.replace(source.dataset, stds_NCHW=stds.astype(np.float16))
+    index = np.arange(960)
+    data = source.data_index(index)
+    shown, small = clean(source, 20)
+    eps = (shown - source._images(data)) / torch.from_numpy(source.dataset.scaled_stds(data))
+    kept = eps[small]
+    assert float(kept.mean()) == pytest.approx(0, abs=0.02)
+    assert float(kept.square().mean()) == pytest.approx(1, abs=0.03)
+    noise = source._noise(index, NOISE)[small]
+    assert float((kept * noise).mean()) == pytest.approx(0, abs=0.02)
+    visits = [np.flatnonzero(data == point) for point in range(256)]
+    pairs = [v[:2] for v in visits if len(v) > 1 and small[v[:2]].all()]
+    first, second = (eps[[pair[k] for pair in pairs]] for k in (0, 1))
+    assert float((first * second).mean()) == pytest.approx(0, abs=0.03)
+    late = rows(source.chunk(7, 20))
+    torch.testing.assert_close(rows(source.chunk(0, 20))[7 * 48 :], late, rtol=1e-6, atol=1e-6)

@@ -120,7 +120,9 @@ class DiT(nn.Module):
         condition_BE = F.silu(self.condition(c_noise.expand(len(x)), labels))
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
-                x_BTE = checkpoint(block, x_BTE, condition_BE, use_reentrant=False)
+                x_BTE = checkpoint(
+                    block, x_BTE, condition_BE, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 x_BTE = block(x_BTE, condition_BE)
         shift, scale = self.last_modulation(condition_BE).unsqueeze(1).chunk(2, dim=-1)

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jstar.model import DiT
@@ -24,8 +25,11 @@ class Uncertainty(nn.Module):
 
     def forward(self, c_noise_B: Tensor) -> Tensor:
         """[B] -> [B]."""
-        u_B: Tensor = self.line(sinusoids(c_noise_B * self.scale, FEATURES)).squeeze(-1)
-        return u_B
+        features = sinusoids(c_noise_B * self.scale, FEATURES)
+        # e^-u weighs every image's loss: no place for the 8 bits of bfloat16.
+        with torch.autocast(c_noise_B.device.type, enabled=False):
+            u_B1 = F.linear(features, self.line.weight.float(), self.line.bias.float())
+        return u_B1.squeeze(-1)
 
 
 class Objective(nn.Module):

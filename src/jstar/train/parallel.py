@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -64,7 +65,10 @@ def join_ranks(device: str | None) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, where)
         return
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    if where.type == "cuda":
+        dist.init_process_group("nccl", device_id=where)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Ranks(rank, world, where)
     finally:
@@ -75,13 +79,19 @@ def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn
     """What to call for the loss: the objective itself, in DDP, or (in place) sharded by FSDP2."""
     if shard and ranks.world > 1:
         half = torch.bfloat16 if bf16 else None
-        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        # Autocast casts what a matrix product reads; noise level, target and weight stay float32.
+        policy = MixedPrecisionPolicy(
+            param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,))
         for block in objective.network.blocks:
-            fully_shard(block, mp_policy=policy)
-        fully_shard(objective, mp_policy=policy)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(objective, mesh=mesh, mp_policy=policy)
         return objective
     if ranks.world > 1:
-        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            objective, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
     return objective
 
 

@@ -12,12 +12,16 @@ import torch
 from jstar.config import TrainConfig
 from jstar.train.parallel import Ranks
 
-# Dense peaks in FLOP/s as their makers state them: (bf16, TF32 matrix units for float32).
+# Dense peaks in FLOP/s as their maker states them: (bf16 matrix units, float32; TF32 is off).
+# A name is looked up in this order: the PCIe cards are slower than what else is called H100.
 PEAKS = {
-    "H200": (989e12, 494e12),
-    "H100": (989e12, 494e12),
-    "A100": (312e12, 156e12),
-    "L40S": (362e12, 183e12),
+    "H200 NVL": (835e12, 60e12),
+    "H200": (989e12, 67e12),
+    "H100 PCIe": (756e12, 51e12),
+    "H100 NVL": (835e12, 60e12),
+    "H100": (989e12, 67e12),
+    "A100": (312e12, 19.5e12),
+    "L40S": (362e12, 91.6e12),
 }
 
 
@@ -111,7 +115,7 @@ def _known_peak(device: torch.device, precision: str) -> float:
     """Peak FLOP/s of one device, NaN for those not in the table."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for known, (bf16, tf32) in PEAKS.items():
+        for known, (bf16, fp32) in PEAKS.items():
             if known in name:
-                return bf16 if precision == "bf16" else tf32
+                return bf16 if precision == "bf16" else fp32
     return math.nan

@@ -22,10 +22,11 @@ Control = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x0, eps, sigma [M, 1]) 
 
 # Streams of one seed, as the high half of a Philox key: no two uses share a number, and none
 # shares one with the evaluation draws (`jstar.noise.gaussian`, stream 0).
-ORDER, UNIFORM, NOISE = 1, 2, 3
+ORDER, UNIFORM, NOISE, LATENT = 1, 2, 3, 4
 UNIFORM_BLOCK = 4096  # images whose three uniforms come from one generator
 NOISE_BLOCK = 32  # images whose noise comes from one generator
-RESIDENT_BYTES = 8 * 2**30  # a dataset up to this size is kept on the device
+RESIDENT_BYTES = 8 * 2**30  # a dataset up to this size is kept in memory,
+RESIDENT_SHARE = 0.25  # or up to this share of a GPU's
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Stream:
         self.class_drop, self.device = class_drop, torch.device(device)
         self.control: Control | None = None
         self.resident: Tensor | None = None
-        if dataset.images_NCHW.nbytes <= RESIDENT_BYTES:
+        if dataset.images_NCHW.nbytes <= _resident_bytes(self.device):
             self.resident = torch.from_numpy(np.array(dataset.images_NCHW)).to(self.device)
 
     def chunk(self, start: int, stop: int) -> Chunk:
@@ -78,7 +79,10 @@ class Stream:
         uniform = np.concatenate(_pieces(index, UNIFORM_BLOCK, self._uniform))
         sigma = self.process.law.quantile(torch.from_numpy(uniform[:, 0]))  # float64
         data = self.data_index(index)
-        x0, eps = self._images(data), self._noise(index)
+        x0, eps = self._images(data), self._noise(index, NOISE)
+        if self.dataset.stds_NCHW is not None:  # a latent is drawn anew at every visit
+            std = torch.from_numpy(self.dataset.scaled_stds(data)).to(self.device)
+            x0 = torch.addcmul(x0, std, self._noise(index, LATENT))
         card = self.dataset.card
         if card.mirror:
             flip = torch.from_numpy(uniform[:, 1] < 0.5).to(self.device)
@@ -138,23 +142,32 @@ class Stream:
         """Uniforms for the noise scale, the mirror and the label of a block of images."""
         return _generator(self.seed, UNIFORM, block).random((UNIFORM_BLOCK, 3))
 
-    def _noise(self, index: NDArray[np.int64]) -> Tensor:
-        """Unit noise [M, C, H, W]. A GPU draws it itself, with numbers other than the CPU's."""
-        shape = self.dataset.card.shape
+    def _noise(self, index: NDArray[np.int64], stream: int) -> Tensor:
+        """Unit noise [M, C, H, W]. A GPU draws it itself: other numbers on each kind of GPU."""
+        shape, size = self.dataset.card.shape, (NOISE_BLOCK, self.dataset.card.dim)
+
+        def cpu_noise(block: int) -> NDArray[np.float32]:
+            generator = _generator(self.seed, stream, block)
+            return generator.standard_normal(size, dtype=np.float32)
+
+        def gpu_noise(block: int) -> Tensor:
+            # CUDA's generator is Philox with a key of 64 bits (the CPU's uses only 32 of a seed).
+            key = (self.seed << 32) | (int(stream == LATENT) << 31) | block
+            generator = torch.Generator(self.device).manual_seed(key)
+            return torch.randn(size, generator=generator, device=self.device)
+
         if self.device.type == "cpu":
-            blocks = _pieces(index, NOISE_BLOCK, self._cpu_noise)
+            blocks = _pieces(index, NOISE_BLOCK, cpu_noise)
             return torch.from_numpy(np.concatenate(blocks)).view(-1, *shape)
-        return torch.cat(_pieces(index, NOISE_BLOCK, self._gpu_noise)).view(-1, *shape)
+        return torch.cat(_pieces(index, NOISE_BLOCK, gpu_noise)).view(-1, *shape)
 
-    def _cpu_noise(self, block: int) -> NDArray[np.float32]:
-        generator = _generator(self.seed, NOISE, block)
-        return generator.standard_normal((NOISE_BLOCK, self.dataset.card.dim), dtype=np.float32)
 
-    def _gpu_noise(self, block: int) -> Tensor:
-        # CUDA's generator is Philox with a key of 64 bits (the CPU's uses only 32 of a seed).
-        generator = torch.Generator(self.device).manual_seed((self.seed << 32) | block)
-        size = (NOISE_BLOCK, self.dataset.card.dim)
-        return torch.randn(size, generator=generator, device=self.device)
+def _resident_bytes(device: torch.device) -> float:
+    """How large a dataset may be kept on the device."""
+    if device.type != "cuda":
+        return RESIDENT_BYTES
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(RESIDENT_BYTES, RESIDENT_SHARE * memory)
 
 
 def _generator(seed: int, stream: int, block: int) -> np.random.Generator:
