@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import pearsonr, rankdata
 
 from jstar.errors import JstarError
 from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_table
@@ -73,31 +72,45 @@ def correlation(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _coefficients(points: pd.DataFrame, of: str) -> dict[str, float]:
-    x, y = np.log(points[of].to_numpy(float)), np.log(points["fid"].to_numpy(float))
-    members = [np.flatnonzero(points["run"] == run) for run in points["run"].unique()]
-    rng = np.random.default_rng(0)
-    draws: dict[str, list[float]] = {name: [] for name in COEFFICIENTS}
-    if len(members) >= LEAST_RUNS:
-        for _ in range(DRAWS):
-            index = np.concatenate(
-                [members[k] for k in rng.integers(len(members), size=len(members))]
-            )
-            for name, value in _both(x[index], y[index]).items():
-                draws[name].append(value)
-    out: dict[str, float] = {}
-    for name, value in _both(x, y).items():
-        seen = np.array(draws[name])
-        seen = seen[np.isfinite(seen)]
-        low, high = np.quantile(seen, [0.025, 0.975]) if len(seen) else (np.nan, np.nan)
-        out |= {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
-    return out
+    """Both coefficients and their intervals; not a number where there is too little for them."""
+    x_n, y_n = np.log(points[of].to_numpy(float)), np.log(points["fid"].to_numpy(float))
+    runs, member_n = np.unique(points["run"], return_inverse=True)
+    out = _both(x_n, y_n, np.ones((1, len(x_n))))
+    draws_B = {name: np.full(1, np.nan) for name in out}
+    if len(runs) >= LEAST_RUNS:
+        # Drawing runs with replacement is weighting their points by how often they were drawn.
+        equal = np.full(len(runs), 1 / len(runs))
+        count_BR = np.random.default_rng(0).multinomial(len(runs), equal, size=DRAWS)
+        draws_B = _both(x_n, y_n, count_BR[:, member_n].astype(np.float64))
+    row: dict[str, float] = {}
+    for name in COEFFICIENTS:
+        seen_B = draws_B[name][np.isfinite(draws_B[name])]
+        low, high = np.quantile(seen_B, [0.025, 0.975]) if len(seen_B) else (np.nan, np.nan)
+        row |= {name: float(out[name][0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row
 
 
-def _both(x: Floats, y: Floats) -> dict[str, float]:
-    """Both coefficients; not a number where fewer than three points differ."""
-    if len(np.unique(x)) < 3 or len(np.unique(y)) < 3:
-        return dict.fromkeys(COEFFICIENTS, np.nan)
+def _both(x_n: Floats, y_n: Floats, weight_Bn: Floats) -> dict[str, Floats]:
+    """Coefficients [B] of points with whole-number weights; at least three points must differ."""
+    if len(np.unique(x_n)) < 3 or len(np.unique(y_n)) < 3:
+        return {name: np.full(len(weight_Bn), np.nan) for name in COEFFICIENTS}
+    ranks = (_ranks(x_n, weight_Bn), _ranks(y_n, weight_Bn))
     return {
-        "pearson": float(pearsonr(x, y)[0]),
-        "spearman": float(pearsonr(rankdata(x), rankdata(y))[0]),
+        "pearson": _pearson(x_n[None], y_n[None], weight_Bn),
+        "spearman": _pearson(*ranks, weight_Bn),
     }
+
+
+def _ranks(value_n: Floats, weight_Bn: Floats) -> Floats:
+    """Mid-ranks [B, n], up to a constant, of values that occur `weight` times."""
+    below_nn = (value_n[:, None] < value_n) + 0.5 * (value_n[:, None] == value_n)
+    return np.asarray(weight_Bn @ below_nn)
+
+
+def _pearson(x_Bn: Floats, y_Bn: Floats, weight_Bn: Floats) -> Floats:
+    share_Bn = weight_Bn / weight_Bn.sum(axis=1, keepdims=True)
+    x_Bn = x_Bn - (share_Bn * x_Bn).sum(axis=1, keepdims=True)
+    y_Bn = y_Bn - (share_Bn * y_Bn).sum(axis=1, keepdims=True)
+    both, x2, y2 = ((share_Bn * p).sum(axis=1) for p in (x_Bn * y_Bn, x_Bn**2, y_Bn**2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(both / np.sqrt(x2 * y2))
