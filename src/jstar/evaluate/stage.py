@@ -30,6 +30,10 @@ def write_losses(
     One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the run's own training
     objective, sum_s W_s J(sigma_s), W from `jstar.noise.total_weights`. Split `train` carries the
     direct gap; `holdout` (if the dataset has one) does not, the identity does not hold there.
+
+    A model with labels is given the label of every image, whatever share training dropped: its
+    optimal loss is that of `exact_by_class`. (The objective that it was trained on also counts the
+    unlabelled share: `optimal_loss(..., label_drop=)`.)
     """
     dataset, draws = open_dataset(data), open_oracle(oracle)
     info = read_json(run / "run.json")

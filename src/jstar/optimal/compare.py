@@ -19,11 +19,12 @@ from jstar.config import OptimalConfig
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.job import Job, default_device, make_job
+from jstar.optimal.job import Advance, Job, default_device, make_job
 from jstar.optimal.moments import Moments
 from jstar.optimal.oracle import dataset_points
 from jstar.optimal.points import Points
 from jstar.optimal.subsets import SubsetPlan, standard_errors, subset_means
+from jstar.progress import Progress
 from jstar.records import provenance, write_table
 
 TRANSITION = 0.1  # of the variance: J* where the estimators differ most
@@ -51,8 +52,10 @@ def write_comparison(
     job = make_job(
         points, sigmas, estimator="exact", queries=config.queries, seed=config.seed, device=device
     )
-    sums = job.sums()
-    exact = job.curve(sums)
+    with Progress(f"forms {dataset.card.name}", 2 * len(points), "points") as bar:
+        sums = job.sums(advance=bar.advance)
+        exact = job.curve(sums)
+        by_form = forms(job, sums, exact, bar.advance)
     plan = SubsetPlan(config.subset, config.repeats, config.own_weight)
     facts = provenance(
         card_id=dataset.card.id, dataset=dataset.card.name, count=len(points), dim=points.dim,
@@ -60,14 +63,16 @@ def write_comparison(
         subset=plan.size(len(points)), subset_draws=SUBSET_DRAWS, closure=exact.closure[0],
         log_count=exact.closure[1], threads=torch.get_num_threads(),
     )  # fmt: skip
-    write_table(out / "forms.csv", forms(job, sums, exact), facts)
+    write_table(out / "forms.csv", by_form, facts)
     write_table(out / "estimators.csv", estimators(points, job.moments, exact, plan, config.seed),
                 facts)  # fmt: skip
     write_table(out / "convergence.csv", convergence(points, job.moments, exact, plan, config.seed),
                 facts)  # fmt: skip
 
 
-def forms(job: Job, sums_GMSF: NDArray[np.float64], exact: OptimalLoss) -> pd.DataFrame:
+def forms(
+    job: Job, sums_GMSF: NDArray[np.float64], exact: OptimalLoss, advance: Advance
+) -> pd.DataFrame:
     """One row per (noise scale, form): loss, stderr, and flops of all draws at all noise scales.
 
     The two products of the whole curve are 4 M N D FLOPs; the moment form adds 2 M N D for every
@@ -75,7 +80,7 @@ def forms(job: Job, sums_GMSF: NDArray[np.float64], exact: OptimalLoss) -> pd.Da
     error counts the spread over the images that ours takes out by its systematic sample.
     """
     moment_job = replace(job, form="moment")
-    values = moment_job.sums()
+    values = moment_job.sums(advance=advance)
     moment = moment_job.curve(values)
     unit = job.points.scale**2 / job.points.dim
     random = unit * values[0, :, :, 0].std(axis=0, ddof=1) / np.sqrt(len(job.source_M))
