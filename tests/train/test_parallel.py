@@ -11,6 +11,7 @@ import yaml
 
 STEPS, BATCH = 50, 64
 TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
+BF16 = 5e-4  # of the loss; 1e-4 measured
 
 
 def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",)):
@@ -40,14 +41,25 @@ def losses(run):
     return (total / BATCH).to_numpy(), table["count"].to_numpy()
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_have_the_loss_curve_of_one(parallel, tmp_path, tiny_study, run_tiny):
+@pytest.mark.parametrize("options", [
+    {"parallel": "ddp"},
+    {"parallel": "fsdp"},
+    {"parallel": "fsdp", "microbatch": 12, "activation_checkpointing": True},
+])  # fmt: skip
+def test_two_processes_have_the_loss_curve_of_one(options, tmp_path, tiny_study, run_tiny):
     one = run_tiny(model="d2", train=TRAIN)[1] / "out"
-    two = launch(tmp_path / "two", tiny_study(train={**TRAIN, "parallel": parallel}), 2)
+    two = launch(tmp_path / "two", tiny_study(train={**TRAIN, **options}), 2)
     (a, counts_a), (b, counts_b) = losses(one), losses(two)
     assert np.array_equal(counts_a, counts_b)
     assert a[-1] < 0.95 * a[0]
     np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_sharded_in_bf16_only_the_products_lose_digits(tmp_path, tiny_study, run_tiny):
+    half = {**TRAIN, "precision": "bf16"}
+    one = run_tiny(model="d2", train=half)[1] / "out"
+    two = launch(tmp_path / "two", tiny_study(train={**half, "parallel": "fsdp"}), 2)
+    np.testing.assert_allclose(losses(one)[0], losses(two)[0], rtol=BF16)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, tiny_study, run_tiny):
