@@ -29,6 +29,7 @@ else:
 
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/sample.smk"
+include: "workflow/rules/noise.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -40,4 +41,5 @@ rule all:
     input:
         rules.figures.input,
         SAMPLES,
+        NOISE_LAWS,
         f"results/studies/{STUDY.study}/report.html",

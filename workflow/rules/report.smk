@@ -4,6 +4,7 @@ rule report:
     input:
         rules.figures.input,
         SAMPLES,
+        NOISE_LAWS,
     output:
         "results/studies/{study}/report.html",
     log:
@@ -12,7 +13,7 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     params:
-        targets="figures sample" if SAMPLES else "figures",
+        targets=" ".join(["figures", *["sample"][: len(SAMPLES)], *NOISE_LAWS]),
     shell:
         "snakemake {params.targets} --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
         " > {log} 2>&1"

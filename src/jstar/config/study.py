@@ -117,6 +117,19 @@ class Study(Part):
             + nearest(name, names)
         )
 
+    def noise_pairs(self) -> list[tuple[LadderEntry, LadderEntry]]:
+        """(entry with the own noise law, its like with train.noise), where nothing else differs."""
+        return [
+            (own, new)
+            for new in self.ladder
+            for own in self.ladder
+            if self.train_of(new.name).noise is not None
+            and self.train_of(new.name).model_copy(update={"noise": None})
+            == self.train_of(own.name)
+            and (own.depth, own.width) == (new.depth, new.width)
+            and set(own.seeds) & set(new.seeds)
+        ]
+
     def runs(self) -> list[tuple[str, int]]:
         """(model, seed) of every training run, in the ladder's order."""
         return [(entry.name, seed) for entry in self.ladder for seed in entry.seeds]

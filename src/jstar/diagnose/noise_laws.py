@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from jstar.config import LadderEntry, Study
+from jstar.config import Study
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
 from jstar.optimal.curve import OptimalLoss
 from jstar.optimal.stage import read_curve
-from jstar.records import provenance, read_json, read_table, write_table
+from jstar.records import provenance, read_json, read_table, write_table, write_text
 from jstar.typeset import markdown
 
 LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "density", "draws",
@@ -41,33 +41,27 @@ class Pair:
     seeds: tuple[int, ...]
 
 
-def noise_pairs(study: Study) -> list[Pair]:
+def _pairs(study: Study) -> list[Pair]:
     """The pairs of a study. Raises JstarError if it has none."""
-    entries = {entry.name: entry for entry in study.ladder}
-    pairs = []
-    for name, entry in entries.items():
-        chosen = study.train_of(name)
-        if chosen.noise is None:
-            continue
-        for other, partner in entries.items():
-            alike = study.train_of(other) == chosen.model_copy(update={"noise": None})
-            if alike and _size(entry) == _size(partner):
-                seeds = tuple(sorted(set(entry.seeds) & set(partner.seeds)))
-                pairs.append(Pair(chosen.process, other, name, seeds))
+    pairs = [
+        Pair(study.train_of(own.name).process, own.name, new.name,
+             tuple(sorted(set(own.seeds) & set(new.seeds))))
+        for own, new in study.noise_pairs()
+    ]  # fmt: skip
     if not pairs:
         raise JstarError(
-            f"study '{study.study}': has no two ladder entries that differ only in variant.noise"
+            f"study '{study.study}': has no two ladder entries that share a seed and differ only "
+            "in variant.noise"
         )
     return pairs
 
 
-def _size(entry: LadderEntry) -> tuple[int | None, int | None]:
-    return entry.depth, entry.width
-
-
 def write_noise(layout: Layout) -> None:
-    """Write law.csv, gaps.csv, effect.csv and effect.md of a study to its folder noise/."""
-    curve, pairs = read_curve(layout.curve), noise_pairs(layout.study)
+    """Write law.csv, gaps.csv, effect.csv and effect.md of a study to its folder noise/.
+
+    Raises JstarError if no two of its entries differ only in the noise law.
+    """
+    curve, pairs = read_curve(layout.curve), _pairs(layout.study)
     facts = provenance(study=layout.study.study, card_id=_card(layout, pairs),
                        confidence=CONFIDENCE)  # fmt: skip
     gaps = pd.concat([_gaps(layout, pair, curve) for pair in pairs], ignore_index=True)
@@ -76,7 +70,7 @@ def write_noise(layout: Layout) -> None:
     write_table(layout.noise / "law.csv", law, facts)
     write_table(layout.noise / "gaps.csv", gaps, facts)
     write_table(layout.noise / "effect.csv", effect, facts)
-    (layout.noise / "effect.md").write_text(_page(effect), encoding="utf-8")
+    write_text(layout.noise / "effect.md", _page(effect))
 
 
 def _card(layout: Layout, pairs: list[Pair]) -> str:
