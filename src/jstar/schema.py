@@ -39,6 +39,11 @@ def config_readme() -> str:
         if part is not None:
             title = f"{name} (a list)" if name == "ladder" else name
             sections.append(_section(title, part))
+            sections += [
+                _section(f"{name}.{key}", nested)
+                for key, inner in part.model_fields.items()
+                if (nested := _part(inner.annotation)) is not None
+            ]
     return "\n".join(sections)
 
 
