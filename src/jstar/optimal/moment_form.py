@@ -4,6 +4,8 @@ It needs D* itself: a third product for every noise scale and sign, where the pa
 All posterior means of a chunk of draws come from the same two products, tile by tile.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,13 +39,12 @@ def mean_squares(
         z_ND = points.tile(start, stop).to(device)
         q, e = queries.tile(z_ND, start)
         near_ND = z_ND.float() - anchor_D
-        nearest, widest = float(q.min()), float(e.abs().max())
         for s, beta in enumerate(beta_S):
-            if beta * (widest - beta * nearest) < UNDERFLOW:
-                continue
             base = q * (-beta * beta)
             for g in range(signs):
                 w = torch.add(base, e, alpha=-beta if g else beta).exp_()
+                if float(w.max()) < math.exp(UNDERFLOW):
+                    continue  # no product for a tile without weight
                 weight[s, g] += w.sum(1, dtype=torch.float64)
                 total[s, g].addmm_(w, near_ND)
     square = torch.linalg.vecdot(total, total).double() / weight.square()
