@@ -21,7 +21,7 @@ static inline float exp2_fast(float x) {
     p = p * f + 1.0f;
     int32_t bits;
     memcpy(&bits, &p, 4);
-    bits += (int32_t)whole << 23;
+    bits += (int32_t)((uint32_t)(int32_t)whole << 23);
     memcpy(&p, &bits, 4);
     return p;
 }
