@@ -48,7 +48,8 @@ def test_the_weight_is_the_formula(curve):
         unit = sigma**2 * 0.25 / (sigma**2 + 0.25)
         j = float(optimal.at(sigma)[0][0]) / unit
         bell = np.exp(-((np.log(sigma) + 1.5) ** 2) / (2 * 0.64)) / (0.8 * np.sqrt(2 * np.pi))
-        expected = 0.2 * min(1 / j if j > 0 else 3, 3)
+        cap = 3 * unit / 0.25
+        expected = 0.2 * min(1 / j if j > 0 else cap, cap)
         expected += bell * (sigma < optimal.critical_sigma)
         assert weight(np.array([sigma]))[0] == pytest.approx(expected, rel=1e-5)
         as_tensor = weight(torch.tensor([sigma], dtype=torch.float64))
@@ -105,9 +106,9 @@ def known_gap(law, stream, wrong, chunks=24, steps=16):
         start, stop = k * steps, (k + 1) * steps
         chunk = stream.chunk(start, stop)
         index = np.arange(start * 64, stop * 64)
-        x0 = stream._images(stream.data_index(index))
+        x0 = torch.from_numpy(dataset.scaled(stream.data_index(index)))
         sigma = chunk.log_sigma.flatten().exp()
-        x = x0 + sigma.view(-1, 1, 1, 1) * stream._noise(index)
+        x = chunk.x_in.flatten(0, 1) / law.process.c_in(sigma).view(-1, 1, 1, 1)
         logits = x.flatten(1) @ images.flatten(1).T - images.flatten(1).square().sum(1) / 2
         best = torch.softmax(logits.double() / sigma[:, None].double() ** 2, 1).float()
         denoised = best @ images.flatten(1) + wrong(sigma)[:, None] * board.flatten()

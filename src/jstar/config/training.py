@@ -32,26 +32,26 @@ class ModelConfig(Part):
 
 
 class OptimalLossNoise(Part):
-    """Weight from J* and noise law from the gap, w = a min(1/j*, w_max) + N(ln sigma; mu, s^2).
+    """Weight from the optimal loss, noise law from the gap to it (`jstar.train.adaptive`).
 
-    The constants are not published. j is the loss in EDM's unit, 1 for an untrained network. a and
-    w_max: of EDM's weight 1 at large sigma, up to twice that where J* is small. mu and s: EDM's
-    own emphasis, where J* says nothing. a, w_max and share were chosen on the digits (depth 4,
-    60,000 images, seed 0): a smaller a, a larger w_max or less share let p(sigma) gather at small
-    sigma, where the gap is large because it is hard to close, and gaps grew everywhere.
+    The constants are not published. mu and s are EDM's own emphasis, where J* says nothing; a,
+    w_max and share were chosen on the digits, seed 0. With a = 1 samples are as good and the gap
+    at large sigma is smaller, that at small sigma larger.
     """
 
     law: Annotated[str, one_of("optimal_loss")] = Field(
-        description="optimal_loss: p(sigma) in proportion to w (j - j*), followed while training"
+        description="optimal_loss: p(sigma) in proportion to weight x gap, followed while training"
     )
-    a: Positive = Field(1.0, description="of the relative loss; the bell has height 1/(s√2π)")
+    a: Positive = Field(
+        0.5, description="of the relative loss J/J*, against the bell of height 1/(s√2π) on EDM's"
+    )
     w_max: Positive = Field(
-        2.0, description="cap on 1/j*: below the noise scale where it binds, J* says nothing"
+        2.0, description="cap on 1/J*, in units of 1/sigma_data²: binds where J* is nearly nothing"
     )
     mu: float = Field(-1.2, description="mean of the bell in ln sigma; default: EDM's law")
     s: Positive = Field(1.2, description="standard deviation of the bell; default: EDM's law")
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of draws uniform in ln sigma, so that no noise scale is lost"
+        0.2, description="share of draws uniform in ln sigma, so that no noise scale is lost"
     )
     memory: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.1, description="mean age of the losses behind the gap, relative to the run so far"
