@@ -95,7 +95,6 @@ def theory(
     second_moment: Annotated[
         float | None, _foreign("Mean square of the data, a dimension; default: centred data")
     ] = None,
-    steps: Annotated[int | None, _foreign("Steps at which all snapshots are compared")] = None,
 ) -> None:
     """Bound the sampling error from measured gaps and J*, and recommend a step schedule.
 
@@ -108,21 +107,26 @@ def theory(
     from jstar.theory.stage import write_theory
 
     if config is not None:
-        if losses or optimal or out or dim or second_moment or steps:
+        if losses or optimal or out or dim or second_moment:
             raise JstarError("theory: --losses and the rest are for tables without a --config")
         layout = layout_of(config, results)
         folder = layout.sampling
         _, chosen = _study_theory(layout)
     elif losses and optimal and out:
         folder = out
-        _, chosen = write_theory(
-            losses, optimal, out, dim=dim, second_moment=second_moment, steps=steps or 18
-        )
+        _, chosen = write_theory(losses, optimal, out, dim=dim, second_moment=second_moment)
     else:
         raise JstarError("theory: give either --config, or --losses, --optimal and --out")
     draw_theory(folder)
-    last = chosen[chosen["params"] == chosen["params"].max()].iloc[-1]
-    typer.echo(f"{folder}: theory.csv, schedules.csv; see 'schedule' and 'rho' of {last['run']}")
+    last = chosen.sort_values(["params", "flops"]).iloc[-1]
+    of_last = chosen[(chosen["run"] == last["run"]) & (chosen["flops"] == last["flops"])]
+    for _, row in of_last.iterrows():
+        rho = f" rho {row['rho']:g}" if row["schedule"] == "polynomial" else ""
+        typer.echo(
+            f"{row['run']}, {row['sampler']}, {row['steps']} steps: best {row['schedule']}{rho}, "
+            f"{row['total']:.4g} nats (EDM's {row['edm']:.4g}, exponential "
+            f"{row['exponential']:.4g})"
+        )
 
 
 def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
@@ -138,7 +142,6 @@ def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
         layout.curve,
         layout.sampling,
         quality=quality,
-        steps=study.sample.steps,
         sigma_min=study.sample.sigma_min,
         sigma_max=study.sample.sigma_max,
         ema=study.sample.ema or study.fit.ema or study.train.ema[0],

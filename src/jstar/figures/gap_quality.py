@@ -72,22 +72,26 @@ def _over_compute(panel: Axes, quality: pd.DataFrame, colors: dict[str, Any]) ->
 
 
 def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
-    """Spearman's coefficient with its interval; the largest of each kind is returned."""
+    """Coefficient of the logarithms with its interval; the largest of each kind is returned."""
     rows = correlation[(correlation["among"] == "all") & (correlation["sigma"] != "total")]
-    largest = {}
+    largest, lowest = {}, 1.0
     for of, part in rows.groupby("of"):
         part = part.assign(sigma=part["sigma"].astype(float)).sort_values("sigma")
-        if part["spearman"].notna().sum() == 0:
+        if part["pearson"].notna().sum() == 0:
             continue
-        largest[str(of)] = float(part["spearman"].max())
+        largest[str(of)] = float(part["pearson"].max())
         style = {"color": OF_COLOR[str(of)], "ls": OF_LINE[str(of)]}
-        panel.plot(part["sigma"], part["spearman"], **style)
-        panel.fill_between(part["sigma"], part["spearman_low"], part["spearman_high"],
+        panel.plot(part["sigma"], part["pearson"], **style)
+        panel.fill_between(part["sigma"], part["pearson_low"], part["pearson_high"],
                            color=OF_COLOR[str(of)], alpha=0.15, lw=0)  # fmt: skip
+        lowest = min(lowest, float(part["pearson_low"].fillna(part["pearson"]).min()))
     if not largest:
         note(panel, "fewer than three snapshots")
-    panel.axhline(0, color="#888888", lw=0.6, zorder=0)
-    panel.set(xscale="log", xlabel=SIGMA_LABEL, ylabel="rank correlation with FID", ylim=(-1, 1.04))
+        lowest = -1.0
+    panel.set(
+        xscale="log", xlabel=SIGMA_LABEL, ylabel="correlation with FID, in logs",
+        ylim=(lowest - 0.08 * (1 - lowest), 1 + 0.04 * (1 - lowest)),
+    )  # fmt: skip
     panel_title(panel, "which noise scales matter")
     return largest
 

@@ -25,25 +25,27 @@ class Drawn:
     fid: float = float("nan")
 
 
-def row_label(params: int, images: int) -> str:
-    """`23k parameters, 140k images seen`."""
-    return f"{parameters_label(params)} parameters, {parameters_label(images)} images seen"
+def row_label(model: str, params: int, images: int) -> str:
+    """`d4: 80.1k parameters, 140k images seen`."""
+    size, seen = parameters_label(params), parameters_label(images)
+    return f"{model}: {size} parameters, {seen} images seen"
 
 
 def draw(rows: list[Drawn]) -> Figure:
-    """One strip of images a row; the same start noise stands below the same noise."""
+    """One strip of images a row, the data first; images of a column start from the same noise."""
     shape = rows[0].images_NCHW.shape[1:]
     across = max(6, min(ACROSS, 2 * ACROSS * 8 // shape[2])) if shape[2] > 16 else ACROSS
     across = min(across, *(len(row.images_NCHW) for row in rows))
-    low = min(float(row.images_NCHW.min()) for row in rows)
-    high = max(float(row.images_NCHW.max()) for row in rows)
+    # Black and white are those of the data; what a sampler overshoots is cut.
+    low, high = float(rows[0].images_NCHW.min()), float(rows[0].images_NCHW.max())
     strip = PAGE / across * shape[1] / shape[2]
     figure, axes = new_figure(len(rows), 1, PAGE, len(rows) * (strip + 0.19) + 0.05)
     for panel, row in zip(axes[:, 0], rows, strict=True):
-        _strip(panel, (row.images_NCHW[:across] - low) / max(high - low, 1e-12))
+        shown = (row.images_NCHW[:across] - low) / max(high - low, 1e-12)
+        _strip(panel, shown.clip(0, 1))
         fid = f",  FID {row.fid:.3g}" if np.isfinite(row.fid) else ""
         panel.set_title(row.label + fid, loc="left", pad=2, fontsize=7.5)
-    figure.set_layout_engine("constrained", h_pad=0.01, w_pad=0.0)
+    figure.set_layout_engine("constrained", h_pad=0.015, w_pad=0.04)
     return figure
 
 

@@ -35,7 +35,7 @@ def draw_theory(folder: Path) -> None:
     mpl.use("Agg")
     trials = folder / "theory_quality.csv"
     drawn = theory.draw(
-        read_table(folder / "theory.csv"),
+        read_table(folder / "bounds.csv"),
         read_table(folder / "schedules.csv"),
         read_table(trials) if trials.is_file() else None,
     )
@@ -43,13 +43,13 @@ def draw_theory(folder: Path) -> None:
 
 
 def _strips(layout: Layout, quality: pd.DataFrame) -> list[samples.Drawn]:
-    """The data; each size at its last snapshot; the earlier snapshots of the largest."""
+    """The data; each model at its last snapshot; the earlier snapshots of the largest."""
     firsts = quality.sort_values(["params", "seed", "flops"])
     last = firsts.groupby("model", sort=False).tail(1)
     largest = firsts[firsts["run"] == last["run"].iloc[-1]]
     rows = [samples.Drawn("data", _archive(layout, last.iloc[0], "real"))]
     for _, row in pd.concat([last, largest.iloc[:-1][::-1]]).iterrows():
-        label = samples.row_label(int(row["params"]), int(row["images"]))
+        label = samples.row_label(str(row["model"]), int(row["params"]), int(row["images"]))
         rows.append(samples.Drawn(label, _archive(layout, row, "images"), float(row["fid"])))
     return rows
 

@@ -166,12 +166,16 @@ def _short_number(value: float) -> str:
     return f"${power}$" if number == "1" else rf"${number}\times{power}$"
 
 
+def model_labels(models: Sequence[str], params: dict[str, int]) -> dict[str, str]:
+    """Number of parameters of each model; their names where sizes are the same."""
+    sizes = {m: parameters_label(params[m]) for m in models}
+    return sizes if len(set(sizes.values())) == len(sizes) else {m: m for m in models}
+
+
 def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> list[Line2D]:
-    """Legend entries of the sizes: colour and number of parameters."""
-    colors = size_colors(models)
-    return [
-        Line2D([], [], color=colors[m], label=parameters_label(params[m]), **line) for m in models
-    ]
+    """Legend entries of the models: colour, and number of parameters (or name)."""
+    colors, labels = size_colors(models), model_labels(models, params)
+    return [Line2D([], [], color=colors[m], label=labels[m], **line) for m in models]
 
 
 def save(pages: Sequence[Figure], stem: Path) -> None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from jstar.figures.style import (
     PAGE,
+    log_ticks,
     new_figure,
     note,
     panel_title,
@@ -24,6 +25,8 @@ PART_LABEL = {"total": "total", "score": "$E_S$", "discretisation": "$E_D$"}
 KIND_LINE: dict[str, Any] = {"polynomial": (0, (3, 1.5)), "exponential": "-"}
 KIND_LABEL = {"polynomial": r"polynomial, $\rho=7$", "exponential": "exponential"}
 SAMPLER_LABEL = {"sde": "score frozen (sde)", "ancestral": "denoiser frozen (ancestral)"}
+STEPS = 64  # of the crossover: enough that a good network is limited by its gap
+TRIAL_COLOR = {"polynomial": "#D55E00", "exponential": "#0072B2"}
 MARKS = {"sde": "s", "ancestral": "o"}
 BOUND_LABEL = "KL bound (nats an image)"
 
@@ -33,7 +36,7 @@ def draw(
 ) -> tuple[Figure, dict[str, Any]]:
     """Two parts-over-steps panels, the best rho over training, and bound against measured FID.
 
-    parts, schedules, trials: theory.csv, schedules.csv and theory_quality.csv.
+    parts, schedules, trials: bounds.csv, schedules.csv and theory_quality.csv.
     """
     figure, axes = new_figure(2, 2, PAGE, 4.7)
     largest = parts.sort_values(["params", "flops"]).iloc[-1]
@@ -42,21 +45,26 @@ def draw(
         _parts_panel(panel, network[network["sampler"] == sampler])
         panel_title(panel, f"{SAMPLER_LABEL[sampler]}: {largest['run']}")
     axes[0, 1].set_ylabel("")
-    seen = parts.groupby("steps")["snapshot"].nunique()
-    steps = int(seen.index[int(seen.to_numpy().argmax())])  # all snapshots are there
-    _crossover_panel(axes[1, 0], parts, schedules, steps)
-    _quality_panel(axes[1, 1], trials)
+    sizes = _crossover_panel(axes[1, 0], parts, schedules)
+    marks = _quality_panel(axes[1, 1], trials)
     handles = [Line2D([], [], color=PART_COLOR[p], label=PART_LABEL[p]) for p in PART_COLOR]
     handles += [
         Line2D([], [], color="#444444", ls=KIND_LINE[k], label=KIND_LABEL[k]) for k in KIND_LINE
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    places: list[tuple[list[Line2D], Any]] = [
+        (sizes, "outside lower left"), (marks, "outside lower right"),
+    ]  # fmt: skip
+    for below, place in places:
+        if below:
+            figure.legend(handles=below, loc=place, columnspacing=1.2,
+                          ncols=(len(below) + 1) // 2, handletextpad=0.5)  # fmt: skip
     best = schedules[
         (schedules["run"] == largest["run"]) & (schedules["snapshot"] == largest["snapshot"])
     ]
     return figure, {
         "run": str(largest["run"]),
-        "steps": steps,
+        "steps": STEPS,
         "best": best[["sampler", "steps", "schedule", "rho", "total"]].to_dict("records"),
     }
 
@@ -80,12 +88,13 @@ def _step_ticks(panel: Axes, steps: list[int]) -> None:
     panel.set_xticklabels([str(n) for n in steps if n != 12])
 
 
-def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame, steps: int) -> None:
+def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame) -> list[Line2D]:
     """Bound with exponential steps over that with EDM's, as training goes on: the crossover."""
-    rows = schedules[(schedules["steps"] == steps) & (schedules["sampler"] == "sde")]
+    rows = schedules[(schedules["steps"] == STEPS) & (schedules["sampler"] == "sde")]
+    panel_title(panel, rf"crossover of the bound, sde, $N={STEPS}$")
     if rows["images"].isna().all():
         note(panel, "no training times in the tables")
-        return
+        return []
     sizes = rows.drop_duplicates("model").sort_values("params")
     models = [str(m) for m in sizes["model"]]
     colors = size_colors(models)
@@ -95,7 +104,7 @@ def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame, 
                    color=colors[str(run["model"].iloc[0])], lw=1)  # fmt: skip
     panel.axhline(1, color="#888888", lw=0.6, zorder=0)
     # Without a gap E_I and E_D are left, which no network changes.
-    at_steps = parts[(parts["steps"] == steps) & (parts["sampler"] == "sde")]
+    at_steps = parts[(parts["steps"] == STEPS) & (parts["sampler"] == "sde")]
     left = (
         (at_steps["initial"] + at_steps["discretisation"])
         .groupby([at_steps["schedule"], at_steps["rho"].fillna(0)])
@@ -105,23 +114,27 @@ def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame, 
     panel.set(
         xscale="log", xlabel="images seen in training", ylabel=r"exponential / polynomial $\rho=7$"
     )
-    panel_title(panel, rf"crossover of the bound, sde, $N={steps}$")
     params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
     perfect = Line2D([], [], color="black", lw=1, ls=":", label="no gap")
-    panel.legend(handles=[*size_handles(models, params, lw=1), perfect], loc="upper left",
-                 bbox_to_anchor=(1.0, 1.0), fontsize=6.5, handlelength=1)  # fmt: skip
+    return [*size_handles(models, params, lw=1), perfect]
 
 
-def _quality_panel(panel: Axes, trials: pd.DataFrame | None) -> None:
+def _quality_panel(panel: Axes, trials: pd.DataFrame | None) -> list[Line2D]:
     panel_title(panel, "bound and measured quality")
     if trials is None or trials.empty:
         note(panel, "no sampled trial has a bound")
-        return
+        return []
+    handles = []
     for (sampler, kind), rows in trials.groupby(["sampler", "schedule"]):
-        color = {"polynomial": "#D55E00", "exponential": "#0072B2"}.get(str(kind), "#009E73")
+        color = TRIAL_COLOR.get(str(kind), "#009E73")
+        style: dict[str, Any] = {
+            "marker": MARKS[str(sampler)], "color": color, "ls": "", "ms": 3, "mew": 0.8,
+            "mfc": "white" if sampler == "ancestral" else color,
+        }  # fmt: skip
         reach = np.array([rows["fid"] - rows["fid_low"], rows["fid_high"] - rows["fid"]])
-        panel.errorbar(rows["total"], rows["fid"], yerr=reach, fmt=MARKS[str(sampler)],
-                       color=color, ms=3, lw=0.7, mfc="white" if sampler == "ancestral" else color,
-                       label=f"{sampler}, {kind}")  # fmt: skip
-    panel.set(xscale="log", yscale="log", xlabel=BOUND_LABEL, ylabel="FID")
-    panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=6.5, handletextpad=0.2)
+        panel.errorbar(rows["total"], rows["fid"], yerr=reach, elinewidth=0.7, **style)
+        handles.append(Line2D([], [], label=f"{sampler}, {kind}", **style))
+    log_ticks(panel, 0.85 * float(trials["fid_low"].clip(lower=0.5 * trials["fid"]).min()),
+              1.1 * float(trials["fid_high"].max()))  # fmt: skip
+    panel.set(xlabel=BOUND_LABEL, ylabel="FID")
+    return handles

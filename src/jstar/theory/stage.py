@@ -89,17 +89,16 @@ def write_theory(
     out: Path,
     *,
     quality: list[Path] | None = None,
-    steps: int = 18,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
     ema: float | None = None,
     dim: int | None = None,
     second_moment: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write theory.csv, schedules.csv and, with `quality`, theory_quality.csv to the folder `out`.
+    """Write bounds.csv, schedules.csv and, with `quality`, theory_quality.csv to the folder `out`.
 
-    theory.csv: E_I, E_S, E_D (nats an image) of every run's last snapshot for all step counts, and
-    of the other snapshots for `steps`. schedules.csv: the best schedule of each network.
+    bounds.csv: E_I, E_S, E_D (nats an image) of every run's last snapshot, for all step counts and
+    schedules. schedules.csv: the best schedule of every snapshot.
     theory_quality.csv: the bound of those rows of `quality` whose sampler has one.
     The noise scales are cut to those measured: nothing is extrapolated.
     Raises JstarError: one sentence with file and column.
@@ -109,8 +108,9 @@ def write_theory(
     measured = frame["sigma"].to_numpy()
     low = max(sigma_min, data.sigma_min, float(measured.min()))
     high = min(sigma_max, data.sigma_max, float(measured.max()))
-    parts = _parts_frame(frame, data, low, high, steps)
-    chosen = best_schedules(parts)
+    every = _parts_frame(frame, data, low, high)
+    chosen = best_schedules(every)
+    parts = every[every["flops"] == every.groupby("run")["flops"].transform("max")]
     facts = provenance(
         losses=[str(p) for p in losses],
         optimal=str(curve),
@@ -121,7 +121,7 @@ def write_theory(
         theory_rho=theory_rho(low, high),
         unit="nats an image; KL of the paths from sigma_max to sigma_min",
     )
-    write_table(out / "theory.csv", parts, facts)
+    write_table(out / "bounds.csv", parts, facts)
     write_table(out / "schedules.csv", chosen, facts)
     if quality:
         write_table(out / "theory_quality.csv", bounds_of_trials(quality, frame, data), facts)
@@ -150,22 +150,20 @@ def read_gaps(losses: list[Path], ema: float | None) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _networks(frame: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], OfSigma, bool]]:
-    """(columns of NETWORK, gap, whether it is the run's last snapshot)."""
+def _networks(frame: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], OfSigma]]:
+    """(columns of NETWORK, gap) of every snapshot."""
     for _, rows in frame.groupby(["run", "snapshot"], sort=False):
         rows = rows.sort_values("sigma")
-        first = rows.iloc[0]
-        last = frame.loc[frame["run"] == first["run"], "flops"].max()
         gap = gap_curve(rows["sigma"].to_numpy(float), rows["gap"].to_numpy(float))
-        yield tuple(first[list(NETWORK)]), gap, bool(first["flops"] == last)
+        yield tuple(rows.iloc[0][list(NETWORK)]), gap
 
 
-def _schedules(data: Data, low: float, high: float, counts: list[int]) -> list[Schedule]:
+def _schedules(data: Data, low: float, high: float) -> list[Schedule]:
     kinds = [*(("polynomial", rho) for rho in RHOS), ("exponential", np.nan)]
     return [
         make_schedule(data, sampler, steps, kind, rho, low, high)
         for sampler in FROZEN
-        for steps in counts
+        for steps in STEPS
         for kind, rho in kinds
     ]
 
@@ -182,15 +180,12 @@ def make_schedule(
     )  # fmt: skip
 
 
-def _parts_frame(
-    frame: pd.DataFrame, data: Data, low: float, high: float, steps: int
-) -> pd.DataFrame:
-    schedules = _schedules(data, low, high, sorted({*STEPS, steps}))
+def _parts_frame(frame: pd.DataFrame, data: Data, low: float, high: float) -> pd.DataFrame:
+    schedules = _schedules(data, low, high)
     rows = [
         (*key, s.sampler, s.steps, s.schedule, s.rho, *s.parts(gap, data.dim))
-        for key, gap, last in _networks(frame)
+        for key, gap in _networks(frame)
         for s in schedules
-        if last or s.steps == steps
     ]
     return pd.DataFrame(rows, columns=[*NETWORK, "sampler", "steps", "schedule", "rho", *PARTS])
 
@@ -232,7 +227,7 @@ def bounds_of_trials(quality: list[Path], frame: pd.DataFrame, data: Data) -> pd
     """
     trials = pd.concat([read_table(p, (*TRIAL, "run", "snapshot", "fid")) for p in quality])
     place = NETWORK.index("snapshot")
-    gaps = {(key[0], key[place]): gap for key, gap, _ in _networks(frame)}
+    gaps = {(key[0], key[place]): gap for key, gap in _networks(frame)}
     low, high = float(frame["sigma"].min()), float(frame["sigma"].max())
     rows = []
     for _, trial in trials[trials["sampler"].isin(list(FROZEN))].iterrows():
