@@ -18,6 +18,7 @@ import pandas as pd
 
 from jstar.config import Study
 from jstar.data import prepare
+from jstar.figures.style import PAGE, RC
 from jstar.records import provenance, write_atomically, write_table
 from jstar.train import train
 from jstar.train.optimizer import learning_rate
@@ -73,8 +74,8 @@ def figure(table: pd.DataFrame, best: pd.DataFrame, path: Path) -> None:
     """Loss over the rate, a line a width, before and after the rule."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-    drawing, panels = plt.subplots(1, 2, figsize=(6.9, 2.6), layout="constrained", sharey=True)
+    plt.rcParams.update(RC)
+    drawing, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", sharey=True)
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(best)))
     for panel, column in zip(panels, ("rate_used", "rate"), strict=True):
         for color, (width, runs) in zip(colors, table.groupby("width"), strict=True):
@@ -94,9 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
-    parser.add_argument(
-        "--rates", type=float, nargs="+", default=[7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2]
-    )
+    parser.add_argument("--rates", type=float, nargs="+", default=[7.5e-4 * 2**k for k in range(7)])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
     args = parser.parse_args()
