@@ -71,6 +71,22 @@ def test_a_torchscript_file_sees_pixels(digits, tmp_path):
     assert network.name.startswith("pooled-")
 
 
+class Asked(torch.nn.Module):
+    """As NVIDIA's Inception file: probabilities, unless it is asked for the features."""
+
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        out = x.float().mean(dim=[2, 3])
+        return out if return_features else torch.softmax(out, dim=1)
+
+
+def test_a_network_that_must_be_asked_for_its_features_is_asked(digits, tmp_path):
+    torch.jit.script(Asked()).save(str(tmp_path / "asked.pt"))
+    network = reference(digits, str(tmp_path / "asked.pt"), tmp_path).network
+    got = network(digits.scaled(slice(0, 3)))
+    mean = np.asarray(digits.images_NCHW[:3], dtype=np.float64).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(got, np.repeat(mean[:, None], 3, axis=1), rtol=1e-5)
+
+
 def test_refusals(digits, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"not a network")
     with pytest.raises(JstarError, match=r"bad.pt: is no TorchScript file"):

@@ -15,7 +15,7 @@ rule features:
         card=f"results/data/{STUDY.dataset.name}/card.json",
         images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
     output:
-        SAMPLE_REFERENCE,
+        multiext(SAMPLE_REFERENCE, ".json", ".npz"),
     log:
         f"results/quality/{STUDY.dataset.name}/features.log",
     conda:
@@ -30,7 +30,7 @@ rule sample_run:
     input:
         run="results/runs/{study}/{model}-s{seed}/run.json",
         snapshots=ancient("results/runs/{study}/{model}-s{seed}/snapshots"),
-        features=SAMPLE_REFERENCE,
+        features=f"{SAMPLE_REFERENCE}.json",
         images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
     output:
         multiext("results/runs/{study}/{model}-s{seed}/quality", ".csv", ".json"),

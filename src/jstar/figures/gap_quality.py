@@ -74,7 +74,7 @@ def _over_compute(panel: Axes, quality: pd.DataFrame, colors: dict[str, Any]) ->
 def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
     """Coefficient of the logarithms with its interval; the largest of each kind is returned."""
     rows = correlation[(correlation["among"] == "all") & (correlation["sigma"] != "total")]
-    largest, lowest = {}, 1.0
+    largest, lowest = dict.fromkeys(OF_COLOR, np.nan), 1.0
     for of, part in rows.groupby("of"):
         part = part.assign(sigma=part["sigma"].astype(float)).sort_values("sigma")
         if part["pearson"].notna().sum() == 0:
@@ -85,7 +85,7 @@ def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
         panel.fill_between(part["sigma"], part["pearson_low"], part["pearson_high"],
                            color=OF_COLOR[str(of)], alpha=0.15, lw=0)  # fmt: skip
         lowest = min(lowest, float(part["pearson_low"].fillna(part["pearson"]).min()))
-    if not largest:
+    if not any(np.isfinite(list(largest.values()))):
         note(panel, "fewer than three snapshots")
         lowest = -1.0
     panel.set(

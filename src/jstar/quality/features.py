@@ -113,7 +113,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     for _ in range(steps):
         index = picks.choice(seen, min(CLASSIFIER_BATCH, len(seen)), replace=False)
         loss = F.cross_entropy(
-            network(torch.from_numpy(dataset.scaled(index))),
+            network(torch.from_numpy(dataset.sampled(index, SEED, index))),
             torch.from_numpy(dataset.labels_N[index]),
         )
         optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,13 @@ from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.quality.distances import Moments, merged, moments
-from jstar.quality.features import FeatureNetwork, load_classifier, load_script, train_classifier
+from jstar.quality.features import (
+    SEED,
+    FeatureNetwork,
+    load_classifier,
+    load_script,
+    train_classifier,
+)
 from jstar.records import provenance, read_json, write_atomically, write_json
 
 CHUNK = 8192
@@ -61,7 +67,7 @@ def _write(dataset: Dataset, network: FeatureNetwork, stem: Path) -> None:
     kept = np.linspace(0, len(dataset) - 1, min(KEPT, len(dataset))).astype(int)
     squares, known, chosen = 0.0, None, []
     for part in np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / CHUNK)):
-        images = dataset.scaled(part)
+        images = dataset.sampled(part, SEED, part)
         squares += float(np.square(images, dtype=np.float64).sum())
         features_BF = network(images)
         known = moments(features_BF) if known is None else merged(known, moments(features_BF))
