@@ -1,9 +1,10 @@
-"""Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30].
+"""Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30] [--noise].
 
 Trains the digits study's smallest size undisturbed, and again while a killer strikes, with a
 checkpoint at every chunk. Every second kill waits for a half-written file, the others come at a
 random moment after a checkpoint of this session. Every snapshot and the telemetry table must be
-equal to the last bit. Exit status 1 if they are not.
+equal to the last bit (with --noise, which trains by the optimal-loss law, that law's table too).
+Exit status 1 if they are not.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def newest(state: Path) -> str:
 def contents(run: Path) -> dict[str, bytes]:
     """What must not depend on interruptions."""
     files = [*sorted((run / "snapshots").iterdir()), run / "telemetry.csv"]
+    files += run.glob("schedule.csv")
     return {file.name: file.read_bytes() for file in files}
 
 
@@ -42,9 +44,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--images", type=int, default=250_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--noise", action="store_true", help="train by the optimal-loss law")
     args = parser.parse_args()
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
     tree["train"] |= {"images": args.images, "checkpoint_images": 1}
+    if args.noise:
+        tree["train"]["noise"] = {"law": "optimal_loss"}
     name = tree["ladder"][0]["name"]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "study.yaml"
@@ -52,7 +57,8 @@ def main() -> None:
         runs = {}
         for kind in ("calm", "stormy"):
             results = Path(folder) / kind
-            subprocess.run(command("prepare", config, results), check=True, capture_output=True)
+            for stage in ("prepare", "optimal") if args.noise else ("prepare",):
+                subprocess.run(command(stage, config, results), check=True, capture_output=True)
             runs[kind] = results / "runs" / tree["study"] / f"{name}-s0"
 
         def start(kind: str) -> "subprocess.Popen[bytes]":

@@ -172,9 +172,10 @@ def _page(effect: pd.DataFrame) -> str:
     rows = [["process", "quantity", "seeds", "own law", "optimal-loss law", "change (95 %)"]]
     for row in effect.to_dict("records"):
         change, low, high = (100 * row[key] for key in ("change", "change_low", "change_high"))
+        interval = f" ({low:+.1f} to {high:+.1f})" if np.isfinite(low) else ""  # of one seed: none
         rows.append([
             str(row["process"]), str(row["quantity"]), str(row["seeds"]), f"{row['own']:.4g}",
-            f"{row['optimal_loss']:.4g}", f"{change:+.1f} % ({low:+.1f} to {high:+.1f})",
+            f"{row['optimal_loss']:.4g}", f"{change:+.1f} %{interval}",
         ])  # fmt: skip
     caption = "Last snapshot, training draws. Change: geometric mean over seeds, paired by seed."
     return "# Optimal-loss noise law against the process' own\n\n" + markdown(rows, caption)

@@ -11,7 +11,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    NullFormatter,
+    PercentFormatter,
+    ScalarFormatter,
+    StrMethodFormatter,
+)
 
 from jstar.figures.style import (
     LAW_COLOR,
@@ -63,12 +69,13 @@ def law_figure(law: pd.DataFrame) -> Figure:
         axes[1, column].set(yscale="log")
         axes[2, column].set(ylim=(0, None), xlabel=SIGMA_LABEL)
     label_rows(figure, axes, [r"law $p$ per unit of $\ln\sigma$", r"gap $j-j^*$", "weight $w$"])
-    bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes[:2, :], label="images seen",
+    bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes, label="images seen",
                           aspect=30, pad=0.015)  # fmt: skip
     bar.ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    bar.ax.yaxis.set_minor_formatter(ScalarFormatter())
+    bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    bar.ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
     handles = [
-        Line2D([], [], color=palette(0.6), lw=1.2, label="from the optimal loss"),
+        Line2D([], [], color=LAW_COLOR["corrected"], lw=1.2, label="from the optimal loss"),
         Line2D([], [], color=OPTIMAL_COLOR, ls=OWN, lw=1, label="the process' own"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
