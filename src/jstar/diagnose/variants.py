@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from jstar.config import Study
 from jstar.data.card import require_same
 from jstar.diagnose.measure import floor_share
-from jstar.diagnose.words import bulk, percent, scales
+from jstar.diagnose.words import bulk, percent, scales, times
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
@@ -46,7 +46,7 @@ def write_variants(layout: Layout) -> str:
     curve = read_curve(layout.curve)
     frame = _last(study, losses, curve)
     summary = _summary(study, frame, curve)
-    text = _words(frame, summary, curve)
+    text = _words(study, frame, summary, curve)
     facts = provenance(
         card_id=read_json(layout.curve.with_suffix(".json"))["card_id"],
         study=study.study,
@@ -128,7 +128,7 @@ def _summary(study: Study, frame: pd.DataFrame, curve: OptimalLoss) -> Rows:
                 entry.name,
                 percent(floor_share(mean)),
                 bulk(mean)[1],
-                percent(float(top["gap"] / top["optimal"])),
+                times(float(top["gap"] / top["optimal"])),
                 scales(harm) if len(harm) else "nowhere",
                 _memorised(mean),
             ]
@@ -158,7 +158,7 @@ def _memorised(mean: pd.DataFrame) -> str:
     return f"{100 * ratio.mean():+.1f} ± {100 * error:.1f} %".replace("-", "−")
 
 
-def _words(frame: pd.DataFrame, summary: Rows, curve: OptimalLoss) -> str:
+def _words(study: Study, frame: pd.DataFrame, summary: Rows, curve: OptimalLoss) -> str:
     """Who is nearest to and furthest from J*, at small, middle and large noise scales."""
     means = {str(m): _mean(rows) for m, rows in frame.groupby("model", sort=False)}
     sigma = curve.sigma
@@ -167,11 +167,29 @@ def _words(frame: pd.DataFrame, summary: Rows, curve: OptimalLoss) -> str:
         _ranking(means, float(sigma[0]), curve),
         _ranking(means, middle, curve),
         _ranking(means, float(sigma[-1]), curve),
+        _noise_prediction(study, means),
     ]
     harmful = [f"{row[0]} (σ = {row[4]})" for row in summary if row[4] != "nowhere"]
     if harmful:
         sentences.append(f"Worse than the dataset's mean image: {', '.join(harmful)}.")
-    return " ".join(sentences)
+    return " ".join(s for s in sentences if s)
+
+
+def _noise_prediction(study: Study, means: dict[str, pd.DataFrame]) -> str:
+    """Why networks that predict the noise are weak at large noise scales, in numbers."""
+    told = []
+    for name, mean in means.items():
+        if study.train_of(name).make_process().prediction in ("epsilon", "score"):
+            top = mean.iloc[-1]
+            told.append(f"{top['gap'] / top['sigma'] ** 2:.2g} ({name})")
+            sigma, ratio = top["sigma"], top["sigma"] ** 2
+    if not told:
+        return ""
+    return (
+        "A network that predicts the noise has x0 = x − σ·noise, so its squared error counts σ² "
+        f"times: at σ = {sigma:.3g}, {ratio:,.0f} times, the gap is an error of only "
+        f"{' and '.join(told)} in noise of variance 1."
+    )
 
 
 def _middle(curve: OptimalLoss) -> float:
@@ -186,7 +204,7 @@ def _ranking(means: dict[str, pd.DataFrame], sigma: float, curve: OptimalLoss) -
     best, worst = order[0], order[-1]
     floor = float(curve.at(sigma)[0][0])
     if floor > CRITICAL * curve.variance:
-        told = ", ".join(f"{name} {percent(gaps[name] / floor)}" for name in order)
+        told = ", ".join(f"{name} {times(gaps[name] / floor)}" for name in order)
         return f"Gap relative to J* at σ = {sigma:.3g}: {told}."
     return (
         f"At σ = {sigma:.3g}, where J* is next to nothing, {best} has the smallest gap "

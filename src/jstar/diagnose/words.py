@@ -121,3 +121,8 @@ def percent(share: float) -> str:
     """A share with two digits, above 10 % without decimals."""
     value = 100 * share
     return f"{value:.2g} %" if value < 10 else f"{value:,.0f} %"
+
+
+def times(ratio: float) -> str:
+    """A ratio: in percent, from 2 on as so many times."""
+    return percent(ratio) if ratio < 2 else f"{ratio:,.3g} times"

@@ -9,6 +9,7 @@ from jstar.config import Study
 from jstar.figures.panels import scale_title
 from jstar.figures.style import (
     PAGE,
+    images_ticks,
     label_rows,
     new_figure,
     panel_title,
@@ -31,7 +32,8 @@ def draw(tables: VariantTables, study: Study) -> tuple[Figure, dict[str, Any]]:
             panel.plot(rows["images"], rows["gap"], lw=0.9, ms=2.6, **style)
             falls.append({"model": model, "sigma": sigma,
                           "fall": float(rows["gap"].iloc[0] / rows["gap"].iloc[-1])})  # fmt: skip
-        panel.set(xscale="log", yscale="log", xlabel="images seen")
+        panel.set(yscale="log", xlabel="images seen")
+        images_ticks(panel, *tables.span)
         panel_title(panel, scale_title(sigma))
     label_rows(figure, axes, [r"gap $J_\sigma-J^*_\sigma$"])
     variant_legend(figure, tables.models)

@@ -11,6 +11,7 @@ from jstar.config import Study
 from jstar.figures.style import (
     PAGE,
     SIGMA_LABEL,
+    images_ticks,
     new_figure,
     note,
     panel_title,
@@ -22,45 +23,54 @@ from jstar.figures.tables import VariantTables
 
 def draw(tables: VariantTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     """Held-out over training loss - 1: by noise scale at the end, and over training time."""
-    figure, axes = new_figure(1, 2, PAGE, 2.7)
+    figure, axes = new_figure(1, 2, PAGE, 2.7, sharey=True)
     by_sigma, over_time = axes[0]
     panel_title(by_sigma, "at the end of training")
     panel_title(over_time, "mean over the noise scales")
-    by_sigma.set(xscale="log", xlabel=SIGMA_LABEL, ylabel="held-out / training loss − 1")
-    over_time.set(xscale="log", xlabel="images seen")
+    by_sigma.set(xscale="log", xlabel=SIGMA_LABEL, ylabel="held-out / training loss − 1 (%)")
+    over_time.set(xlabel="images seen")
     if tables.last["holdout"].isna().any():
         for panel in (by_sigma, over_time):
             note(panel, "the dataset has no held-out images")
         return figure, {"measured": False}
     ends = {}
     for model, style in variant_styles(tables.models).items():
-        mean = tables.mean(model)
-        _by_sigma(by_sigma, mean, style)
-        ratio = _over_time(tables, model)
-        over_time.plot(ratio.index, ratio, lw=0.9, ms=2.6, **style)
+        mean, ratio = tables.mean(model), _over_time(tables, model)
+        line = {"lw": 0.9, "ms": 2.6, **style}
+        by_sigma.plot(mean["sigma"], 100 * (mean["holdout"] / mean["loss"] - 1), **line)
+        over_time.plot(ratio.index, 100 * ratio, **line)
         ends[model] = float(ratio.iloc[-1])
-    for panel in (by_sigma, over_time):
-        panel.axhline(0, color="#888888", lw=0.6, zorder=1)
+    error = _bands(by_sigma, over_time, tables)
     variant_legend(figure, tables.models)
     return figure, {
         "measured": True,
         "lowest": min(ends.values()),
         "highest": max(ends.values()),
-        "error": float(np.median(_relative_error(tables.last))),
+        "error": error,
         "images": tables.facts["images"],
     }
 
 
-def _relative_error(rows: pd.DataFrame) -> Any:
-    """Standard error of the ratio of the two losses."""
-    return np.hypot(rows["holdout_se"] / rows["holdout"], rows["loss_se"] / rows["loss"])
+def _bands(by_sigma: Axes, over_time: Axes, tables: VariantTables) -> float:
+    """Two standard errors about zero, nearly the same for all variants; the mean one.
 
-
-def _by_sigma(panel: Axes, mean: pd.DataFrame, style: dict[str, Any]) -> None:
-    ratio, error = mean["holdout"] / mean["loss"] - 1, 2 * _relative_error(mean)
-    panel.plot(mean["sigma"], ratio, lw=0.9, ms=2.6, **style)
-    panel.fill_between(mean["sigma"], ratio - error, ratio + error, color=style["color"],
-                       alpha=0.06, lw=0)  # fmt: skip
+    The noise scales share their images: their errors do not average out.
+    """
+    last = tables.last
+    error = (
+        last.assign(
+            error=np.hypot(last["holdout_se"] / last["holdout"], last["loss_se"] / last["loss"])
+        )
+        .groupby("sigma")["error"]
+        .median()
+    )
+    wide: dict[str, Any] = {"color": "#888888", "alpha": 0.18, "lw": 0, "zorder": 0}
+    by_sigma.fill_between(error.index, -200 * error, 200 * error, **wide)
+    images_ticks(over_time, *tables.span)
+    over_time.axhspan(-200 * error.mean(), 200 * error.mean(), **wide)
+    for panel in (by_sigma, over_time):
+        panel.axhline(0, color="#888888", lw=0.6, zorder=1)
+    return float(error.mean())
 
 
 def _over_time(tables: VariantTables, model: str) -> "pd.Series[float]":

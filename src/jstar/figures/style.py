@@ -87,7 +87,7 @@ MARKERS = "osD^v<>Pph*X"
 def variant_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each training variant: told apart by either."""
     palette = sns.color_palette("colorblind", n_colors=10)
-    colors = [c for k, c in enumerate(palette) if k not in (7, 8)]  # grey and pale yellow
+    colors = [palette[k] for k in (0, 1, 2, 3, 4, 9, 5, 7)]  # without the two pale ones
     return {
         model: {"color": colors[k % len(colors)], "marker": MARKERS[k % len(MARKERS)]}
         for k, model in enumerate(models)
@@ -154,6 +154,22 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
     axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
+
+
+def images_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
+    """Set a log x axis of images seen from low to high: 5k, 10k, 20k ..."""
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.1, high * 1.1)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in LOG_DIGITS:
+        ticks = [
+            t for d in decades for m in digits if low / 1.1 <= (t := m * 10.0**d) <= high * 1.1
+        ]
+        if len(ticks) <= count:
+            break
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
 
 
 def _short_number(value: float) -> str:

@@ -145,6 +145,11 @@ class VariantTables:
         """Names of the variants, in the ladder's order."""
         return [str(model) for model in self.last["model"].unique()]
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """Images seen at the first and the last snapshot."""
+        return float(self.losses["images"].min()), float(self.losses["images"].max())
+
     def mean(self, model: str) -> pd.DataFrame:
         """The last snapshot of a variant, mean over its seeds, one row a noise scale."""
         rows = self.last[self.last["model"] == model]

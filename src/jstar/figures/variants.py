@@ -26,7 +26,7 @@ from jstar.figures.tables import VariantTables
 
 def draw(tables: VariantTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     """Four panels at the last snapshot: J and J*, the gap, the gap over J*, over the best gap."""
-    figure, axes = new_figure(2, 2, PAGE, 5.2)
+    figure, axes = new_figure(2, 2, PAGE, 5.2, sharex=True)
     means = {model: tables.mean(model) for model in tables.models}
     best_S = np.min([m["gap"] for m in means.values()], axis=0)
     for model, style in variant_styles(tables.models).items():
