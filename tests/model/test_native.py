@@ -73,11 +73,20 @@ def test_the_number_of_threads_does_not_change_a_bit():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_without_gradients_the_values_are_the_same():
-    network, x, c_noise, _ = network_and_input(*SHAPES["digits"])
-    with torch.no_grad():
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_gradients_the_values_are_the_same_and_nothing_is_kept(shape, monkeypatch):
+    network, x, c_noise, _ = network_and_input(*SHAPES[shape])
+    sizes, kept = [], native._kept
+    monkeypatch.setattr(
+        native, "_kept", lambda images, *rest: sizes.append(images) or kept(images, *rest)
+    )
+    loud = network(x, c_noise).detach()
+    with torch.inference_mode():
         quiet = network(x, c_noise)
-    assert torch.equal(quiet, network(x, c_noise).detach())
+    assert torch.equal(quiet, loud)
+    slices = -(-len(x) // native.SLICE)
+    tile = native.MAX_TOKENS // network.config.tokens
+    assert sizes == 2 * [len(x)] + 2 * [slices * tile]
 
 
 def test_what_is_not_finite_stays_so():

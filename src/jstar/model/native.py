@@ -62,7 +62,10 @@ def block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads:
 
     Only where `pays_off`. Equations: `jstar.model.dit.Block`.
     """
-    out_BTE: Tensor = NativeBlock.apply(x_BTE, modulation, *weights, heads)  # type: ignore[no-untyped-call]
+    tensors = (x_BTE, modulation, *weights)
+    if not torch.is_grad_enabled():  # then nothing is kept for a backward pass
+        tensors = tuple(tensor.detach() for tensor in tensors)
+    out_BTE: Tensor = NativeBlock.apply(*tensors, heads)  # type: ignore[no-untyped-call]
     return out_BTE
 
 
