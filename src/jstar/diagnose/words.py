@@ -67,10 +67,10 @@ def _relative(frame: pd.DataFrame) -> str:
     top, last = seen.iloc[int(ratio.to_numpy().argmax())], seen.iloc[-1]
     text = (
         f"Where the floor counts, the loss is furthest above it at sigma = {top['sigma']:.3g}: by "
-        f"{percent(ratio.max())} of J*"
+        f"{times(ratio.max(), 'J*')}"
     )
     if last["sigma"] > top["sigma"]:
-        text += f"; at sigma = {last['sigma']:.3g} by {percent(ratio.iloc[-1])}"
+        text += f"; at sigma = {last['sigma']:.3g} by {times(ratio.iloc[-1], 'J*')}"
     return text + "."
 
 
@@ -123,6 +123,8 @@ def percent(share: float) -> str:
     return f"{value:.2g} %" if value < 10 else f"{value:,.0f} %"
 
 
-def times(ratio: float) -> str:
-    """A ratio: in percent, from 2 on as so many times."""
-    return percent(ratio) if ratio < 2 else f"{ratio:,.3g} times"
+def times(ratio: float, of: str = "") -> str:
+    """A ratio to `of`: in percent, from 2 on as so many times."""
+    if ratio < 2:
+        return f"{percent(ratio)} of {of}" if of else percent(ratio)
+    return f"{ratio:,.3g} times {of}".rstrip()

@@ -70,6 +70,7 @@ def _shares(panel: Axes, frame: pd.DataFrame) -> None:
 def _weighted(panel: Axes, frame: pd.DataFrame) -> None:
     """Contributions to the weighted loss per unit of ln sigma: areas are shares of the total."""
     width = np.gradient(np.log(frame["sigma"].to_numpy()))
+    width[[0, -1]] /= 2  # as the weights' trapezoids have it
     total = float((frame["weight"] * (frame["gap"] + frame["optimal"])).sum())
     gap, floor = (
         (frame["weight"] * frame[name] / total / width).to_numpy() for name in ("gap", "optimal")
