@@ -3,7 +3,7 @@
 from pathlib import Path
 
 SAMPLE_REFERENCE = (
-    f"results/quality/{STUDY.dataset.name}/{Path(STUDY.sample.features).stem}.json"
+    f"results/quality/{STUDY.dataset.name}/{Path(STUDY.sample.features).stem}"
 )
 SAMPLE_TABLES = ["quality", "correlation", "bounds", "schedules", "theory_quality"]
 SAMPLE_FIGURES = ["samples", "gap_quality", "theory"]
