@@ -62,13 +62,14 @@ class Pooled(torch.nn.Module):
 
 
 def test_a_torchscript_file_sees_pixels(digits, tmp_path):
-    file = tmp_path / "pooled.pt"
+    file = tmp_path / "pooled.v2.pt"
     torch.jit.script(Pooled()).save(str(file))
     network = reference(digits, str(file), tmp_path / "reference").network
     stored = np.asarray(digits.images_NCHW[:7], dtype=np.float64)
     got = network(digits.scaled(slice(0, 7)))
     np.testing.assert_allclose(got[:, 0], stored.mean(axis=(1, 2, 3)), rtol=1e-5)
-    assert network.name.startswith("pooled-")
+    assert network.name.startswith("pooled.v2-")
+    assert (tmp_path / "reference" / "pooled.v2.json").is_file()  # as the workflow expects
 
 
 class Asked(torch.nn.Module):

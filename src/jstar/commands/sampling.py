@@ -59,14 +59,20 @@ def sample(
 
 
 @app.command()
-def features(config: Config, results: Results = RESULTS, threads: Threads = None) -> None:
+def features(
+    config: Config, results: Results = RESULTS, device: Device = None, threads: Threads = None
+) -> None:
     """Make the reference that samples are compared with: the data's features. Once a dataset."""
     set_threads(threads)
+    import torch
+
     from jstar.data import open_dataset
     from jstar.quality.reference import reference
 
     layout = layout_of(config, results)
-    known = reference(open_dataset(layout.data), layout.study.sample.features, layout.reference)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = open_dataset(layout.data)
+    known = reference(dataset, layout.study.sample.features, layout.reference, where)
     accuracy = known.network.accuracy
     seen = "" if accuracy is None else f", accuracy {accuracy:.1%} on images it never saw"
     typer.echo(f"{layout.reference}: {known.network.name}{seen}, {known.moments.count} images")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jstar.data import Dataset
@@ -38,15 +39,16 @@ class Reference:
     second_moment: float
 
 
-def reference(dataset: Dataset, features: str, folder: Path) -> Reference:
+def reference(
+    dataset: Dataset, features: str, folder: Path, device: torch.device | str = "cpu"
+) -> Reference:
     """The reference in `folder`; made there if it is not (seconds for small data).
 
     features: `classifier`, or the path of a TorchScript file.
     Raises JstarError if the folder holds the reference of another training distribution.
     """
-    stem = folder / (CLASSIFIER if features == CLASSIFIER else Path(features).stem)
-    facts_file = stem.with_suffix(".json")
-    weights = stem.with_suffix(".safetensors")
+    name = CLASSIFIER if features == CLASSIFIER else Path(features).stem
+    facts_file, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
     if facts_file.is_file():
         require_same(
             dataset.card.id, str(read_json(facts_file)["card_id"]), "the dataset", str(facts_file)
@@ -58,18 +60,20 @@ def reference(dataset: Dataset, features: str, folder: Path) -> Reference:
     else:
         network = train_classifier(dataset, weights)
     if not facts_file.is_file() or read_json(facts_file)["features"] != network.name:
-        _write(dataset, network, stem)
-    return _read(network, stem)
+        _write(dataset, network, facts_file, device)
+    return _read(network, facts_file)
 
 
-def _write(dataset: Dataset, network: FeatureNetwork, stem: Path) -> None:
+def _write(
+    dataset: Dataset, network: FeatureNetwork, facts_file: Path, device: torch.device | str
+) -> None:
     """Features of all images; the moments of all and the features of some are kept."""
     kept = np.linspace(0, len(dataset) - 1, min(KEPT, len(dataset))).astype(int)
     squares, known, chosen = 0.0, None, []
     for part in np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / CHUNK)):
         images = dataset.sampled(part, SEED, part)
         squares += float(np.square(images, dtype=np.float64).sum())
-        features_BF = network(images)
+        features_BF = network(images, device)
         known = moments(features_BF) if known is None else merged(known, moments(features_BF))
         chosen.append(features_BF[np.isin(part, kept)])
     assert known is not None
@@ -78,9 +82,9 @@ def _write(dataset: Dataset, network: FeatureNetwork, stem: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, mean=known.mean_F, cov=known.cov_FF, features=np.concatenate(chosen))
 
-    write_atomically(stem.with_suffix(".npz"), save)
+    write_atomically(_stored(facts_file), save)
     write_json(
-        stem.with_suffix(".json"),
+        facts_file,
         provenance(
             card_id=dataset.card.id,
             features=network.name,
@@ -92,11 +96,16 @@ def _write(dataset: Dataset, network: FeatureNetwork, stem: Path) -> None:
     )
 
 
-def _read(network: FeatureNetwork, stem: Path) -> Reference:
-    facts = read_json(stem.with_suffix(".json"))
+def _read(network: FeatureNetwork, facts_file: Path) -> Reference:
+    facts, path = read_json(facts_file), _stored(facts_file)
     try:
-        with np.load(stem.with_suffix(".npz"), allow_pickle=False) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             known = Moments(int(facts["images"]), stored["mean"], stored["cov"])
             return Reference(network, known, stored["features"], float(facts["second_moment"]))
     except (OSError, ValueError, KeyError) as error:
-        raise JstarError(f"{stem.with_suffix('.npz')}: cannot be read ({error})") from error
+        raise JstarError(f"{path}: cannot be read ({error})") from error
+
+
+def _stored(facts_file: Path) -> Path:
+    """The arrays beside x.json: x.npz."""
+    return facts_file.with_name(f"{facts_file.stem}.npz")

@@ -68,7 +68,7 @@ def write_quality(
     info = read_json(run / "run.json")
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    known = reference(dataset, config.features, references)
+    known = reference(dataset, config.features, references, where)
     ema = config.ema or study.fit.ema or study.train.ema[0]
     trials = _trials(study, list_snapshots(run))
     key = (study.study, run.name, info["model"], info["params"], info["seed"])
