@@ -27,6 +27,7 @@ LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "
                "own_density", "own_weight")  # fmt: skip
 NAMES = {"fid": "FID of samples", "precision": "precision", "recall": "recall"}
 CONFIDENCE = 0.95
+TIMES = 8  # at which law.csv has the law of a run, log-spaced; its schedule.csv has all
 
 Floats = NDArray[np.float64]
 
@@ -159,6 +160,10 @@ def _law(layout: Layout, pair: Pair) -> pd.DataFrame:
     for seed in pair.seeds:
         path = layout.run(pair.optimal, seed) / "schedule.csv"
         frame = read_table(path, LAW_COLUMNS[3:9])
+        times = np.sort(frame["images"].unique())
+        wanted = np.geomspace(times[0], times[-1], TIMES)
+        nearest = np.abs(np.log(times[:, None] / wanted)).argmin(0)
+        frame = frame[frame["images"].isin(times[nearest])]
         sigma = frame["sigma"].to_numpy()
         frames.append(frame.assign(
             process=pair.process, model=pair.optimal, seed=seed,

@@ -14,8 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     LogLocator,
     NullFormatter,
-    PercentFormatter,
-    ScalarFormatter,
     StrMethodFormatter,
 )
 
@@ -31,7 +29,6 @@ from jstar.figures.style import (
 )
 from jstar.records import read_json, read_table
 
-CURVES = 7  # laws drawn of a run, log-spaced in images
 COLORS = (LAW_COLOR["corrected"], LAW_COLOR["raw"], LAW_COLOR["free"])
 OWN = (0, (4, 2))
 
@@ -50,9 +47,7 @@ def law_figure(law: pd.DataFrame) -> Figure:
     processes = list(law["process"].unique())
     figure, axes = new_figure(3, len(processes), PAGE, 5.6, sharex=True, sharey="row")
     first = law[law["seed"] == law["seed"].min()]
-    times = np.sort(first["images"].unique())
-    wanted = np.geomspace(times[0], times[-1], CURVES)
-    shown = sorted({int(times[np.abs(np.log(times / w)).argmin()]) for w in wanted})
+    shown = sorted(first["images"].unique())
     norm, palette = LogNorm(shown[0], shown[-1]), colormaps["viridis_r"]
     for column, name in enumerate(processes):
         rows = first[first["process"] == name]
@@ -104,18 +99,18 @@ def effect_figure(gaps: pd.DataFrame, effect: pd.DataFrame, confidence: float) -
         place = [quantities.index(q) + 0.22 * (k - (len(processes) - 1) / 2)
                  for q in found["quantity"]]  # fmt: skip
         error = [found["change"] - found["change_low"], found["change_high"] - found["change"]]
-        right.errorbar(found["change"], place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=color)
+        right.errorbar(1 + found["change"], place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=color)
     left.axhline(1, color="#999999", lw=0.6)
     left.set(xscale="log", yscale="log", xlabel=SIGMA_LABEL)
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter(ScalarFormatter())
-    left.yaxis.set_minor_formatter(NullFormatter())
     left.set_ylabel("gap, optimal-loss law / own law")
-    right.axvline(0, color="#999999", lw=0.6)
+    right.axvline(1, color="#999999", lw=0.6)
     right.set_yticks(range(len(quantities)), [q.replace("sigma", r"$\sigma$") for q in quantities])
     right.set_ylim(len(quantities) - 0.5, -0.5)
-    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.set_xlabel(f"change (and {confidence:.0%} interval over seeds)")
+    right.set(xscale="log", xlabel=f"optimal-loss law / own law, {confidence:.0%} over seeds")
+    for axis in (left.yaxis, right.xaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     handles = [Line2D([], [], color=COLORS[k], marker="o", ms=3, lw=1, label=name.upper())
                for k, name in enumerate(processes)]  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
