@@ -1,6 +1,7 @@
 """Data, noise scale and noise are a function of (seed, image index); targets are exact."""
 
 import dataclasses
+from threading import current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -98,9 +99,10 @@ def clean(source, steps):
 
 
 def test_a_sampled_latent_is_drawn_anew_at_every_visit(digits):
-    source = stream(digits)
-    stds = np.random.default_rng(0).uniform(1, 3, source.dataset.images_NCHW.shape)
-    source.dataset = dataclasses.replace(source.dataset, stds_NCHW=stds.astype(np.float16))
+    dataset = open_dataset(digits)
+    stds = np.random.default_rng(0).uniform(1, 3, dataset.images_NCHW.shape)
+    dataset = dataclasses.replace(dataset, stds_NCHW=stds.astype(np.float16))
+    source = Stream(dataset, process("edm"), 3, batch=48)
     index = np.arange(960)
     data = source.data_index(index)
     shown, small = clean(source, 20)
@@ -116,3 +118,20 @@ def test_a_sampled_latent_is_drawn_anew_at_every_visit(digits):
     assert float((first * second).mean()) == pytest.approx(0, abs=0.03)
     late = rows(source.chunk(7, 20))
     torch.testing.assert_close(rows(source.chunk(0, 20))[7 * 48 :], late, rtol=1e-6, atol=1e-6)
+
+
+def test_a_dataset_too_large_for_memory_is_read_ahead(digits, monkeypatch):
+    kept = stream(digits)
+    monkeypatch.setattr("jstar.train.rows.RESIDENT_BYTES", 0)
+    source = stream(digits)
+    read, here = source.images._read, []
+    monkeypatch.setattr(source.images, "_read", lambda i: here.append(current_thread()) or read(i))
+    # Steps 0-9, 9-20 as announced; then others than announced, which must be read after all.
+    for start, stop, then in ((0, 9, 20), (9, 20, 30), (25, 31, None)):
+        torch.testing.assert_close(
+            rows(source.chunk(start, stop, then)), rows(kept.chunk(start, stop)), rtol=0, atol=0
+        )
+    assert kept.images.resident is not None
+    assert source.images.resident is None
+    ahead = [thread is not main_thread() for thread in here]
+    assert sorted(ahead) == [False, False, True, True]

@@ -132,7 +132,7 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
 def run_chunk(run: Run, border: int) -> float:
     """The steps up to `border`; returns their mean loss. The device is waited for at the end."""
     run.speed.start()
-    chunk = run.stream.chunk(run.step, border)
+    chunk = run.stream.chunk(run.step, border, run.schedule.border(border))
     error_KB = torch.empty_like(chunk.weight)
     for k in range(len(error_KB)):
         _gradient(run, chunk, k, error_KB[k])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jstar.data import Dataset
 from jstar.noise import Process
+from jstar.train.rows import StoredRows
 
 Rows = TypeVar("Rows", NDArray[Any], Tensor)
 Control = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x0, eps, sigma [M, 1]) -> [M]
@@ -25,8 +26,6 @@ Control = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x0, eps, sigma [M, 1]) 
 ORDER, UNIFORM, NOISE, LATENT = 1, 2, 3, 4
 UNIFORM_BLOCK = 4096  # images whose three uniforms come from one generator
 NOISE_BLOCK = 32  # images whose noise comes from one generator
-RESIDENT_BYTES = 8 * 2**30  # a dataset up to this size is kept in memory,
-RESIDENT_SHARE = 0.25  # or up to this share of a GPU's
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,23 @@ class Stream:
         self.batch, self.rank, self.world = batch, rank, world
         self.class_drop, self.device = class_drop, torch.device(device)
         self.control: Control | None = None
-        self.resident: Tensor | None = None
-        if dataset.images_NCHW.nbytes <= _resident_bytes(self.device):
-            self.resident = torch.from_numpy(np.array(dataset.images_NCHW)).to(self.device)
+        self.images = StoredRows(dataset.images_NCHW, self.device)
+        self.stds = None
+        if dataset.stds_NCHW is not None:
+            self.stds = StoredRows(dataset.stds_NCHW, self.device)
 
-    def chunk(self, start: int, stop: int) -> Chunk:
-        """Inputs of the steps start...stop - 1."""
-        share = self.batch // self.world
-        step_K1 = np.arange(start, stop)[:, None]
-        index = (step_K1 * self.batch + self.rank * share + np.arange(share)).reshape(-1)
+    def chunk(self, start: int, stop: int, then: int | None = None) -> Chunk:
+        """Inputs of the steps start...stop - 1. Those up to step `then` will be asked for next."""
+        share, index = self.batch // self.world, self._index(start, stop)
         uniform = np.concatenate(_pieces(index, UNIFORM_BLOCK, self._uniform))
         sigma = self.process.law.quantile(torch.from_numpy(uniform[:, 0]))  # float64
         data = self.data_index(index)
         x0, eps = self._images(data), self._noise(index, NOISE)
-        if self.dataset.stds_NCHW is not None:  # a latent is drawn anew at every visit
-            std = torch.from_numpy(self.dataset.scaled_stds(data)).to(self.device)
-            x0 = torch.addcmul(x0, std, self._noise(index, LATENT))
         card = self.dataset.card
+        if self.stds is not None:  # a latent is drawn anew at every visit
+            x0 = torch.addcmul(x0, self.stds.take(data) * card.scale, self._noise(index, LATENT))
+        if then is not None and then > stop:
+            self._expect(stop, then)
         if card.mirror:
             flip = torch.from_numpy(uniform[:, 1] < 0.5).to(self.device)
             x0 = torch.where(flip[:, None, None, None], x0.flip(-1), x0)
@@ -93,6 +92,19 @@ class Stream:
                                self.dataset.labels_N[data])  # fmt: skip
             labels = torch.from_numpy(dropped).to(self.device).view(stop - start, share)
         return self._precondition(x0, eps, sigma, labels, (stop - start, share))
+
+    def _index(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Images of the run that this rank sees in the steps start...stop - 1."""
+        share = self.batch // self.world
+        step_K1 = np.arange(start, stop)[:, None]
+        return (step_K1 * self.batch + self.rank * share + np.arange(share)).reshape(-1)
+
+    def _expect(self, start: int, stop: int) -> None:
+        """Begin to read what the steps start...stop - 1 need from the disk."""
+        data = self.data_index(self._index(start, stop))
+        for rows in (self.images, self.stds):
+            if rows is not None:
+                rows.expect(data)
 
     def _precondition(
         self, x0: Tensor, eps: Tensor, sigma: Tensor, labels: Tensor | None, shape: tuple[int, int]
@@ -133,10 +145,7 @@ class Stream:
 
     def _images(self, data: NDArray[np.int64]) -> Tensor:
         """Images in the model's data scale, on the device, [M, C, H, W]."""
-        if self.resident is None:
-            return torch.from_numpy(self.dataset.scaled(data)).to(self.device, non_blocking=True)
-        stored = self.resident[torch.from_numpy(data).to(self.device)].float()
-        return (stored - self.dataset.card.offset) * self.dataset.card.scale
+        return (self.images.take(data) - self.dataset.card.offset) * self.dataset.card.scale
 
     def _uniform(self, block: int) -> NDArray[np.float64]:
         """Uniforms for the noise scale, the mirror and the label of a block of images."""
@@ -160,14 +169,6 @@ class Stream:
             blocks = _pieces(index, NOISE_BLOCK, cpu_noise)
             return torch.from_numpy(np.concatenate(blocks)).view(-1, *shape)
         return torch.cat(_pieces(index, NOISE_BLOCK, gpu_noise)).view(-1, *shape)
-
-
-def _resident_bytes(device: torch.device) -> float:
-    """How large a dataset may be kept on the device."""
-    if device.type != "cuda":
-        return RESIDENT_BYTES
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return max(RESIDENT_BYTES, RESIDENT_SHARE * memory)
 
 
 def _generator(seed: int, stream: int, block: int) -> np.random.Generator:
