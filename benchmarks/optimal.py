@@ -1,7 +1,8 @@
 """Speed, agreement and closure of the exact estimator, side by side in one run.
 
-python benchmarks/optimal.py CIFAR10.npy [OTHER.npy ...]      uint8 arrays [N, C, H, W]
-The first file is timed; every file gets its I-MMSE closure and its agreement with float64.
+python benchmarks/optimal.py OUT.csv CIFAR10.npy [OTHER.npy ...]      uint8 arrays [N, C, H, W]
+The first file is timed, in seconds by the clock and of the processor (which a busy machine does not
+stretch); every file gets its I-MMSE closure and its agreement with float64.
 """
 
 import statistics
@@ -10,26 +11,25 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from jstar.optimal import optimal_loss
 from jstar.optimal.draws import noise, quantised_noise, systematic_sources
 from jstar.optimal.moments import measure_moments
 from jstar.optimal.points import TILE, as_points
+from jstar.records import provenance, write_table
 
 SIGMAS = np.geomspace(0.02, 80, 32)
 DRAWS = 2000
 CHECKED = 32  # draws compared with float64 brute force, at every noise scale
 
 
-def clock(work, repeats):
-    """Median seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def clock(work):
+    """Seconds by the clock, and of the processor."""
+    start, used = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def products(images):
@@ -78,28 +78,45 @@ def disagreement(images, precision):
     return worst
 
 
-def main():
-    files = [Path(name) for name in sys.argv[1:]]
-    torch.set_num_threads(2)
-    first = np.load(files[0])
-    optimal_loss(first[:4096], SIGMAS, queries=64)  # compiles the kernel
+def timings(images, name):
+    """Rows of the timed file: ours and the float32 floor take turns, both see the same machine."""
+    optimal_loss(images[:4096], SIGMAS, queries=64)  # compiles the kernel
     ours, floor = [], []
-    for _ in range(3):  # side by side: both see the same machine
-        ours.append(clock(lambda: optimal_loss(first, SIGMAS, queries=DRAWS), 1))
-        floor.append(clock(lambda: products(first), 1))
-    one = clock(lambda: straightforward(first), 1)
-    ratios = [a / b for a, b in zip(ours, floor, strict=True)]
-    print(f"{files[0].stem}: {len(SIGMAS)} sigmas, {DRAWS} antithetic pairs: {ours} s")
-    print(f"two float32 products {floor} s; ratio median {statistics.median(ratios):.2f} {ratios}")
-    print(f"straightforward, one sigma {one:.1f} s; x {len(SIGMAS)} / ours = "
-          f"{one * len(SIGMAS) / statistics.median(ours):.0f} (extrapolated)")  # fmt: skip
+    for _ in range(3):
+        ours.append(clock(lambda: optimal_loss(images, SIGMAS, queries=DRAWS)))
+        floor.append(clock(lambda: products(images)))
+    one = clock(lambda: straightforward(images))
+    for k, of in enumerate(("clock", "processor")):
+        ratios = [a[k] / b[k] for a, b in zip(ours, floor, strict=True)]
+        yield name, f"{len(SIGMAS)} sigmas, {DRAWS} antithetic pairs, {of} seconds", median(ours, k)
+        yield name, f"two float32 products, {of} seconds", median(floor, k)
+        yield name, f"ours / two float32 products, {of}", statistics.median(ratios)
+        yield (
+            name,
+            f"straightforward (extrapolated from one sigma) / ours, {of}",
+            (one[k] * len(SIGMAS) / median(ours, k)),
+        )
+
+
+def median(times, k):
+    return statistics.median(each[k] for each in times)
+
+
+def main():
+    out, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+    torch.set_num_threads(2)
+    rows = list(timings(np.load(files[0]), files[0].stem))
     for file in files:
         images = np.load(file)
         got, expected = optimal_loss(images, SIGMAS, queries=DRAWS).closure
-        print(f"{file.stem}: closure {got:.4f} / {expected:.4f} = {got / expected:.4f}")
+        rows.append((file.stem, "closure / ln N", got / expected))
         for precision in ("int8", "fp32"):
-            print(f"{file.stem}: {precision} against float64, worst / allowed = "
-                  f"{disagreement(images, precision):.3g}", flush=True)  # fmt: skip
+            what = f"{precision} against float64, worst / allowed"
+            rows.append((file.stem, what, disagreement(images, precision)))
+    table = pd.DataFrame(rows, columns=["data", "what", "value"])
+    print(table.to_string(index=False))
+    command = " ".join(["python benchmarks/optimal.py", sys.argv[1], *(f.name for f in files)])
+    write_table(out, table, provenance(command=command, threads=2))
 
 
 if __name__ == "__main__":
