@@ -73,6 +73,10 @@ def test_shards_that_cannot_be_are_refused_before_any_job(tiny_study):
     for optimal, words in (
         ({"shards": 3, "estimator": "dol"}, "not allowed with estimator = 'dol'"),
         ({"shards": 3, "relative_se": 0.01}, "not allowed with relative_se"),
+        ({"shards": 3, "form": "moment"}, "not allowed with form = 'moment'"),
+        ({"form": "pair", "estimator": "cdol"}, "has a form of its own"),
+        ({"relative_se": 0.01, "estimator": "dol"}, "not allowed with estimator = 'dol'"),
+        ({"form": "trio"}, "allowed are pair"),
     ):
         with pytest.raises(JstarError, match=words):
             Study.parse(tiny_study(optimal=optimal))
