@@ -89,6 +89,10 @@ def test_a_denoiser_that_knows_the_class_is_held_against_its_class(folder):
     assert read_json("diagnosis/optimal/oracle/oracle.json")["estimator"] == "exact_by_class"
     frame = pd.read_csv("diagnosis/diagnosis.csv")
     assert frame["gap"].max() > 1e-6  # it does not use the label, and that is a gap
+    oracle = folder / "diagnosis/optimal/oracle/oracle.json"
+    oracle.write_text(oracle.read_text().replace("exact_by_class", "exact"))
+    with pytest.raises(JstarError, match="'exact_by_class' .* denoiser that is given no labels"):
+        run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz")
 
 
 @pytest.mark.parametrize(

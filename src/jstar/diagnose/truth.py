@@ -12,6 +12,7 @@ from jstar.data import Dataset, open_dataset, prepare
 from jstar.data.card import Card, require_same
 from jstar.errors import JstarError
 from jstar.noise import sigma_grid
+from jstar.optimal.curve import OptimalLoss
 from jstar.optimal.oracle import Oracle, build_oracle, open_oracle
 from jstar.optimal.stage import dataset_curve, read_curve, write_result
 from jstar.progress import Progress
@@ -97,9 +98,7 @@ def open_truth(
         config = OptimalConfig(estimator=estimator, queries=CURVE_QUERIES)
         curve = dataset_curve(data, list(oracle.sigma), config, conditional)
         write_result(curve, data.card.id, config.seed, curve_file)
-    card_id = read_json(curve_file.with_suffix(".json")).get("card_id", "?")
-    require_same(data.card.id, card_id, str(folder), str(curve_file))
-    loss, stderr = read_curve(curve_file).at(oracle.sigma)
+    loss, stderr = _checked_curve(curve_file, data, folder, conditional).at(oracle.sigma)
     return Truth(
         card=data.card,
         oracle=oracle,
@@ -163,6 +162,21 @@ def _checked_oracle(
                 "out, or give another folder as --optimal"
             )
     return oracle
+
+
+def _checked_curve(path: Path, data: Dataset, where: Path, conditional: bool) -> OptimalLoss:
+    """The curve in `path`, if it is of this dataset and of what the denoiser is told."""
+    curve, facts = read_curve(path), read_json(path.with_suffix(".json"))
+    require_same(data.card.id, facts.get("card_id", "?"), str(where), str(path))
+    by_class = curve.estimator == "exact_by_class"
+    if by_class != conditional or facts.get("label_drop"):
+        told = "labels" if conditional else "no labels"
+        raise JstarError(
+            f"{path}: is the J* of estimator '{curve.estimator}' with label_drop = "
+            f"{facts.get('label_drop', 0):g}, which does not fit a denoiser that is given {told}; "
+            "give another folder as --optimal"
+        )
+    return curve
 
 
 def _short(value: float | None) -> str | None:
