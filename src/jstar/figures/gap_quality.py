@@ -66,7 +66,8 @@ def _over_compute(panel: Axes, quality: pd.DataFrame, colors: dict[str, Any]) ->
         panel.plot(run["flops"], run["fid"], "o-", color=color, lw=0.9, ms=2.6)
         panel.fill_between(run["flops"], run["fid_low"], run["fid_high"], color=color, alpha=0.25,
                            lw=0)  # fmt: skip
-    panel.set(xscale="log", xlabel=FLOPS_LABEL, ylabel="FID")
+    panel.set(xlabel=FLOPS_LABEL, ylabel="FID")
+    log_ticks(panel, quality["flops"].min() / 1.5, 1.5 * quality["flops"].max(), 3, along="x")
     _fid_axis(panel, quality)
     panel_title(panel, "sample quality")
 
@@ -116,7 +117,8 @@ def _scatter(
     for model, part in both.groupby("model"):
         panel.plot(part["gap"], part["fid"], "o", color=colors[str(model)], ms=3, mec="white",
                    mew=0.3)  # fmt: skip
-    panel.set(xscale="log", xlabel=rf"gap at $\sigma={sigma:.3g}$, per dimension")
+    log_ticks(panel, both["gap"].min() / 1.1, 1.1 * both["gap"].max(), along="x")
+    panel.set(xlabel=rf"gap at $\sigma={sigma:.3g}$, per dimension")
     _fid_axis(panel, quality)
     panel_title(panel, "at the best of them")
 

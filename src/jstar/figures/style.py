@@ -134,14 +134,14 @@ def label_rows(figure: Figure, axes: Any, labels: Sequence[str]) -> None:
 LOG_DIGITS = ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
 
 
-def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
-    """Set a log y axis from low to high with about `count` labels, as short as they can be.
+def log_ticks(axes: Axes, low: float, high: float, count: int = 4, along: str = "y") -> None:
+    """Set a log axis (x or y) from low to high with about `count` labels, as short as they can be.
 
     Over less than a decade Matplotlib labels every minor tick as 2.35 x 10^-1; a plain 0.235 at a
     few round values is what a reader wants.
     """
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
+    axes.set(**{f"{along}scale": "log", f"{along}lim": (low, high)})
+    axis = axes.xaxis if along == "x" else axes.yaxis
     ticks = list(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
     if high / low > 3:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -151,9 +151,9 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
                 break
         else:
             ticks = ticks[:: math.ceil(len(ticks) / (count + 1))]
-    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
+    axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
 
 
 def images_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:

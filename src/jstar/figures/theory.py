@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from jstar.figures.style import (
     PAGE,
+    images_ticks,
     log_ticks,
     new_figure,
     note,
@@ -111,9 +112,8 @@ def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame) 
         .first()
     )
     panel.axhline(left["exponential", 0] / left["polynomial", 7], color="black", lw=1, ls=":")
-    panel.set(
-        xscale="log", xlabel="images seen in training", ylabel=r"exponential / polynomial $\rho=7$"
-    )
+    images_ticks(panel, rows["images"].min(), rows["images"].max())
+    panel.set(xlabel="images seen in training", ylabel=r"exponential / polynomial $\rho=7$")
     params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
     perfect = Line2D([], [], color="black", lw=1, ls=":", label="no gap")
     return [*size_handles(models, params, lw=1), perfect]
