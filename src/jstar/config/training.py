@@ -35,8 +35,9 @@ class OptimalLossNoise(Part):
     """Weight from the optimal loss, noise law from the gap to it (`jstar.train.adaptive`).
 
     The constants are not published. mu and s are EDM's own emphasis, where J* says nothing; a,
-    w_max and share were chosen on the digits, seed 0. With a = 1 samples are as good and the gap
-    at large sigma is smaller, that at small sigma larger.
+    w_max and share were chosen on the digits, seed 0 (with a = 1 the gap at small sigma is larger,
+    that at large sigma smaller). On Fashion-MNIST they did worse than the own laws: choose them for
+    the data (docs/noise-law.md).
     """
 
     law: Annotated[str, one_of("optimal_loss")] = Field(
