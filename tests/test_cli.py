@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from jstar.cli import main
+from jstar.figures import FIGURES
 from jstar.records import read_json
 from jstar.scaling.simulate import StudyTruth, simulate_study
 
@@ -53,6 +54,19 @@ def test_fit_of_foreign_tables(jstar, tables):
     losses = pd.read_csv(tables / "losses.csv")
     kept = losses[losses["images"] >= 20_000]
     assert frontier["flops"].min() == pytest.approx(kept["flops"].min())
+
+
+def test_figures_of_the_barest_foreign_tables(jstar, tables):
+    """No split, no EMA, no gap, no error of J*, no study file: all figures come nonetheless."""
+    losses = pd.read_csv(tables / "losses.csv")
+    losses[["run", "params", "flops", "sigma", "loss"]].to_csv(tables / "losses.csv", index=False)
+    curve = pd.read_csv(tables / "curve.csv")
+    curve[["sigma", "loss"]].to_csv(tables / "curve.csv", index=False)
+    assert jstar(*foreign(tables, "--bootstrap", 100))[0] == 0
+    status, _, err = jstar("figures", "--fits", tables / "out", "--optimal", tables / "curve.csv",
+                           "--out", tables / "drawn")  # fmt: skip
+    assert status == 0, err
+    assert {path.stem for path in (tables / "drawn").glob("*.png")} == set(FIGURES)
 
 
 def test_fit_without_a_process_has_no_total(jstar, tables):

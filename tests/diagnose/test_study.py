@@ -13,7 +13,7 @@ from jstar.diagnose.adapters import from_run
 from jstar.diagnose.variants import write_variants
 from jstar.evaluate import write_losses
 from jstar.figures import VARIANT_FIGURES
-from jstar.figures.stage import draw_figure
+from jstar.figures.stage import draw_study_figure
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
 from jstar.optimal.stage import write_curve, write_oracle
@@ -68,7 +68,7 @@ def test_table_words_and_figures(layout):
     assert "| eps |" in page
     assert text in page
     for name in VARIANT_FIGURES:
-        draw_figure(name, layout.study, layout.fits, layout.curve, layout.figures)
+        draw_study_figure(name, layout.study, layout.fits, layout.curve, layout.figures)
         assert (layout.figures / f"{name}.png").stat().st_size > 10_000
     numbers = read_json(layout.figures / "memorisation.json")["numbers"]
     assert numbers["measured"]

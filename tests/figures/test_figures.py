@@ -19,7 +19,7 @@ from PIL import Image
 from jstar.errors import JstarError
 from jstar.figures import FIGURES, scaling, scaling_by_sigma
 from jstar.figures.panels import law_in_numbers, loss_residuals
-from jstar.figures.stage import draw_figure
+from jstar.figures.stage import draw_study_figure
 from jstar.figures.style import log_ticks, save
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 from jstar.records import read_json
@@ -38,7 +38,7 @@ def drawn(request, fitted):
     plain, plt.close = plt.close, pages.append
     try:
         layout = study.layout
-        draw_figure(figure, layout.study, layout.fits, layout.curve, layout.figures)
+        draw_study_figure(figure, layout.study, layout.fits, layout.curve, layout.figures)
     finally:
         plt.close = plain
     yield SimpleNamespace(
@@ -121,7 +121,7 @@ def test_captions_carry_numbers(drawn):
 def test_loss_panels_show_what_is_fitted(fitted):
     study = fitted("whole")
     tables = study.tables
-    figure, _ = scaling.draw(tables, study.layout.study)
+    figure, _ = scaling.draw(tables, study.layout.study.figures)
     panel = figure.axes[1]  # loss at the larger of the two noise scales
     sigma = float(re.search(r"[\d.]+", panel.get_title(loc="left"))[0])
     run = tables.at("losses", sigma)
@@ -157,7 +157,7 @@ def test_many_noise_scales_make_several_pages(fitted, monkeypatch, tmp_path):
     study = fitted("two sizes")
     monkeypatch.setattr(scaling_by_sigma, "ACROSS", 2)
     monkeypatch.setattr(scaling_by_sigma, "DOWN", 1)
-    pages, numbers = scaling_by_sigma.draw(study.tables, study.layout.study)
+    pages, numbers = scaling_by_sigma.draw(study.tables, study.layout.study.figures)
     save(pages, tmp_path / "x")
     assert len(pages) == 3  # four noise scales and the total, two on a page
     assert len(numbers["laws"]) == 5
@@ -169,7 +169,7 @@ def test_many_noise_scales_make_several_pages(fitted, monkeypatch, tmp_path):
 def test_the_same_tables_give_the_same_bytes(fitted, tmp_path):
     layout = fitted("whole").layout
     for name in ("a", "b"):
-        draw_figure("exponents", layout.study, layout.fits, layout.curve, tmp_path / name)
+        draw_study_figure("exponents", layout.study, layout.fits, layout.curve, tmp_path / name)
     for suffix in ("pdf", "png", "json"):
         first, second = ((tmp_path / n / f"exponents.{suffix}").read_bytes() for n in ("a", "b"))
         assert first == second
@@ -192,12 +192,12 @@ def test_a_missing_column_is_one_sentence(fitted, tmp_path, table, column):
     path = tmp_path / "fits" / f"{table}.csv"
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
     with pytest.raises(JstarError, match=f"{table}.csv: the column '{column}' is missing"):
-        draw_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
+        draw_study_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
     path.unlink()
     with pytest.raises(JstarError, match=f"{table}.csv: cannot be read"):
-        draw_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
+        draw_study_figure("scaling", layout.study, path.parent, layout.curve, tmp_path / "out")
     with pytest.raises(JstarError, match="'skaling' is unknown.*did you mean 'scaling'"):
-        draw_figure("skaling", layout.study, layout.fits, layout.curve, tmp_path / "out")
+        draw_study_figure("skaling", layout.study, layout.fits, layout.curve, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -180,7 +180,10 @@ def power(
 @app.command()
 def figures(
     name: Annotated[str | None, typer.Argument(help="Name of one figure; default: all")] = None,
-    config: Config = Path("config/digits.yaml"),
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Study file; default: config/digits.yaml, none with --fits"),
+    ] = None,
     results: Results = RESULTS,
     fits: Annotated[
         Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
@@ -190,14 +193,18 @@ def figures(
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import figures_of
-    from jstar.figures.stage import draw_figure
+    from jstar.figures.stage import draw_figure, draw_study_figure
 
     given = [part is not None for part in (fits, optimal, out)]
     if any(given) and not all(given):
         raise JstarError("figures: --fits, --optimal and --out must be given together")
-    layout = layout_of(config, results)
+    if config is None and fits and optimal and out:
+        for figure in [name] if name else figures_of("scaling"):
+            draw_figure(figure, fits, optimal, out)
+        return
+    layout = layout_of(config or Path("config/digits.yaml"), results)
     for figure in [name] if name else figures_of(layout.study.kind):
-        draw_figure(
+        draw_study_figure(
             figure,
             layout.study,
             fits or layout.fits,

@@ -14,17 +14,17 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from jstar.errors import JstarError
 from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
     PAGE,
-    SIGMA_LABEL,
     new_figure,
     panel_title,
     save,
+    sigma_axis,
 )
 from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_json
 
@@ -104,18 +104,6 @@ def load_comparison(folder: Path) -> Comparison:
     )
 
 
-def _sigma_axis(panel: Axes) -> None:
-    """Log axis of noise scales with plain numbers: Matplotlib's labels overlap in two decades."""
-    panel.set(xscale="log", xlabel=SIGMA_LABEL)
-    low, high = panel.get_xlim()
-    digits = (1, 2, 5) if high / low < 300 else (1,)
-    ticks = [m * 10.0**k for k in range(-4, 5) for m in digits]
-    panel.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda sigma, _: f"{sigma:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.set_xlim(low, high)
-
-
 def draw_datasets(
     tables: dict[str, pd.DataFrame], facts: dict[str, dict[str, Any]]
 ) -> tuple[Figure, dict[str, Any]]:
@@ -129,7 +117,7 @@ def draw_datasets(
         )
         points = f"{facts[name]['count']:,}".replace(",", "\u2009")
         panel.plot(curve["sigma"], curve["loss"], color=color, label=f"{name}, N = {points}")
-    _sigma_axis(panel)
+    sigma_axis(panel)
     panel.set_ylabel(LOSS_LABEL)
     panel.set_ylim(0, 1.05 * max(curve["loss"].max() for curve in tables.values()))
     figure.legend(loc="outside upper left", ncols=2 if len(tables) > 2 else 1, fontsize=7)
@@ -171,7 +159,7 @@ def draw_bounds(found: Comparison) -> tuple[Figure, dict[str, Any]]:
     )
     errors.yaxis.set_minor_locator(NullLocator())
     for panel in (values, errors):
-        _sigma_axis(panel)
+        sigma_axis(panel)
     values.set(ylabel=LOSS_LABEL, ylim=(0, None))
     panel_title(values, f"(a) {found.facts['dataset']}, subsets of {found.facts['subset']}")
     panel_title(errors, "(b) relative to exact, 95 % intervals")
@@ -240,7 +228,7 @@ def draw_forms(found: Comparison) -> tuple[Figure, dict[str, Any]]:
         costs.plot(wide.index[shown], needed[shown], line, color=color)
     for panel in (errors, costs):
         panel.set_yscale("log")
-        _sigma_axis(panel)
+        sigma_axis(panel)
     errors.set_ylabel("standard error of $J^*$")
     costs.set_ylabel("FLOPs of the whole curve")
     panel_title(errors, f"(a) {found.facts['dataset']}, {found.facts['queries']} antithetic draws")

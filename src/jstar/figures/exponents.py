@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import LAWS, law_in_numbers
 from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure, note
 from jstar.figures.tables import StudyTables
@@ -17,7 +17,7 @@ MARKER = {"raw": "s", "corrected": "o"}
 VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """alpha(sigma) with its intervals above, R^2 of each law's own response below."""
     figure, axes = new_figure(
         2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}

@@ -5,20 +5,20 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
-    SIGMA_LABEL,
     new_figure,
     parameters_label,
+    sigma_axis,
     size_colors,
     size_handles,
 )
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """E|D - D*|^2 of every size at its last snapshot, with two standard errors, and J* itself."""
     figure, axes = new_figure(1, 1, COLUMN, 3.1)
     panel = axes[0, 0]
@@ -38,16 +38,16 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
                lw=1, ls=(0, (4, 2)))  # fmt: skip
-    gaps = last.loc[last["sigma"] != "total", "gap"]
+    gaps = last.loc[(last["sigma"] != "total") & (last["gap"] > 0), "gap"]
     panel.set(
-        xscale="log",
         yscale="log",
-        xlabel=SIGMA_LABEL,
         ylabel=r"loss gap $J_\sigma-J^*_\sigma$ per dimension",
         ylim=(0.5 * gaps.min(), 3 * gaps.max()),
     )
+    sigma_axis(panel)
     handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
-    handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1, ls=(0, (4, 2)), label="$J^*$"))
+    if curve["loss"].between(*panel.get_ylim()).any():
+        handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1, ls=(0, (4, 2)), label="$J^*$"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, title="parameters",
                   title_fontsize=7.5)  # fmt: skip
     largest = tables.models[-1]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import scale_title
 from jstar.figures.style import (
     PAGE,
@@ -21,7 +21,7 @@ from jstar.figures.tables import VariantTables
 SHARES = (0.0, 0.05, 0.5, 1.0)  # J* / variance, but for the ends: where the panels are
 
 
-def draw(tables: VariantTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One panel a noise scale: the smallest, J* = 5 % and 50 % of the variance, the largest."""
     sigmas = _picked(tables)
     figure, axes = new_figure(1, len(sigmas), PAGE, 2.5)

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import flops_ticks, law_in_numbers, scale_title
 from jstar.figures.scaling import chosen_scales
 from jstar.figures.style import (
@@ -30,9 +30,9 @@ OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt
 EDGE = "at the edge"
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One column a noise scale, and one for the total loss."""
-    columns = chosen_scales(tables, study.figures.sigmas)
+    columns = chosen_scales(tables, shown.sigmas)
     figure, axes = new_figure(3, len(columns), PAGE, 5.4)
     colors = _colors(tables)
     for column, sigma in enumerate(columns):

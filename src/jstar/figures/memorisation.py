@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.style import (
     PAGE,
     SIGMA_LABEL,
@@ -21,7 +21,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import VariantTables
 
 
-def draw(tables: VariantTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Held-out over training loss - 1: by noise scale at the end, and over training time."""
     figure, axes = new_figure(1, 2, PAGE, 2.7, sharey=True)
     by_sigma, over_time = axes[0]

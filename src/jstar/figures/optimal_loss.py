@@ -5,19 +5,19 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
-    SIGMA_LABEL,
     new_figure,
     parameters_label,
+    sigma_axis,
     size_colors,
 )
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """J*(sigma) with its interval, and J_sigma of every size at its last snapshot."""
     figure, axes = new_figure(1, 1, COLUMN, 2.9)
     panel = axes[0, 0]
@@ -39,12 +39,11 @@ def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
     panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.4, zorder=1.5)
     variance = float(curve["loss"].iloc[-1])
     panel.set(
-        xscale="log",
         yscale="log",
-        xlabel=SIGMA_LABEL,
         ylabel="mean squared error per dimension",
         ylim=(floor, 2.2 * variance),
     )
+    sigma_axis(panel)
     high = curve["loss"] > 30 * floor
     place = curve.iloc[int(high.to_numpy().argmax())]  # the first such, or the first of all
     panel.annotate(

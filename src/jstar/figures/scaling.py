@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import (
     flops_ticks,
     law_in_numbers,
@@ -21,9 +21,9 @@ from jstar.figures.tables import StudyTables
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$")
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One column a noise scale, and one for the total loss."""
-    columns = chosen_scales(tables, study.figures.sigmas)
+    columns = chosen_scales(tables, shown.sigmas)
     figure, axes = new_figure(
         3, len(columns), PAGE, 5.2, sharex=True, gridspec_kw={"height_ratios": [1.7, 1.7, 1]}
     )

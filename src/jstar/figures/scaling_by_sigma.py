@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import (
     flops_ticks,
     law_in_numbers,
@@ -23,7 +23,7 @@ HEIGHTS = (1.0, 1.0, 0.6)  # of loss, gap and residuals
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", "residual\n" r"of $\ln J$")
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[list[Figure], dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[list[Figure], dict[str, Any]]:
     """As many pages as the noise scales need, each with its legend."""
     scales = tables.scales
     rows = ceil(len(scales) / ACROSS)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jstar.config import Study
+from jstar.config import FiguresConfig
 from jstar.figures.panels import (
     AS_FITTED,
     choices_of,
@@ -32,9 +32,9 @@ CLIP = 4.0  # shifts beyond it have the colour of the end
 LABELS = 9  # noise scales that are named below the map, at most
 
 
-def draw(tables: StudyTables, study: Study) -> tuple[Figure, dict[str, Any]]:
+def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Above, the exponent of a few noise scales; below, how far it moves at every one."""
-    columns = chosen_scales(tables, study.figures.sigmas)
+    columns = chosen_scales(tables, shown.sigmas)
     choices = choices_of(tables.sensitivity)
     height = 2 * 0.16 * max(len(choices), 4) + 1.9
     figure, axes = new_figure(2, len(columns), PAGE, height, sharey=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from jstar.config import Study
+from jstar.config import FiguresConfig, Study
 from jstar.errors import JstarError, nearest
 from jstar.figures import figures_of
 from jstar.figures.style import save
@@ -13,19 +13,34 @@ from jstar.figures.tables import StudyTables, VariantTables, load_tables, load_v
 from jstar.records import provenance, write_json
 
 
-def draw_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> None:
-    """Write out/`name`.pdf, .png and .json; the .json holds the numbers of the caption."""
-    known = figures_of(study.kind)
+def draw_study_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> None:
+    """Write out/`name`.pdf, .png and .json as the study's file says they look."""
+    ema = study.fit.ema or study.train.ema[0]
+    draw_figure(name, fits, curve, out, kind=study.kind, ema=ema, shown=study.figures)
+
+
+def draw_figure(
+    name: str,
+    fits: Path,
+    curve: Path,
+    out: Path,
+    *,
+    kind: str = "scaling",
+    ema: float | None = None,
+    shown: FiguresConfig | None = None,
+) -> None:
+    """Write out/`name`.pdf, .png and .json; the .json holds the numbers of the caption.
+
+    ema: the EMA length that was fitted; None: the first of the table, as `jstar fit` takes it.
+    """
+    known = figures_of(kind)
     if name not in known:
         raise JstarError(
             f"figure '{name}' is unknown, allowed are {', '.join(known)}{nearest(name, known)}"
         )
     mpl.use("Agg")
     tables: StudyTables | VariantTables
-    if study.kind == "diagnosis":
-        tables = load_variants(fits, curve)
-    else:
-        tables = load_tables(fits, curve, study.fit.ema or study.train.ema[0])
-    drawn, numbers = import_module(known[name]).draw(tables, study)
+    tables = load_variants(fits, curve) if kind == "diagnosis" else load_tables(fits, curve, ema)
+    drawn, numbers = import_module(known[name]).draw(tables, shown or FiguresConfig())
     save(drawn if isinstance(drawn, list) else [drawn], out / name)
     write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))

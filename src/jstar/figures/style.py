@@ -17,6 +17,7 @@ from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
     MaxNLocator,
+    NullFormatter,
     NullLocator,
 )
 from PIL import Image
@@ -154,6 +155,18 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4, along: str = 
     axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
+
+
+def sigma_axis(panel: Axes) -> None:
+    """Log axis of noise scales with plain numbers: Matplotlib's labels overlap in two decades."""
+    panel.set(xscale="log", xlabel=SIGMA_LABEL)
+    low, high = panel.get_xlim()
+    digits = (1, 2, 5) if high / low < 300 else (1,)
+    ticks = [m * 10.0**k for k in range(-4, 5) for m in digits]
+    panel.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda sigma, _: f"{sigma:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlim(low, high)
 
 
 def images_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:

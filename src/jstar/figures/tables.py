@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jstar.errors import JstarError
 from jstar.layout import FIT_TABLES
 from jstar.records import (
     CURVE_COLUMNS,
@@ -17,10 +17,11 @@ from jstar.records import (
     read_json,
     read_table,
 )
+from jstar.scaling.inputs import REQUIRED, Curve, read_curve, select
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "losses": LOSSES_COLUMNS,
+    "losses": (*REQUIRED, "model"),
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
@@ -100,8 +101,8 @@ class StudyTables:
 
     def last(self) -> pd.DataFrame:
         """Rows of the last snapshot of every run."""
-        newest = self.losses.groupby("run")["images"].transform("max")
-        return self.losses[self.losses["images"] == newest]
+        newest = self.losses.groupby("run")["flops"].transform("max")
+        return self.losses[self.losses["flops"] == newest]
 
     def optimal(self, sigma: float) -> float:
         """J* at a noise scale of the grid."""
@@ -113,19 +114,40 @@ def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
 
     Raises JstarError: one sentence with the file and what is missing in it.
     """
-    frames = {name: read_table(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
-    losses = frames["losses"]
-    losses = losses[losses["split"] == "train"]
-    if ema is not None:
-        losses = losses[np.isclose(losses["ema"], ema)]
-    if losses.empty:
-        raise JstarError(f"{fits / 'losses.csv'}: holds no losses of the training split to draw")
+    frames = {name: _read(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
+    optimal = read_curve(curve)
+    losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
-        **{**frames, "losses": losses},
-        curve=read_table(curve, CURVE_COLUMNS),
-        facts=read_json(curve.with_suffix(".json")),
+        **{**frames, "losses": _with_gap(losses, optimal)},
+        curve=_curve_frame(optimal),
+        facts=optimal.facts,
         confidence=float(read_json(fits / "fits.json")["confidence"]),
     )
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table of the fit stage. Names of models stay names, also where they look like numbers."""
+    frame = read_table(path, columns)
+    return frame.assign(model=frame["model"].astype(str)) if "model" in frame else frame
+
+
+def _with_gap(losses: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+    """Losses with the columns gap and gap_se: loss - J* and its error where none was measured."""
+    if "gap" in losses and losses["gap"].notna().all():
+        return losses.assign(gap_se=losses.get("gap_se", 0.0))
+    floor = dict(zip(curve.sigma, curve.loss, strict=True))
+    gap = [
+        np.nan if str(s) == "total" else loss - floor[min(floor, key=lambda k: abs(k - float(s)))]
+        for s, loss in zip(losses["sigma"], losses["loss"], strict=True)
+    ]
+    return losses.assign(gap=gap, gap_se=losses.get("loss_se", 0.0))
+
+
+def _curve_frame(curve: Curve) -> pd.DataFrame:
+    """The table of J* with its interval, whichever of them its file has."""
+    error = NormalDist().inv_cdf(0.975) * curve.stderr
+    frame = pd.DataFrame({"sigma": curve.sigma, "loss": curve.loss, "stderr": curve.stderr})
+    return frame.assign(lower=(frame["loss"] - error).clip(lower=0), upper=frame["loss"] + error)
 
 
 @dataclass(frozen=True)
