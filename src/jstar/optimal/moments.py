@@ -53,13 +53,6 @@ class Moments:
         return 2 * float(self.half_norm_N.mean())
 
     @property
-    def power_P(self) -> Floats:
-        """Mean over all points of (direction_p . (z_n - anchor))^2."""
-        along_GP = self.shift_GD @ self.direction_DP.double().numpy()
-        power_P: Floats = self.share_G @ (self.power_GP + along_GP**2)
-        return power_P
-
-    @property
     def variance_G(self) -> Floats:
         """Total variance about each group's mean."""
         variance_G: Floats = np.maximum(self.total_G - np.square(self.shift_GD).sum(1), 0.0)
