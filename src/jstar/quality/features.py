@@ -1,7 +1,7 @@
 """Feature networks: a small classifier of the dataset itself, or a TorchScript file.
 
 Inception features mean nothing for 8x8 digits, and their weights cannot be shipped. So by default
-the features are those of a small CNN that learns the dataset's own labels in seconds. Its values
+the features are those of a small CNN that learns the dataset's own labels. Its values
 are comparable within a dataset and a feature id only, never with published FIDs.
 """
 
