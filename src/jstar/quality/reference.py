@@ -42,7 +42,9 @@ class Reference:
 def reference(
     dataset: Dataset, features: str, folder: Path, device: torch.device | str = "cpu"
 ) -> Reference:
-    """The reference in `folder`; made there if it is not (seconds for the digits, minutes for 60,000 images).
+    """The reference in `folder`; made there if it is not.
+
+    That takes seconds for the digits, minutes for 60,000 images.
 
     features: `classifier`, or the path of a TorchScript file.
     Raises JstarError if the folder holds the reference of another training distribution.
