@@ -20,7 +20,7 @@ from jstar.errors import JstarError
 from jstar.records import write_atomically
 
 HEADERS = Path(__file__).parent
-COMMON = ("-O3", "-march=native", "-shared", "-fPIC", "-std=c11", f"-I{HEADERS}")
+COMMON = ("-O3", "-march=native", "-shared", "-fPIC", "-std=c11")
 COMPILE_SECONDS = 60
 
 
@@ -36,7 +36,7 @@ def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
         path = _cache_folder() / f"{source.stem}-{_key(source, compiler, flags)}.so"
         try:
             if not path.is_file():
-                command = [compiler, *COMMON, *flags, str(source), "-lm", "-o"]
+                command = [compiler, *COMMON, f"-I{HEADERS}", *flags, str(source), "-lm", "-o"]
                 write_atomically(path, partial(_compile, command))
             return ctypes.CDLL(str(path))
         except (OSError, subprocess.SubprocessError, JstarError):
