@@ -125,32 +125,32 @@ def restarts(job):
 def test_a_study_completes_though_its_training_is_warned_killed_and_preempted(workflow, project):
     config = write_study(
         project,
-        train={"images": 192000, "checkpoint_images": CHECKPOINT_IMAGES},
+        train={"images": 320000, "checkpoint_images": CHECKPOINT_IMAGES},
         resources={"optimal_threads": 2},
     )
     runs = [("d1", 0), ("d1", 1), ("d2", 0)]
     calm = train_undisturbed(project, config, *runs)
 
     study = workflow(config)
-    study.wait_until_training("d2-s0", 2 * CHECKPOINT_IMAGES)
+    study.wait_until_training("d1-s0", 2 * CHECKPOINT_IMAGES)
     # An edit of the study reaches no job of a run in progress, not even one that starts again.
     config.write_text(config.read_text().replace("learning_rate: 0.003", "learning_rate: 0.1"))
-    killed = study.jobs("d2-s0")[-1]
-    slurm("scancel", "--signal=KILL", killed)
-    study.wait_until_training("d1-s0", 2 * CHECKPOINT_IMAGES)
     warned = study.jobs("d1-s0")[-1]
     slurm("scancel", "--signal=USR1", warned)  # as at the time limit: to the steps
-    study.wait_until(lambda: restarts(warned) == 1)
     study.wait_until_training("d1-s1", 2 * CHECKPOINT_IMAGES)
     preempted = study.jobs("d1-s1")[-1]
     node = slurm("squeue", "-h", "-j", preempted, "-o", "%N").strip()
     slurm("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-t1", "-o/dev/null",
           "--wrap", "sleep 1")  # fmt: skip
+    study.wait_until_training("d2-s0", 2 * CHECKPOINT_IMAGES)
+    killed = study.jobs("d2-s0")[-1]
+    slurm("scancel", "--signal=KILL", killed)
     study.finish(400)
 
     for model, seed in runs:
         run = f"{model}-s{seed}"
         assert trained(project / "results/runs/tiny" / run) == trained(calm / run)
+    assert restarts(warned) >= 1
     assert restarts(preempted) >= 1
     assert output(project).count("Trying to restart job") == 1
     assert study.jobs("d2-s0")[:-1] == [killed]
@@ -161,7 +161,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
     config = write_study(
         project,
         study="slices",
-        train={"images": 64 * 9000, "checkpoint_seconds": 1000},
+        train={"images": 64 * 16000, "checkpoint_seconds": 1000},
         resources={"train_minutes": 1},
     )
     study = workflow(config, "results/runs/slices/d2-s0/run.json")
@@ -175,7 +175,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
 def test_several_gpus_and_nodes_have_the_losses_of_one(workflow, project, nodes, gpus):
     """One task a node; torchrun starts a worker for each (fake) GPU."""
     name = f"nodes{nodes}"
-    train = {"images": 25600}
+    train = {"images": 51200}
     config = write_study(
         project, study=name, train=train,
         resources={"train_gpus": gpus, "train_nodes": nodes, "train_threads": 2},
