@@ -1,0 +1,66 @@
+"""Every study in config/: its DAG is complete, and its plan can be printed."""
+
+import io
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+from PIL import Image
+from project import copy_project, environment
+
+STUDIES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project, with archives of the ImageNet formats where the studies want them."""
+    folder = copy_project(tmp_path_factory.mktemp("studies"))
+    (folder / "data/imagenet64").mkdir(parents=True)
+    np.savez_compressed(
+        folder / "data/imagenet64/train_data_batch_1.npz",
+        data=np.zeros((12_000, 3 * 64 * 64), np.uint8), labels=np.ones(12_000, np.int64),
+    )  # fmt: skip
+    photo = io.BytesIO()
+    Image.new("RGB", (600, 520)).save(photo, "JPEG")
+    with tarfile.open(folder / "data/ILSVRC2012_img_train.tar", "w") as archive:
+        entry = tarfile.TarInfo("n01440764/n01440764_1.JPEG")
+        entry.size = len(photo.getvalue())
+        archive.addfile(entry, io.BytesIO(photo.getvalue()))
+    return folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_dry_run_has_every_stage(project, name):
+    study = yaml.safe_load((ROOT / "config" / name).read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "-n", "--configfile", f"config/{name}"],
+        cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.split("Job stats:")[1].split("\n\n")[0]
+    jobs = {line.split()[0]: int(line.split()[1]) for line in table.splitlines()[3:]}
+    runs = sum(len(entry.get("seeds", [0])) for entry in study["ladder"])
+    assert sum(count for job, count in jobs.items() if job.startswith("train_")) == runs
+    assert jobs["evaluate"] == runs
+    last = "fit" if study.get("kind", "scaling") == "scaling" else "diagnose"
+    assert {"prepare", "optimal", "oracle", last, "report"} <= set(jobs)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name):
+    study = yaml.safe_load((ROOT / "config" / name).read_text())
+    if study.get("kind", "scaling") == "scaling":
+        assert len(study["ladder"]) == 6
+    done = subprocess.run(
+        [sys.executable, "-m", "jstar.cli", "plan", "--config", f"config/{name}"],
+        cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "FLOPs" in done.stdout
+    assert "hours" in done.stdout
