@@ -1,7 +1,8 @@
 """Speed and memory of prepare: python benchmarks/data.py speed|memory|kills [--json FILE].
 
 speed    images/s of prepare against bare decoding with Pillow in as many processes, side by side;
-         photographs of ImageNet's size (cropped to 64) and 64x64 JPEG files
+         photographs of ImageNet's size (cropped to 64; also against decoding and ADM's crop alone,
+         which no reader of these pixels can do without) and 64x64 JPEG files
 memory   peak memory of prepare on 1.28 million images: a zip of image files, .npz batches
 kills    20 SIGKILLs at random moments; the result must be bit-identical
 
@@ -32,6 +33,7 @@ from PIL import Image
 
 from jstar.config import DatasetConfig
 from jstar.data import prepare
+from jstar.data.image import centre_crop
 
 IMAGENET_COUNT = 1_281_167
 WORKERS = 2
@@ -66,13 +68,16 @@ def write_photographs(path: Path, count: int, width: int, height: int) -> None:
 # --- speed ----------------------------------------------------------------------------------------
 
 
-def bare(job: tuple[str, list[str]]) -> int:
-    """What any program must do at least: read each file and decode it to an RGB array."""
+def bare(job: tuple[str, list[str], int | None]) -> int:
+    """What any program must do at least: read each file and decode it to an RGB array.
+
+    With a size it is cropped as well.
+    """
     total = 0
     with zipfile.ZipFile(job[0]) as archive:
         for name in job[1]:
-            data = archive.read(name)
-            total += np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).shape[0]
+            image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+            total += np.asarray(centre_crop(image, job[2]) if job[2] else image).shape[0]
     return total
 
 
@@ -81,10 +86,10 @@ def cpu() -> float:
     return sum(os.times()[:4])
 
 
-def bare_seconds(path: Path) -> tuple[float, float]:
+def bare_seconds(path: Path, size: int | None = None) -> tuple[float, float]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    chunks = [(str(path), names[n::WORKERS]) for n in range(WORKERS)]
+    chunks = [(str(path), names[n::WORKERS], size) for n in range(WORKERS)]
     began, used = time.perf_counter(), cpu()
     with concurrent.futures.ProcessPoolExecutor(
         WORKERS, multiprocessing.get_context("fork")
@@ -99,8 +104,8 @@ def prepare_seconds(config: DatasetConfig, out: Path) -> tuple[float, float]:
     return time.perf_counter() - began, cpu() - used
 
 
-def speed(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = {}
+def speed(folder: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
     for title, count, width, height, size in (
         ("photographs 500x375 to 64", 4_000, 500, 375, 64),
         ("photographs 64x64", 40_000, 64, 64, None),
@@ -121,6 +126,10 @@ def speed(folder: Path) -> dict[str, object]:
             "CPU of bare": round(statistics.median(a / b for (_, a), (_, b) in pairs), 3),
             "range": [round(ratios[0], 3), round(ratios[-1], 3)],
         }
+        if size:
+            cropped = statistics.median(bare_seconds(path, size)[1] for _ in pairs)
+            used = statistics.median(b for _, (_, b) in pairs)
+            found[title]["CPU of bare and crop"] = round(cropped / used, 3)
         path.unlink()
     return found
 
