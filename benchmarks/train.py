@@ -60,10 +60,10 @@ def torch_step(run: Run) -> Step:
 
     def step(count: int) -> None:
         before, os.environ["JSTAR_NATIVE"] = os.environ.get("JSTAR_NATIVE", "1"), "0"
-        native.library.cache_clear()
+        native.compiled.cache_clear()
         run_chunk(run, run.step + count)
         os.environ["JSTAR_NATIVE"] = before
-        native.library.cache_clear()
+        native.compiled.cache_clear()
 
     return step
 

@@ -1,6 +1,7 @@
 """Shared by all tests: where real data may lie, and the tiny study."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def tiny_study():
         return tree
 
     return make
+
+
+@pytest.fixture
+def jstar(monkeypatch, capsys):
+    """`jstar(*arguments)`: exit status, standard output, standard error."""
+
+    from jstar.cli import main  # after the settings above
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["jstar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        text = capsys.readouterr()
+        return ended.value.code or 0, text.out, text.err
+
+    return run

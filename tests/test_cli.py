@@ -1,30 +1,14 @@
 """The command line: its tables, its one-sentence errors, its exit status."""
 
 import re
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from jstar.cli import main
 from jstar.figures import FIGURES
 from jstar.records import read_json
 from jstar.scaling.simulate import StudyTruth, simulate_study
-
-
-@pytest.fixture
-def jstar(monkeypatch, capsys):
-    """`jstar(*arguments)`: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["jstar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        text = capsys.readouterr()
-        return ended.value.code or 0, text.out, text.err
-
-    return run
 
 
 @pytest.fixture

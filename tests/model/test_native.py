@@ -15,7 +15,7 @@ SHAPES = {  # side, patch, width, head width, batch: tokens and widths that need
 
 @pytest.fixture(autouse=True)
 def compiled():
-    if native.library() is None:
+    if native.compiled() is None:
         pytest.skip("no C compiler here")
 
 
@@ -111,9 +111,9 @@ def test_other_shapes_are_left_to_torch(tokens, width, heads, dtype):
 def test_without_a_compiler_torch_does_it(monkeypatch):
     case = network_and_input(*SHAPES["digits"])
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    native.library.cache_clear()
+    native.compiled.cache_clear()
     try:
-        assert native.library() is None
+        assert native.compiled() is None
         assert results(*case)["out"].isfinite().all()
     finally:
-        native.library.cache_clear()
+        native.compiled.cache_clear()

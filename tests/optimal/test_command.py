@@ -1,31 +1,14 @@
 """jstar optimal, optimal-merge, optimal-compare and optimal-figures from the command line."""
 
-import sys
-
 import pandas as pd
 import pytest
 import yaml
 
-from jstar.cli import main
 from jstar.config import Study
 from jstar.data import prepare
 from jstar.records import read_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def jstar(monkeypatch, capsys):
-    """`jstar(*arguments)`: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["jstar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        text = capsys.readouterr()
-        return ended.value.code or 0, text.out, text.err
-
-    return run
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_stopping_rule_says_what_ended_it(digits):
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_kernel_and_torch_fallback_agree(shifted):
-    if native.library() is None:
+    if native.compiled() is None:
         pytest.skip("no C compiler")
     make = torch.Generator().manual_seed(0)
     q = torch.rand((33, 1000), generator=make) * 50
@@ -150,12 +150,12 @@ def test_kernel_and_torch_fallback_agree(shifted):
 
 def test_without_a_compiler_there_is_no_kernel(monkeypatch):
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    native.library.cache_clear()
+    native.compiled.cache_clear()
     try:
-        assert native.library() is None
+        assert native.compiled() is None
         curve = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     finally:
-        native.library.cache_clear()
+        native.compiled.cache_clear()
     monkeypatch.delenv("JSTAR_NATIVE")
     again = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     assert np.allclose(curve.loss, again.loss, rtol=1e-5)

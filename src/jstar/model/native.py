@@ -37,7 +37,7 @@ class _Block(ctypes.Structure):
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The compiled block, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
     return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
 
@@ -53,7 +53,7 @@ def pays_off(x_BTE: Tensor, heads: int) -> bool:
         and width // heads % 8 == 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and library() is not None
+        and compiled() is not None
     )
 
 
@@ -92,7 +92,7 @@ class NativeBlock(torch.autograd.Function):
             mine = _Block.from_buffer_copy(call)
             if not keep:  # every slice has its own room
                 _place(mine, KEPT, kept, number * images // len(slices))
-            return int(_library().jstar_block_forward(
+            return int(_compiled().jstar_block_forward(
                 ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop), ctypes.c_int(keep)
             ))  # fmt: skip
 
@@ -119,7 +119,7 @@ class NativeBlock(torch.autograd.Function):
         def work(number: int, first: int, stop: int) -> int:
             mine = _Block.from_buffer_copy(call)
             _place(mine, WEIGHT_GRADIENTS, sums, number)
-            return int(_library().jstar_block_backward(
+            return int(_compiled().jstar_block_backward(
                 ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop)
             ))  # fmt: skip
 
@@ -167,7 +167,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "jstar-block")
 
 
-def _library() -> ctypes.CDLL:
-    found = library()
+def _compiled() -> ctypes.CDLL:
+    found = compiled()
     assert found is not None, "pays_off was not asked"
     return found

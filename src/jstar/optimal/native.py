@@ -18,7 +18,7 @@ ROWS_A_PIECE = 32
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The compiled kernel, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
     return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
 

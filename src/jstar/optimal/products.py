@@ -81,7 +81,7 @@ def int_dots(a_MD: torch.Tensor, b_MD: torch.Tensor) -> torch.Tensor:
 
 def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Squared norms of the rows [N] and sums of the columns [D] of an int8 tile, exact int32."""
-    kernel = native.library() if z_ND.device.type == "cpu" else None
+    kernel = native.compiled() if z_ND.device.type == "cpu" else None
     if kernel is None:
         return int_dots(z_ND, z_ND), z_ND.sum(0, dtype=torch.int32)
     z_ND = z_ND.contiguous()

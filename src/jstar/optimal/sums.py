@@ -31,7 +31,7 @@ def add_sums(
 
     beta = 1 / sigma, float64 [S]. G = 1, or 2 for the antithetic pair (the second has -e for e).
     """
-    kernel = native.library() if q_MN.device.type == "cpu" else None
+    kernel = native.compiled() if q_MN.device.type == "cpu" else None
     if kernel is not None:
         native.sums_float(kernel, q_MN, e_MN, h_N, beta_S, UNDERFLOW, out_GMSF, shift_GMS)
     else:
@@ -88,7 +88,7 @@ def stream_sums(
     outs = [
         torch.zeros((signs, size, *shape), dtype=torch.float64, device=device) for size in sizes
     ]
-    kernel = native.library() if device.type == "cpu" else None
+    kernel = native.compiled() if device.type == "cpu" else None
     for start, stop in tiles:
         z_ND = points.tile(start, stop).to(device)
         h_N = half_norm_N[start:stop]
