@@ -1,5 +1,7 @@
 """Latents: scaled by channel, kept with their standard deviation, sampled by (seed, draw)."""
 
+import sys
+
 import formats
 import numpy as np
 import pytest
@@ -47,6 +49,12 @@ def test_edm2_latents_are_scaled_as_edm2_scales_them(tmp_path, raw, edm2):
     held = open_dataset(tmp_path / "out", "holdout")
     np.testing.assert_allclose(held.scaled_stds(slice(None))[1], raw[1][COUNT // 2] * factor,
                                rtol=1e-3)  # fmt: skip
+
+
+def test_worker_processes_read_the_same_latents(tmp_path, edm2, monkeypatch):
+    alone = prepare(edm2, tmp_path / "alone", workers=1)
+    monkeypatch.setattr(sys.modules[prepare.__module__], "POOL_IMAGES", 0)
+    assert prepare(edm2, tmp_path / "pool", workers=2, shard=4) == alone
 
 
 def test_the_cards_spread_counts_both_parts_of_the_mixture(tmp_path, edm2):

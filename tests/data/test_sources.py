@@ -1,5 +1,6 @@
 """Every format gives the pixels and labels that were written, in the order that is promised."""
 
+import sys
 import zipfile
 
 import formats
@@ -22,9 +23,15 @@ def config(source, path=None, **more):
 
 
 def check(tmp_path, made, images_NHWC, labels, **card):
-    """Prepare and compare with what was written; the glance must have said the same."""
+    """Prepare and compare with what was written; the glance must have said the same.
+
+    As a large set is read as well: by worker processes.
+    """
     count, *shape = source_shape(made)
     found = prepare(made, tmp_path / "out", shard=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[prepare.__module__], "POOL_IMAGES", 0)
+        assert prepare(made, tmp_path / "pool", workers=2, shard=5) == found
     data = open_dataset(tmp_path / "out")
     np.testing.assert_array_equal(data.images_NCHW, images_NHWC.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(data.labels_N, labels)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jstar.data.crop import centre_crop
 from jstar.errors import JstarError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -47,7 +48,7 @@ class Decoding:
             raise JstarError(f"{name}: is not a whole {'/'.join(FORMATS)} image") from error
         if self.channels == 1:
             return pixels[None], converted
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1)), converted
+        return pixels.transpose(2, 0, 1), converted
 
     def _mode(self, found: str, name: str) -> str:
         """The mode to decode to; grey to RGB is exact, everything else must be asked for."""
@@ -58,18 +59,3 @@ class Decoding:
         raise JstarError(
             f"{name}: has the colour mode {found}, allowed are 8-bit {' and '.join(exact)}"
         )
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centre size x size, as ADM and EDM crop ImageNet (arXiv 2105.05233, image_datasets.py).
-
-    Halved with a box filter while the short side is at least twice `size`, then bicubic to it.
-    """
-    while min(image.size) >= 2 * size:
-        half = (image.width // 2, image.height // 2)
-        image = image.resize(half, resample=Image.Resampling.BOX)
-    factor = size / min(image.size)
-    exact = (round(image.width * factor), round(image.height * factor))
-    image = image.resize(exact, resample=Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))

@@ -21,7 +21,7 @@ from jstar.data.card import Card
 from jstar.data.download import fetch
 from jstar.data.partial import ArrayWriter, Partial, ResumableError
 from jstar.data.pool import cpu_count, in_order, process_pool
-from jstar.data.sources import Job, Rows, SizedJob, Source, present
+from jstar.data.sources import Job, Rows, Source, present
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
@@ -207,7 +207,6 @@ def _stored(
     def tasks() -> Iterator[tuple[Any, ...]]:
         at = start
         for job in jobs:
-            assert isinstance(job, SizedJob)
             place = split.place(at, at + len(job))
             at += len(job)
             if source.finish is None:
@@ -219,7 +218,8 @@ def _stored(
     try:
         for found in in_order(pool, tasks(), workers):
             if isinstance(found, Rows):
-                found = _finish_and_write(arrays, source, split, at, found)
+                place = split.place(at, at + len(found.labels_B))
+                found = _write(arrays, source.finish(found) if source.finish else found, place)
             at += found.count
             yield found
     except BrokenProcessPool as error:
@@ -233,16 +233,9 @@ def _stored_here(
     arrays: dict[str, ArrayWriter], source: Source, split: Split, at: int, jobs: Iterator[Job]
 ) -> Iterator[Written]:
     for job in jobs:
-        written = _finish_and_write(arrays, source, split, at, job())
-        at += written.count
-        yield written
-
-
-def _finish_and_write(
-    arrays: dict[str, ArrayWriter], source: Source, split: Split, at: int, rows: Rows
-) -> Written:
-    rows = source.finish(rows) if source.finish else rows
-    return _write(arrays, rows, split.place(at, at + len(rows.labels_B)))
+        rows = source.finish(job()) if source.finish else job()
+        yield _write(arrays, rows, split.place(at, at + len(job)))
+        at += len(job)
 
 
 def _run(job: Job) -> Rows:

@@ -13,6 +13,7 @@ from jstar.data.partial import ArrayWriter
 from jstar.data.pool import in_order
 
 BLOCK_BYTES = 4 << 20
+ROWS = 64  # summed at a time: they fit the cache, and so many squares are exact in float32
 PAIRS = 100  # named in the card
 
 
@@ -64,8 +65,12 @@ def _keys(flat_ND: NDArray[Any]) -> NDArray[np.uint64]:
         bytes_NB = np.pad(bytes_NB, ((0, 0), (0, spare)))
     words_NW = bytes_NB.view(np.uint64)
     odd_W = np.random.default_rng(0).integers(0, 2**63, words_NW.shape[1], np.uint64) * 2 + 1
-    # Folded first: the product alone would leave the low bits to the low bits.
-    keys_N: NDArray[np.uint64] = np.einsum("nw,w->n", words_NW ^ (words_NW >> np.uint64(32)), odd_W)
+    keys_N = np.empty(len(words_NW), np.uint64)
+    for at in range(0, len(keys_N), ROWS):
+        rows = slice(at, at + ROWS)
+        # Folded first: the product alone would leave the low bits to the low bits.
+        folded_NW = words_NW[rows] ^ (words_NW[rows] >> np.uint64(32))
+        keys_N[rows] = np.einsum("nw,w->n", folded_NW, odd_W)
     return keys_N
 
 
@@ -75,9 +80,9 @@ def _sums(flat_ND: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         values_ND = flat_ND.astype(np.float64)
         return values_ND.sum(axis=0), float(np.einsum("nd,nd->", values_ND, values_ND))
     total_D, square = np.zeros(flat_ND.shape[1]), 0.0
-    for at in range(0, len(flat_ND), 256):  # 256 squares of 8 bits are exact in float32
-        part = flat_ND[at : at + 256].astype(np.float32)
-        total_D += np.ones(len(part), np.float32) @ part
+    for at in range(0, len(flat_ND), ROWS):
+        part = flat_ND[at : at + ROWS].astype(np.float32)
+        total_D += part.sum(axis=0)
         square += float(np.einsum("nd,nd->d", part, part).sum(dtype=np.float64))
     return total_D, square
 

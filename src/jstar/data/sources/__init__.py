@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jstar.config import DatasetConfig
 from jstar.data.sources.arrays import NPZ
-from jstar.data.sources.base import Job, Reader, Rows, Shape, SizedJob, Source
+from jstar.data.sources.base import Job, Reader, Rows, Shape, Source
 from jstar.data.sources.cifar10 import CIFAR10
 from jstar.data.sources.digits import DIGITS
 from jstar.data.sources.downsampled import DOWNSAMPLED
@@ -65,4 +65,4 @@ def present(config: DatasetConfig) -> Reader:
     return chosen
 
 
-__all__ = ["READERS", "Job", "Reader", "Rows", "Shape", "SizedJob", "Source", "present", "reader"]
+__all__ = ["READERS", "Job", "Reader", "Rows", "Shape", "Source", "present", "reader"]

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ from jstar.config import DatasetConfig
 from jstar.data.sources.base import (
     Job,
     Reader,
+    Ready,
     Rows,
     Shape,
     Source,
@@ -158,7 +158,8 @@ def open_npz(config: DatasetConfig) -> Source:
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         for data in images.blocks(start, stop, block):
             pixels = data.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
-            yield partial(Rows, np.ascontiguousarray(pixels), labels_N[start : start + len(pixels)])
+            labels_B = labels_N[start : start + len(pixels)]
+            yield Ready(Rows(np.ascontiguousarray(pixels), labels_B))
             start += len(pixels)
 
     return Source(count, (channels, rows, columns), jobs, stamp(path))
@@ -181,10 +182,9 @@ def _latents(
         spread = stds.blocks(start, stop, block) if stds else None
         for data in means.blocks(start, stop, block):
             labels = labels_N[start : start + len(data)]
-            yield partial(
-                latent_rows, data, next(spread) if spread else None, labels, mean, std,
-                f"{means.path}, image {start} on",
-            )  # fmt: skip
+            where = f"{means.path}, image {start} on"
+            std_B = next(spread) if spread else None
+            yield Ready(latent_rows(data, std_B, labels, mean, std, where))
             start += len(data)
 
     count, *shape = means.shape

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +30,24 @@ class Rows:
     converted: int = 0  # images that came in another colour mode
 
 
-Job = Callable[[], Rows]
-
-
-@runtime_checkable
-class SizedJob(Protocol):
-    """A job that can be pickled and knows how many rows it will give."""
+class Job(Protocol):
+    """Some rows still to be read: how many they are is known before."""
 
     def __len__(self) -> int: ...
     def __call__(self) -> Rows: ...
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job whose rows are at hand."""
+
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows.labels_B)
+
+    def __call__(self) -> Rows:
+        return self.rows
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ class Source:
     """A dataset as it is distributed. `jobs(start, stop, block)` yields its images in order.
 
     Each job gives at most `block` rows; rows from `start` on are reached without decoding those
-    before. `parallel` jobs are `SizedJob`s, worth a process each; the others have read their
-    rows already. `identity` changes whenever the files do.
+    before. `parallel` jobs can be pickled and are worth another process; the others have read
+    their rows already. `identity` changes whenever the files do.
     """
 
     count: int
@@ -111,7 +119,7 @@ def in_memory(images_NCHW: NDArray[Any], labels_N: NDArray[Any]) -> Callable[...
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         for low in range(start, stop, block):
             rows = slice(low, min(low + block, stop))
-            yield partial(Rows, images_NCHW[rows], labels[rows])
+            yield Ready(Rows(images_NCHW[rows], labels[rows]))
 
     return jobs
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from jstar.data.sources.arrays import ArrayFile
 from jstar.data.sources.base import (
     Job,
     Reader,
+    Ready,
     Rows,
     Shape,
     Source,
@@ -75,7 +75,7 @@ def open_downsampled(config: DatasetConfig) -> Source:
                 raise JstarError(f"{data.path}: has the label 0, allowed are 1 to 1000")
             for rows in data.blocks(low, high, block):
                 pixels = rows.reshape(-1, 3, side, side)
-                yield partial(Rows, pixels, labels_N[low : low + len(rows)])
+                yield Ready(Rows(pixels, labels_N[low : low + len(rows)]))
                 low += len(rows)
 
     return Source(

@@ -72,6 +72,9 @@ class LatentJob:
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
 
+    def __len__(self) -> int:
+        return len(self.labels_B)
+
     def __call__(self) -> Rows:
         channels, rows, columns = self.shape
         both = np.empty((len(self.items), 2 * channels, rows, columns), np.float32)
@@ -109,7 +112,7 @@ def open_edm2(config: DatasetConfig) -> Source:
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         for low in range(start, stop, block):
             high = min(low + block, stop)
-            items = [index.item(at) for at in range(low, high)]
+            items = index.items(low, high)
             yield LatentJob(items, labels[low:high], shape, mean, std)
 
     return Source(

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,7 @@ def file_source(
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         for low in range(start, stop, block):
             high = min(low + block, stop)
-            items = [index.item(at) for at in range(low, high)]
-            yield FileJob(items, labels_N[low:high], decoding, shape)
+            yield FileJob(index.items(low, high), labels_N[low:high], decoding, shape)
 
     return Source(
         count=len(index.names), shape=shape, jobs=jobs, identity=index.identity(),
@@ -66,17 +66,21 @@ def _folder(name: str) -> str:
     return sys.intern(name.rpartition("/")[0])
 
 
+@lru_cache(maxsize=2048)
+def _train_class(folder: str) -> str:
+    """The WordNet id among the folders of an ImageNet file; empty where there is none, and in the
+    validation or test set."""
+    parts = folder.split("/")
+    found = [part for part in parts if WNID.fullmatch(part)]
+    return found[-1] if found and not {"val", "test"} & set(parts) else ""
+
+
 def _class_of(name: str) -> str:
-    """The WordNet id among the folders of an ImageNet file; empty where there is none."""
-    folders = name.split("/")[:-1]
-    found = [part for part in folders if WNID.fullmatch(part)]
-    return sys.intern(found[-1]) if found else ""
+    return _train_class(name.rpartition("/")[0])
 
 
 def _is_train(name: str) -> bool:
-    """An image in a class folder, and not of the validation or test set."""
-    folders = set(name.split("/")[:-1])
-    return is_image(name) and bool(_class_of(name)) and not folders & {"val", "test"}
+    return is_image(name) and bool(_class_of(name))
 
 
 def open_imagenet(config: DatasetConfig) -> Source:

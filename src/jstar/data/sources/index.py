@@ -4,10 +4,10 @@ import os
 import struct
 import tarfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,14 +60,19 @@ class Item(NamedTuple):
         return self.name if self.size < 0 else f"{self.path}, {self.name}"
 
 
-class Index(Protocol):
+class Index(ABC):
     """File names in a fixed order, and how to read each."""
 
     names: list[str]  # relative, with forward slashes
 
-    def item(self, at: int) -> Item: ...
+    @abstractmethod
+    def items(self, start: int, stop: int) -> list[Item]: ...
 
+    @abstractmethod
     def identity(self) -> Any: ...
+
+    def item(self, at: int) -> Item:
+        return self.items(at, at + 1)[0]
 
 
 def open_index(path: Path, keep: Callable[[str], bool]) -> Index:
@@ -84,20 +89,16 @@ def open_index(path: Path, keep: Callable[[str], bool]) -> Index:
     raise JstarError(f"{path}: is no folder, .zip or .tar of image files")
 
 
-@dataclass
-class FolderIndex:
+class FolderIndex(Index):
     """The files below a folder."""
-
-    root: Path
-    names: list[str]
 
     def __init__(self, root: Path, keep: Callable[[str], bool]) -> None:
         self.root = root
         self.names = sorted(_walk(root, keep))
 
-    def item(self, at: int) -> Item:
-        path = os.path.join(self.root, self.names[at])
-        return Item(path, path)
+    def items(self, start: int, stop: int) -> list[Item]:
+        paths = (os.path.join(self.root, name) for name in self.names[start:stop])
+        return [Item(path, path) for path in paths]
 
     def identity(self) -> Any:
         crc = 0
@@ -115,7 +116,7 @@ def _walk(root: Path, keep: Callable[[str], bool]) -> Iterator[str]:
                 yield name
 
 
-class ZipIndex:
+class ZipIndex(Index):
     """The files of a zip, from its central directory alone (with its 64-bit extension)."""
 
     def __init__(self, path: Path, keep: Callable[[str], bool]) -> None:
@@ -128,14 +129,16 @@ class ZipIndex:
         self.names = [entry[0] for entry in found]
         self.facts = np.array([entry[1] for entry in found], _ZIP_FACTS)
 
-    def item(self, at: int) -> Item:
-        offset, size, packing, crc = (int(value) for value in self.facts[at])
-        if packing not in (STORED, DEFLATED):
-            raise JstarError(
-                f"{self.path}, {self.names[at]}: is packed with method {packing}, "
-                "allowed are stored and deflated"
-            )
-        return Item(str(self.path), self.names[at], offset, size, packing, crc)
+    def items(self, start: int, stop: int) -> list[Item]:
+        path, names = str(self.path), self.names[start:stop]
+        facts = self.facts[start:stop].tolist()
+        for name, (_, _, packing, _) in zip(names, facts, strict=True):
+            if packing not in (STORED, DEFLATED):
+                raise JstarError(
+                    f"{path}, {name}: is packed with method {packing}, "
+                    "allowed are stored and deflated"
+                )
+        return [Item(path, name, *fact) for name, fact in zip(names, facts, strict=True)]
 
     def identity(self) -> Any:
         return stamp(self.path)
@@ -190,7 +193,7 @@ def _zip_entry(head: bytes, file: Any) -> tuple[str, tuple[int, int, int, int]]:
     return name, (offset, size, packing, crc)
 
 
-class TarIndex:
+class TarIndex(Index):
     """The files of one or several tars; a tar of tars, as ImageNet's, counts as one tree."""
 
     def __init__(
@@ -210,9 +213,10 @@ class TarIndex:
         self.names = [name for name, _ in found]
         self.facts = np.array([fact for _, fact in found], np.int64).reshape(-1, 3)
 
-    def item(self, at: int) -> Item:
-        number, offset, size = (int(value) for value in self.facts[at])
-        return Item(str(self.paths[number]), self.names[at], offset, size)
+    def items(self, start: int, stop: int) -> list[Item]:
+        paths = [str(path) for path in self.paths]
+        facts = zip(self.names[start:stop], self.facts[start:stop].tolist(), strict=True)
+        return [Item(paths[number], name, offset, size) for name, (number, offset, size) in facts]
 
     def identity(self) -> Any:
         return [stamp(path) for path in self.paths]
