@@ -36,7 +36,7 @@ from jstar.data import prepare
 
 IMAGENET_COUNT = 1_281_167
 WORKERS = 2
-PAIRS = 7  # of bare and prepare, one after the other
+PAIRS = 11  # of bare and prepare, one after the other
 
 
 def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from jstar.data.crop import centre_crop
 from jstar.errors import JstarError
@@ -37,6 +37,8 @@ class Decoding:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 wanted = self._mode(image.mode, name)
                 converted = image.mode != wanted
+                if isinstance(image, ImageFile.ImageFile):
+                    image.decodermaxblock = len(data)  # in one go: by the piece costs copies
                 image.load()
                 ready = image.convert(wanted) if converted else image
                 if self.size is not None:
