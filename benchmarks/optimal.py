@@ -16,7 +16,7 @@ import torch
 
 from jstar.optimal import optimal_loss
 from jstar.optimal.draws import noise, quantised_noise, systematic_sources
-from jstar.optimal.moments import measure_moments
+from jstar.optimal.exact.moments import measure_moments
 from jstar.optimal.points import TILE, as_points
 from jstar.records import provenance, write_table
 

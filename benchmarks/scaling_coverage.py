@@ -23,8 +23,8 @@ from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Points
+from jstar.scaling.noise_scales import make_points, with_gap
 from jstar.scaling.simulate import StudyTruth, Truth, simulate_points, simulate_study
-from jstar.scaling.study import make_points, with_gap
 
 SHARES = (0.0, 0.5, 0.95)
 ALPHAS = (-0.02, -0.1, -0.4)

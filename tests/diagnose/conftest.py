@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jstar.diagnose.truth import Draws, open_truth
+from jstar.diagnose.oracle_draws import Draws, open_truth
 
 DRAWS = Draws(sigma_min=0.02, sigma_max=80, count=11, queries=64)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jstar.diagnose import Adapter, preconditioned
-from jstar.diagnose.checks import check_adapter
+from jstar.diagnose.misreadings import check_adapter
 from jstar.errors import JstarError
 
 SIGMA, SHAPE = 0.5, (-1, 1, 1, 1)

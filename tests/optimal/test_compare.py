@@ -8,7 +8,7 @@ from jstar.config import DatasetConfig, OptimalConfig
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
 from jstar.figures.estimators import draw_estimators
-from jstar.optimal.compare import write_comparison
+from jstar.optimal.paper.comparison import write_comparison
 from jstar.optimal.stage import dataset_curve, write_result
 
 SIGMAS = [0.4, 0.6, 0.85, 1.2, 2.0, 5.0]

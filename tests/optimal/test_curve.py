@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits
 from jstar.errors import JstarError
 from jstar.noise import process, sigma_grid
 from jstar.optimal import optimal_loss
-from jstar.optimal.controls import draws_at
 from jstar.optimal.draws import noise, quantised_noise, systematic_sources
-from jstar.optimal.job import make_job
-from jstar.optimal.moments import measure_moments
+from jstar.optimal.exact.control_variates import draws_at
+from jstar.optimal.exact.job import make_job
+from jstar.optimal.exact.moments import measure_moments
 from jstar.optimal.points import as_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")

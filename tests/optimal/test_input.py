@@ -6,8 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from jstar.errors import JstarError
-from jstar.optimal import native, optimal_loss, posterior_mean
-from jstar.optimal.sums import add_sums, add_sums_torch
+from jstar.optimal import optimal_loss, posterior_mean
+from jstar.optimal.exact import fast_sums
+from jstar.optimal.exact.softmax_sums import add_sums, add_sums_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,7 +135,7 @@ def test_stopping_rule_says_what_ended_it(digits):
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_kernel_and_torch_fallback_agree(shifted):
-    if native.compiled() is None:
+    if fast_sums.compiled() is None:
         pytest.skip("no C compiler")
     make = torch.Generator().manual_seed(0)
     q = torch.rand((33, 1000), generator=make) * 50
@@ -150,12 +151,12 @@ def test_kernel_and_torch_fallback_agree(shifted):
 
 def test_without_a_compiler_there_is_no_kernel(monkeypatch):
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    native.compiled.cache_clear()
+    fast_sums.compiled.cache_clear()
     try:
-        assert native.compiled() is None
+        assert fast_sums.compiled() is None
         curve = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     finally:
-        native.compiled.cache_clear()
+        fast_sums.compiled.cache_clear()
     monkeypatch.delenv("JSTAR_NATIVE")
     again = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     assert np.allclose(curve.loss, again.loss, rtol=1e-5)

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from jstar.noise import gaussian
 from jstar.optimal import draws, optimal_loss
-from jstar.optimal.job import make_job
+from jstar.optimal.exact.job import make_job
 from jstar.optimal.points import as_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")

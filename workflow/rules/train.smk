@@ -1,4 +1,4 @@
-from jstar.launch import allocation
+from jstar.cluster.launch import allocation
 
 # A job of a cluster's executor that runs out of time goes back to the queue; a workflow that runs
 # whole inside one SLURM job must not.

@@ -80,16 +80,16 @@ def diagnose(
     if len(given) != 1:
         raise JstarError("diagnose: give one of --denoiser, --run, --diffusers and --config")
     if config is not None:
-        from jstar.diagnose.variants import write_variants
+        from jstar.variants.losses import write_variants
 
         typer.echo(write_variants(layout_of(config, results)))
         return
     if dataset is None:
         raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
     from jstar.diagnose.adapters import from_factory, from_run
-    from jstar.diagnose.foreign import from_pipeline
+    from jstar.diagnose.diffusers import from_pipeline
+    from jstar.diagnose.oracle_draws import Draws, open_truth
     from jstar.diagnose.stage import write_diagnosis
-    from jstar.diagnose.truth import Draws, open_truth
     from jstar.figures.denoiser import draw_denoiser
     from jstar.noise import process as named_process
 

@@ -10,7 +10,7 @@ from jstar.commands.options import RESULTS, Config, Results, app, layout_of
 from jstar.errors import JstarError
 
 if TYPE_CHECKING:
-    from jstar.scaling.study import StudyFits
+    from jstar.scaling.noise_scales import StudyFits
 
 POWER = 0.8  # the customary chance to see a difference that is there
 

@@ -11,8 +11,8 @@ def noise(config: Config, results: Results = RESULTS) -> None:
 
     Law and weight over training, change of the gap and of sample quality, paired by seed.
     """
-    from jstar.diagnose.noise_laws import write_noise
     from jstar.figures.noise_laws import draw_noise
+    from jstar.variants.noise_laws import write_noise
 
     layout = layout_of(config, results)
     write_noise(layout)

@@ -43,8 +43,8 @@ def sample(
     The part `sample` of the study says how; any study has it, with EDM's sampler by default.
     """
     set_threads(threads)
-    from jstar.devices import claim_gpus
-    from jstar.sample.stage import write_quality
+    from jstar.cluster.gpus import claim_gpus
+    from jstar.sampling.stage import write_quality
 
     layout = layout_of(config, results)
     run, out = layout.run(model, seed), layout.quality(model, seed)
@@ -67,7 +67,7 @@ def features(
     import torch
 
     from jstar.data import open_dataset
-    from jstar.quality.reference import reference
+    from jstar.sampling.quality.reference import reference
 
     layout = layout_of(config, results)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,7 +110,7 @@ def theory(
     flops, sigma and gap.
     """
     from jstar.figures.sampling import draw_theory
-    from jstar.theory.stage import write_theory
+    from jstar.sampling.theory.stage import write_theory
 
     if config is not None:
         if losses or optimal or out or dim or second_moment:
@@ -137,7 +137,7 @@ def theory(
 
 def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
     from jstar.records import read_json
-    from jstar.theory.stage import write_theory
+    from jstar.sampling.theory.stage import write_theory
 
     study, runs = layout.study, layout.study.runs()
     quality = [path for run in runs if (path := layout.quality(*run)).is_file()]

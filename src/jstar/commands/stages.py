@@ -141,7 +141,7 @@ def optimal_compare(
     set_threads(threads)
     from jstar.config import OptimalConfig
     from jstar.data import open_dataset
-    from jstar.optimal.compare import write_comparison
+    from jstar.optimal.paper.comparison import write_comparison
 
     layout = layout_of(config, results)
     study = layout.study
@@ -177,7 +177,7 @@ def train(
     Runs on as many GPUs and nodes as the study's resources say; with --device in this process.
     Exit status 75 means: not finished, start me again.
     """
-    from jstar.launch import launch, threads_per_process
+    from jstar.cluster.launch import launch, threads_per_process
     from jstar.train import TrainStatus
     from jstar.train import train as run
 
@@ -221,7 +221,7 @@ def evaluate(
 ) -> None:
     """Measure loss and direct gap of every snapshot of one run: losses.csv."""
     set_threads(threads)
-    from jstar.devices import claim_gpus
+    from jstar.cluster.gpus import claim_gpus
     from jstar.evaluate import write_losses
 
     layout = layout_of(config, results)

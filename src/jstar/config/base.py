@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from jstar.config.refusal import sentence
 from jstar.errors import JstarError, nearest
-from jstar.refusal import sentence
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
 Positive = Annotated[float, Field(gt=0)]

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from jstar.config.base import Part, Positive, PositiveInt, Seed, one_of
-from jstar.sample import SAMPLERS, SCHEDULES
+from jstar.sampling import SAMPLERS, SCHEDULES
 
 
 class SamplerConfig(Part):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jstar.diagnose.adapters import Adapter, guarded
-from jstar.diagnose.truth import Truth
+from jstar.diagnose.oracle_draws import Truth
 from jstar.evaluate.losses import Denoiser, measure
 from jstar.noise import Process, total_weights
 

@@ -6,9 +6,9 @@ import pandas as pd
 
 from jstar.data.card import require_same
 from jstar.diagnose.adapters import Adapter
-from jstar.diagnose.checks import check_adapter
 from jstar.diagnose.measure import Diagnosis, diagnose
-from jstar.diagnose.truth import Truth
+from jstar.diagnose.misreadings import check_adapter
+from jstar.diagnose.oracle_draws import Truth
 from jstar.diagnose.words import in_words
 from jstar.noise import Process
 from jstar.records import provenance, write_table, write_text

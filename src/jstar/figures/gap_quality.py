@@ -32,7 +32,7 @@ def draw(
     """FID over compute; its correlation with loss and gap over sigma; FID over the best gap.
 
     quality: the rows of the study's own sampler. losses: the training split. correlation: as
-    `jstar.quality.correlation` wrote it.
+    `jstar.sampling.quality.correlation` wrote it.
     """
     figure, axes = new_figure(1, 3, PAGE, 2.45)
     sizes = quality.drop_duplicates("model").sort_values("params")

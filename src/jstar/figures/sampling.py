@@ -12,8 +12,8 @@ from jstar.errors import JstarError
 from jstar.figures import gap_quality, samples, theory
 from jstar.figures.style import save
 from jstar.layout import Layout
-from jstar.quality.correlation import write_quality_tables
 from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_json
+from jstar.sampling.quality.correlation import write_quality_tables
 
 
 def draw_quality(layout: Layout) -> None:
@@ -31,7 +31,7 @@ def draw_quality(layout: Layout) -> None:
 
 
 def draw_theory(folder: Path) -> None:
-    """Write the figure `theory` beside the tables that `jstar.theory.stage` wrote."""
+    """Write the figure `theory` beside the tables that `jstar.sampling.theory.stage` wrote."""
     mpl.use("Agg")
     trials = folder / "theory_quality.csv"
     drawn = theory.draw(

@@ -1,6 +1,6 @@
 /* A whole DiT block of a small network, forward and backward, on a CPU in float32.
  *
- * Compiled on first use by native.py; where there is no compiler dit.py does the same in torch.
+ * Compiled on first use by fast_block.py; where there is no compiler block.py does the same in torch.
  * At these sizes torch spends most of a step moving activations through memory and preparing
  * matrix products of a few dozen columns. Here a tile of about 64 tokens passes through the block
  * while it lies in the cache. Equations: `Block` in dit.py; names of gradients begin with d_.
@@ -14,7 +14,7 @@
 
 #define EPS 1e-6f     /* NORM_EPS of dit.py */
 #define TILE_TOKENS 64
-#define MAX_TOKENS 64 /* of an image; native.py says the same */
+#define MAX_TOKENS 64 /* of an image; fast_block.py says the same */
 
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 #if defined(__AVX512F__)

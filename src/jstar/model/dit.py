@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jstar.model import native
+from jstar.model import fast_block
 from jstar.model.ladder import DiTConfig
 
 NORM_EPS = 1e-6
@@ -36,10 +36,10 @@ class Block(nn.Module):
     def forward(self, x_BTE: Tensor, condition_BE: Tensor) -> Tensor:
         """[B, T, E] -> [B, T, E]; condition_BE has passed its SiLU already."""
         modulation = self.modulation(condition_BE)
-        if not self.classic and native.pays_off(x_BTE, self.heads):
+        if not self.classic and fast_block.pays_off(x_BTE, self.heads):
             layers = (self.qkv, self.proj, self.up, self.down)
             weights = (*(layer.weight for layer in layers), self.qk_scale)
-            return native.block(x_BTE, modulation, weights, self.heads)
+            return fast_block.block(x_BTE, modulation, weights, self.heads)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(1).chunk(6, dim=-1)
         h_BTE = modulated_norm(x_BTE, shift1, scale1, self.classic)
         x_BTE = torch.addcmul(x_BTE, gate1, self.attention(h_BTE))

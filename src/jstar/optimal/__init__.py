@@ -1,7 +1,7 @@
 """Room of the optimal stage: the optimal loss J*, its error, and the oracle set."""
 
-from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.estimate import optimal_loss
+from jstar.curve import OptimalLoss
+from jstar.optimal.optimal_loss import optimal_loss
 from jstar.optimal.posterior import posterior_mean
 
 __all__ = ["OptimalLoss", "optimal_loss", "posterior_mean"]

@@ -17,12 +17,12 @@ from jstar.data.card import require_same
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.noise import gaussian
-from jstar.optimal.components import LATENT_STREAM, component_draws, posterior_moments
 from jstar.optimal.draws import systematic_sources
-from jstar.optimal.moments import measure_moments
+from jstar.optimal.exact.distances import choose_precision
+from jstar.optimal.exact.mixture import LATENT_STREAM, component_draws, posterior_moments
+from jstar.optimal.exact.moments import measure_moments
 from jstar.optimal.points import Points, as_points, check_sigmas
 from jstar.optimal.posterior import mean_of_points
-from jstar.optimal.products import choose_precision
 from jstar.records import provenance, read_json, write_array, write_atomically, write_json
 
 

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
-from jstar.optimal.components import posterior_moments
 from jstar.optimal.draws import split_int8
+from jstar.optimal.exact.distances import choose_precision, int8_product, int_dots
+from jstar.optimal.exact.mixture import posterior_moments
 from jstar.optimal.points import TILE, Points, as_points, check_sigmas
-from jstar.optimal.products import choose_precision, int8_product, int_dots
 
 INPUT_TERMS = 4  # int8 terms of an input: 7 + 3 * 8 bits, all of a float32
 ROWS = 1024

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import EXACT_ESTIMATORS, Study
+from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
-from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.job import Job, make_job
+from jstar.optimal.exact.job import Job, make_job
 from jstar.optimal.oracle import dataset_points
 from jstar.optimal.stage import write_result
 from jstar.progress import Progress

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from jstar.config import OptimalConfig, Study
+from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
-from jstar.optimal.curve import OptimalLoss
-from jstar.optimal.estimate import optimal_loss
+from jstar.optimal.optimal_loss import optimal_loss
 from jstar.optimal.oracle import build_oracle
 from jstar.progress import Progress
 from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_table

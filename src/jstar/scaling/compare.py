@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from jstar.scaling.batch import line, offset_line
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, LawFit, Points
+from jstar.scaling.many_fits import line, offset_line
 
 UNKNOWN, UNDECIDED = "unknown", "undecided"
 SUBSTANTIAL = 2.0  # differences of AICc below this are none (Burnham & Anderson 2002)

@@ -10,8 +10,8 @@ from scipy.stats import t as student
 
 from jstar.errors import JstarError, nearest
 from jstar.scaling import varpro
-from jstar.scaling.batch import Batch, line, offset_line
 from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, LawFit, Points, Status
+from jstar.scaling.many_fits import Batch, line, offset_line
 
 SOLVER_TOLERANCE = 1e-6
 

@@ -10,8 +10,8 @@ import pandas as pd
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 from jstar.records import CURVE_COLUMNS, read_json, read_table
+from jstar.scaling.input_checks import check_units
 from jstar.scaling.laws import TOTAL, Array
-from jstar.scaling.sanity import check_units
 
 REQUIRED = ("run", "params", "flops", "sigma", "loss")
 NUMBERS = ("params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "ema", "seed")

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.stats import chi2
 from scipy.stats import f as f_law
 
-from jstar.scaling.batch import line
 from jstar.scaling.compare import effective_share
 from jstar.scaling.laws import Array, LawFit, Points
+from jstar.scaling.many_fits import line
 
 FREE_PARAMETERS = 3
 STEPS = 161

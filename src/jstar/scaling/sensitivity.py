@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.batch import line
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.inputs import select
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, Points
-from jstar.scaling.study import ScaleFits, StudyFits, frontier_value, make_points, with_gap
+from jstar.scaling.many_fits import line
+from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value, make_points, with_gap
 
 HUBER = 1.345  # in robust standard deviations: 95 % efficient for normal residuals
 TOLERANCES = (0.0, 0.05, 0.1)

@@ -6,11 +6,11 @@ from typing import Any
 from jstar.config import FitConfig
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
-from jstar.scaling import frames
+from jstar.scaling import tables as frames
 from jstar.scaling.inputs import read_curve, read_losses
-from jstar.scaling.paper import write_paper_tables
+from jstar.scaling.noise_scales import Options, StudyFits, fit_study
+from jstar.scaling.paper_tables import write_paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
-from jstar.scaling.study import Options, StudyFits, fit_study
 
 
 def write_fits(

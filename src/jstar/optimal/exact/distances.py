@@ -1,0 +1,199 @@
+"""The two matrix products that serve every noise scale (METHOD section 1, items 1 and 5).
+
+For x = x_i + sigma eps_i all that the posterior weights need is, per source i and point n,
+
+    q_in = |x_i - x_n|^2 / 2        e_in = <eps_i, x_n - x_i>
+    logit_in = -q_in / sigma^2 + e_in / sigma        (the source's own logit is 0)
+
+Eight-bit data go through exact int8 -> int32 products, the noise drawn on an int8 grid; other data
+through float32.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jstar.errors import JstarError
+from jstar.optimal.draws import noise, quantised_noise
+from jstar.optimal.exact import fast_sums
+from jstar.optimal.points import Points
+
+PRECISIONS = ("auto", "int8", "fp32")
+INT8_MAX_DIM = 33_000  # dim * 255^2 stays below 2^31
+ALIGN = 8  # int8 products on a GPU need multiples of 8
+MIN_ROWS = 17  # and more than 16 rows
+EXACT_DIM = 1024  # 1024 * 128^2 = 2^24: a float32 sum of so many products of int8 is exact
+FAR = 1e20  # squared distance of a point that is left out; its weight underflows
+
+
+def has_int8_units(device: torch.device) -> bool:
+    """Whether int8 matrix products are faster than float32 ones here."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (7, 5)
+    return bool(torch.cpu._is_vnni_supported())
+
+
+def choose_precision(precision: str, points: Points, device: torch.device) -> str:
+    """`int8` or `fp32`. Raises JstarError if int8 is asked for and impossible."""
+    if precision not in PRECISIONS:
+        raise JstarError(
+            f"precision: '{precision}' is unknown, allowed are {', '.join(PRECISIONS)}"
+        )
+    possible = points.integer and points.dim <= INT8_MAX_DIM
+    if precision == "int8" and not possible:
+        raise JstarError(
+            f"precision: 'int8' needs uint8 images of at most {INT8_MAX_DIM} dimensions, found "
+            f"{points.stored_ND.dtype} with {points.dim}"
+        )
+    if precision == "auto":
+        return "int8" if possible and has_int8_units(device) else "fp32"
+    return precision
+
+
+# --- exact arithmetic on int8 rows ------------------------------------------------------------
+
+
+def int8_product(a_MD: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
+    """a b^T for int8 matrices, exact int32 [M, N]."""
+    rows, columns = len(a_MD), len(b_ND)
+    if a_MD.is_cuda:
+        a_MD, b_ND = _padded(a_MD, MIN_ROWS), _padded(b_ND, 1)
+    return torch._int_mm(a_MD, b_ND.t())[:rows, :columns]
+
+
+def _padded(x_MD: torch.Tensor, least_rows: int) -> torch.Tensor:
+    rows = max(len(x_MD), least_rows)
+    extra = -(-rows // ALIGN) * ALIGN - len(x_MD)
+    wide = -x_MD.shape[1] % ALIGN
+    return torch.nn.functional.pad(x_MD, (0, wide, 0, extra)) if extra or wide else x_MD
+
+
+def int_dots(a_MD: torch.Tensor, b_MD: torch.Tensor) -> torch.Tensor:
+    """Row by row inner products of int8 matrices, exact int32 [M]."""
+    out_M = torch.zeros(len(a_MD), dtype=torch.int32, device=a_MD.device)
+    parts = zip(torch.split(a_MD, EXACT_DIM, 1), torch.split(b_MD, EXACT_DIM, 1), strict=True)
+    for a, b in parts:
+        out_M += (a.float() * b.float()).sum(1).to(torch.int32)
+    return out_M
+
+
+def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared norms of the rows [N] and sums of the columns [D] of an int8 tile, exact int32."""
+    kernel = fast_sums.compiled() if z_ND.device.type == "cpu" else None
+    if kernel is None:
+        return int_dots(z_ND, z_ND), z_ND.sum(0, dtype=torch.int32)
+    z_ND = z_ND.contiguous()
+    norm_N = torch.empty(len(z_ND), dtype=torch.int32)
+    sum_D = torch.zeros(z_ND.shape[1], dtype=torch.int32)
+    fast_sums.moments_int8(kernel, z_ND, norm_N, sum_D)
+    return norm_N, sum_D
+
+
+# --- draws ready for products -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Queries:
+    """M draws: their sources and noise, ready for products with tiles of points.
+
+    operand_AD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
+    `origin_D`, or [z; term] in int8. In int8 the noise is eps = sum_k step_k term_k (one term k)
+    and `own_KM`, `norm_M` are exact int32; else `own_KM` is <z, eps> and `norm_M` |z|^2.
+    """
+
+    source_M: NDArray[np.int64]
+    operand_AD: torch.Tensor
+    norm_M: torch.Tensor
+    own_KM: torch.Tensor
+    step_KM: torch.Tensor | None = None
+    origin_D: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.source_M)
+
+    @property
+    def z_MD(self) -> torch.Tensor:
+        """The sources in centred stored units, float32."""
+        z_MD = self.operand_AD[: len(self)].float()
+        return z_MD if self.origin_D is None else z_MD + self.origin_D
+
+    @property
+    def noise_MD(self) -> torch.Tensor:
+        """The noise as used, float32."""
+        if self.step_KM is None:
+            return self.operand_AD[len(self) :]
+        term_KMD = self.operand_AD[len(self) :].reshape(len(self.step_KM), len(self), -1)
+        out_MD = term_KMD[0].float() * self.step_KM[0, :, None]
+        for term_MD, step_M in zip(term_KMD[1:], self.step_KM[1:], strict=True):
+            out_MD.addcmul_(term_MD.float(), step_M[:, None])
+        return out_MD
+
+    def raw(self, z_ND: torch.Tensor) -> torch.Tensor:
+        """The products with a tile as they come, [A, n]: int32 or float32."""
+        if self.step_KM is not None:
+            return int8_product(self.operand_AD, z_ND)
+        near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
+        return self.operand_AD @ near_ND.t()
+
+    def tile(
+        self, z_ND: torch.Tensor, start: int, *, drop_own: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """q and e, float32 [M, n], of all draws and the points start..start+n-1.
+
+        The source's own term is exactly q = e = 0; with `drop_own` its q is far away.
+        """
+        count, raw_AN = len(self), self.raw(z_ND)
+        if self.step_KM is not None:
+            norm_N = int_dots(z_ND, z_ND)
+            q = (self.norm_M[:, None] + norm_N).sub_(raw_AN[:count], alpha=2).float().mul_(0.5)
+            e = torch.zeros_like(q)
+            for k, step_M in enumerate(self.step_KM):
+                term_MN = raw_AN[(k + 1) * count : (k + 2) * count] - self.own_KM[k][:, None]
+                e.addcmul_(term_MN.float(), step_M[:, None])
+        else:
+            near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
+            norm_N = near_ND.square().sum(1, dtype=torch.float64)
+            q = (0.5 * (self.norm_M[:, None] + norm_N)).sub_(raw_AN[:count]).float()
+            q.clamp_(0)
+            e = raw_AN[count:] - self.own_KM[0][:, None]
+        self._mark_own(q, e, start, drop_own)
+        return q, e
+
+    def _mark_own(self, q: torch.Tensor, e: torch.Tensor, start: int, drop: bool) -> None:
+        column_M = self.source_M - start
+        rows = np.flatnonzero((column_M >= 0) & (column_M < q.shape[1]))
+        if len(rows):
+            where = torch.from_numpy(rows), torch.from_numpy(column_M[rows])
+            q[where] = FAR if drop else 0.0
+            e[where] = 0.0
+
+
+def make_queries(
+    points: Points,
+    source_M: NDArray[np.int64],
+    noise_index_M: NDArray[np.int64],
+    seed: int,
+    precision: str,
+    device: torch.device,
+    origin_D: torch.Tensor,
+) -> Queries:
+    """Draws number `noise_index_M` at the sources `source_M`.
+
+    origin_D: a point amid the data. Float32 products are taken about it, which keeps them small.
+    """
+    z_MD, eps_MD = points.take(source_M), noise(seed, noise_index_M, points.dim)
+    if precision == "int8":
+        term_KMD, step_KM = quantised_noise(eps_MD)
+        own_KM = torch.stack([int_dots(z_MD, term_MD) for term_MD in term_KMD])
+        operand = torch.cat([z_MD, *term_KMD]).to(device)
+        norm_M = int_dots(z_MD, z_MD).to(device)
+        return Queries(source_M, operand, norm_M, own_KM.to(device), step_KM.to(device))
+    near_MD = z_MD.float() - origin_D
+    own_KM = (near_MD.double() * eps_MD.double()).sum(1, keepdim=True).t().float()
+    norm_M = near_MD.square().sum(1, dtype=torch.float64)
+    return Queries(
+        source_M, torch.cat([near_MD, eps_MD]).to(device), norm_M.to(device), own_KM.to(device),
+        origin_D=origin_D.to(device),
+    )  # fmt: skip

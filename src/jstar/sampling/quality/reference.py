@@ -1,0 +1,113 @@
+"""The reference of a dataset: feature network, moments of all images, features of some. Once."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jstar.data import Dataset
+from jstar.data.card import require_same
+from jstar.errors import JstarError
+from jstar.records import provenance, read_json, write_atomically, write_json
+from jstar.sampling.quality.distances import Moments, merged, moments
+from jstar.sampling.quality.features import (
+    SEED,
+    FeatureNetwork,
+    load_classifier,
+    load_script,
+    train_classifier,
+)
+
+CHUNK = 8192
+KEPT = 10_000  # features kept for KID, precision and recall
+CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with.
+
+    second_moment: E|x|^2 per dimension of the data, in the data scale (theory needs it).
+    """
+
+    network: FeatureNetwork
+    moments: Moments
+    features_MF: NDArray[np.float32]
+    second_moment: float
+
+
+def reference(
+    dataset: Dataset, features: str, folder: Path, device: torch.device | str = "cpu"
+) -> Reference:
+    """The reference in `folder`; made there if it is not.
+
+    That takes seconds for the digits, minutes for 60,000 images.
+
+    features: `classifier`, or the path of a TorchScript file.
+    Raises JstarError if the folder holds the reference of another training distribution.
+    """
+    name = CLASSIFIER if features == CLASSIFIER else Path(features).stem
+    facts_file, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
+    if facts_file.is_file():
+        require_same(
+            dataset.card.id, str(read_json(facts_file)["card_id"]), "the dataset", str(facts_file)
+        )
+    if features != CLASSIFIER:
+        network = load_script(dataset, Path(features))
+    elif facts_file.is_file():
+        network = load_classifier(dataset, weights)
+    else:
+        network = train_classifier(dataset, weights)
+    if not facts_file.is_file() or read_json(facts_file)["features"] != network.name:
+        _write(dataset, network, facts_file, device)
+    return _read(network, facts_file)
+
+
+def _write(
+    dataset: Dataset, network: FeatureNetwork, facts_file: Path, device: torch.device | str
+) -> None:
+    """Features of all images; the moments of all and the features of some are kept."""
+    kept = np.linspace(0, len(dataset) - 1, min(KEPT, len(dataset))).astype(int)
+    squares, known, chosen = 0.0, None, []
+    for part in np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / CHUNK)):
+        images = dataset.sampled(part, SEED, part)
+        squares += float(np.square(images, dtype=np.float64).sum())
+        features_BF = network(images, device)
+        known = moments(features_BF) if known is None else merged(known, moments(features_BF))
+        chosen.append(features_BF[np.isin(part, kept)])
+    assert known is not None
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, mean=known.mean_F, cov=known.cov_FF, features=np.concatenate(chosen))
+
+    write_atomically(_stored(facts_file), save)
+    write_json(
+        facts_file,
+        provenance(
+            card_id=dataset.card.id,
+            features=network.name,
+            dimensions=len(known.mean_F),
+            images=known.count,
+            accuracy=network.accuracy,
+            second_moment=squares / (len(dataset) * dataset.card.dim),
+        ),
+    )
+
+
+def _read(network: FeatureNetwork, facts_file: Path) -> Reference:
+    facts, path = read_json(facts_file), _stored(facts_file)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            known = Moments(int(facts["images"]), stored["mean"], stored["cov"])
+            return Reference(network, known, stored["features"], float(facts["second_moment"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise JstarError(f"{path}: cannot be read ({error})") from error
+
+
+def _stored(facts_file: Path) -> Path:
+    """The arrays beside x.json: x.npz."""
+    return facts_file.with_name(f"{facts_file.stem}.npz")

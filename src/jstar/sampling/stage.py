@@ -1,0 +1,187 @@
+"""The sample stage: quality.csv and a few images of one training run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from jstar.config import SamplerConfig, Study
+from jstar.data import Dataset, open_dataset
+from jstar.data.card import require_same
+from jstar.progress import Progress
+from jstar.records import provenance, read_json, write_atomically, write_table
+from jstar.sampling.quality.distances import fid, kid, precision_recall
+from jstar.sampling.quality.features import quantised
+from jstar.sampling.quality.reference import Reference, reference
+from jstar.sampling.samplers import LABEL, Denoiser, Sampler, sample
+from jstar.sampling.steps import noise_steps
+from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser
+
+SHOWN = 64  # images of each snapshot that are kept for the eye
+NORMAL_95 = 1.959964
+
+QUALITY_COLUMNS = (
+    "study", "run", "model", "params", "seed", "snapshot", "images", "flops", "ema",
+    "sampler", "steps", "schedule", "sampled", "features", "fid", "fid_low", "fid_high",
+    "kid", "kid_se", "precision", "recall", "precision_se", "recall_se", "evaluations",
+    "rho", "sigma_min", "sigma_max", "eta", "churn", "guidance",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One snapshot and one way to draw from it."""
+
+    snapshot: Snapshot
+    config: SamplerConfig
+
+    @property
+    def sampler(self) -> Sampler:
+        c = self.config
+        return Sampler(c.sampler, eta=c.eta, churn=c.churn, guidance=c.guidance)
+
+    @property
+    def steps_K(self) -> NDArray[np.float64]:
+        c = self.config
+        return noise_steps(c.schedule, c.steps, c.sigma_min, c.sigma_max, c.rho)
+
+
+def write_quality(
+    study: Study,
+    run: Path,
+    data: Path,
+    references: Path,
+    out: Path,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """Draw images of the run's snapshots, compare them with the data, write `out` (quality.csv).
+
+    Beside it samples.npz: the first images of every snapshot. One row a snapshot, and for the last
+    snapshot one for each entry of `sample.sweep`.
+    """
+    dataset, config = open_dataset(data), study.sample
+    info = read_json(run / "run.json")
+    require_same(dataset.card.id, info["card_id"], str(data), str(run))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    known = reference(dataset, config.features, references, where)
+    ema = config.ema or study.fit.ema or study.train.ema[0]
+    trials = _trials(study, list_snapshots(run))
+    key = (study.study, run.name, info["model"], info["params"], info["seed"])
+    rows, shown = [], []
+    with Progress(f"sample {run.name}", len(trials) * config.count, "images") as bar:
+        for trial in trials:
+            denoiser = load_denoiser(run, trial.snapshot.index, ema, where)
+            draw = _Draw(study, dataset, known, denoiser, where)
+            features_NF, first = draw(trial, bar.advance)
+            rows.append((*key, *_row(trial, ema, features_NF, known)))
+            if trial.config is config:
+                shown.append(first)
+    write_atomically(
+        out.with_name("samples.npz"), _archive(np.stack(shown), _real(dataset), trials)
+    )
+    facts = provenance(
+        card_id=dataset.card.id,
+        fingerprint=info["fingerprint"],
+        start_seed=config.seed,
+        features=known.network.name,
+        reference_images=known.moments.count,
+        second_moment=known.second_moment,
+        intervals="95 %, jackknife over groups of generated images",
+    )
+    frame = pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
+    write_table(out, frame, facts)
+    return frame
+
+
+def _trials(study: Study, snapshots: list[Snapshot]) -> list[Trial]:
+    """The chosen snapshots with the study's sampler, then the last with those of the sweep."""
+    count = min(study.sample.snapshots, len(snapshots))
+    # Snapshots are log-spaced in images, so equal steps of their number are too.
+    chosen = [round((k + 1) * len(snapshots) / count) - 1 for k in range(count)]
+    return [
+        *(Trial(snapshots[k], study.sample) for k in chosen),
+        *(Trial(snapshots[-1], swept) for swept in study.sample.sweep),
+    ]
+
+
+class _Draw:
+    """Draws the images of a trial batch by batch and keeps their features."""
+
+    def __init__(
+        self, study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, device: str
+    ) -> None:
+        self.config, self.dataset, self.known = study.sample, dataset, known
+        self.denoiser, self.device = denoiser, device
+        self.labels_N = draw_labels(dataset, study.sample) if study.conditional else None
+
+    def __call__(
+        self, trial: Trial, advance: Callable[[float], None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features [N, F] of all images, and the first `SHOWN` images in the data scale."""
+        features, first = [], []
+        for start in range(0, self.config.count, self.config.batch):
+            index_B = np.arange(start, min(start + self.config.batch, self.config.count))
+            labels = None
+            if self.labels_N is not None:
+                labels = torch.from_numpy(self.labels_N[index_B]).to(self.device)
+            drawn = sample(
+                self.denoiser, index_B, self.dataset.card.shape, trial.steps_K, trial.sampler,
+                seed=self.config.seed, labels=labels, device=self.device,
+            )  # fmt: skip
+            images = quantised(self.dataset, drawn.cpu().numpy())
+            features.append(self.known.network(images, self.device))
+            if start < SHOWN:
+                first.append(images[: SHOWN - start])
+            advance(len(index_B))
+        return np.concatenate(features), np.concatenate(first)
+
+
+def draw_labels(dataset: Dataset, config: Any) -> NDArray[np.int64]:
+    """Labels [count] in the shares of the data: image i's is a function of (seed, i)."""
+    bits = np.random.Philox(key=[(LABEL << 32) | config.seed, 0])
+    order = np.random.Generator(bits).permutation(len(dataset))
+    picked: NDArray[np.int64] = dataset.labels_N[order[np.arange(config.count) % len(order)]]
+    return picked
+
+
+def _row(
+    trial: Trial, ema: float, features_NF: NDArray[np.float32], known: Reference
+) -> tuple[Any, ...]:
+    """Columns of `QUALITY_COLUMNS` from `snapshot` on."""
+    c, s = trial.config, trial.snapshot
+    frechet = fid(features_NF, known.moments)
+    mmd = kid(features_NF, known.features_MF)
+    precision, recall = precision_recall(features_NF, known.features_MF)
+    rho = c.rho if c.schedule == "polynomial" else float("nan")
+    reach = NORMAL_95 * frechet.se
+    return (
+        s.index, s.images, s.flops, ema, c.sampler, c.steps, c.schedule, len(features_NF),
+        known.network.name, frechet.value, max(frechet.value - reach, 0.0), frechet.value + reach,
+        mmd.value, mmd.se, precision.value, recall.value, precision.se, recall.se,
+        trial.sampler.evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
+        c.guidance,
+    )  # fmt: skip
+
+
+def _real(dataset: Dataset) -> NDArray[np.float32]:
+    """Images of the data, evenly spaced, to look at beside the generated ones."""
+    return dataset.scaled(np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).astype(int))
+
+
+def _archive(
+    images_SNCHW: NDArray[np.float32], real_NCHW: NDArray[np.float32], trials: list[Trial]
+) -> Callable[[Path], None]:
+    snapshots = [trial.snapshot.index for trial in trials[: len(images_SNCHW)]]
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, images=images_SNCHW, real=real_NCHW, snapshot=np.array(snapshots)
+            )
+
+    return write

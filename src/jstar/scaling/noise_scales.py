@@ -1,0 +1,189 @@
+"""All noise scales of a study at once: frontier, three laws, intervals, verdict."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jstar.noise import Process, process, total_weights
+from jstar.scaling.compare import Comparison, adjust, compare
+from jstar.scaling.fit import fit_points
+from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
+from jstar.scaling.input_checks import check_against_optimal, check_total
+from jstar.scaling.inputs import Curve, select, with_total
+from jstar.scaling.intervals import REFUSED_DRAWS, Draws, bootstrap
+from jstar.scaling.laws import LAWS, TOTAL, Array, LawFit, Points, Status
+from jstar.scaling.profile import profile_interval
+from jstar.scaling.residuals import ResidualTests, examine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is fitted and how surely. process: of the total loss, if it is to be fitted."""
+
+    process: Process | str | None = None
+    ema: float | None = None
+    split: str = "train"
+    min_images: int = 0
+    tolerance: float = TOLERANCE
+    cluster: str = "size"
+    bootstrap: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class ScaleFits:
+    """One noise scale (or the total): its rows, frontier, fits by law, draws and verdict."""
+
+    sigma: float | str
+    rows: pd.DataFrame
+    edge: Frontier
+    points: Points
+    fits: dict[str, LawFit]
+    draws: dict[str, Draws]
+    tests: dict[str, ResidualTests]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class StudyFits:
+    """Fits of every noise scale, increasing, the total last. losses: all rows of the input."""
+
+    losses: pd.DataFrame
+    scales: tuple[ScaleFits, ...]
+    options: Options
+
+
+def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> StudyFits:
+    """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`)."""
+    losses = with_total(losses, options.process)
+    check_total(losses, options.process)
+    rows = select(losses, split=options.split, ema=options.ema, min_images=options.min_images)
+    keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
+    keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
+    scales = []
+    for number, sigma in enumerate(keys):
+        optimal = optimal_loss(curve, sigma, keys, options.process)
+        mine = rows[rows["sigma"] == sigma]
+        check_against_optimal(mine, *optimal)
+        scales.append(fit_scale(sigma, mine, optimal, options, number))
+    # The total is one question of its own; the noise scales are many.
+    single = [s for s in scales if s.sigma != TOTAL]
+    judged = adjust([s.comparison for s in single], 1 - options.confidence)
+    scales[: len(single)] = [replace(s, comparison=c) for s, c in zip(single, judged, strict=True)]
+    return StudyFits(losses, tuple(scales), options)
+
+
+def optimal_loss(
+    curve: Curve | None, sigma: float | str, keys: list[Any], proc: Process | str | None
+) -> tuple[float, float]:
+    """J* and its standard error at sigma, or of the total; nan where it cannot be known."""
+    if curve is None:
+        return float("nan"), 0.0
+    if sigma != TOTAL:
+        return curve.at(float(sigma))
+    grid = np.array([float(k) for k in keys if k != TOTAL])
+    if proc is None or len(grid) < 2:
+        return float("nan"), 0.0
+    chosen = process(proc) if isinstance(proc, str) else proc
+    return curve.total(grid, np.asarray(total_weights(chosen, grid), dtype=float))
+
+
+def fit_scale(
+    sigma: float | str,
+    rows: pd.DataFrame,
+    optimal: tuple[float, float],
+    options: Options,
+    number: int,
+) -> ScaleFits:
+    """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
+    rows, direct = with_gap(rows, optimal[0])
+    edge = frontier(rows, value=frontier_value(rows), tolerance=options.tolerance)
+    points = make_points(edge.points, optimal, direct, options.cluster)
+    seed = options.seed + 1_000_003 * number
+    fits, draws, tests = {}, {}, {}
+    for law in LAWS:
+        fit = fit_points(points, law, options.confidence)
+        if fit.ok and law != "free":
+            tests[law] = examine(points, fit)
+        fits[law], sample = with_intervals(points, fit, options, seed)
+        if sample is not None:
+            draws[law] = sample
+    comparison = compare(
+        points, fits["raw"], fits["corrected"],
+        level=1 - options.confidence, draws=options.bootstrap, seed=seed,
+    )  # fmt: skip
+    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, comparison)
+
+
+def with_intervals(
+    points: Points, fit: LawFit, options: Options, seed: int
+) -> tuple[LawFit, Draws | None]:
+    """The fit with its bootstrap and profile intervals, and the draws behind the former.
+
+    The free law's headline is its profile interval: an end that is not found means that offset and
+    exponent trade places, and the law is not identifiable.
+    """
+    # A ridge without an end stops one solver here and the other there: that is its name, too.
+    lost = fit.status in (Status.SOLVERS_DISAGREE, Status.NOT_CONVERGED)
+    if not (fit.ok or (lost and fit.law == "free")):
+        return fit, None
+    profile = profile_interval(points, fit, options.confidence)
+    if fit.law == "free":
+        if not np.isfinite(profile).all():
+            return replace(fit, status=Status.NOT_IDENTIFIABLE), None
+        return replace(fit, profile=profile, alpha_low=profile[0], alpha_high=profile[1]), None
+    sample = bootstrap(points, fit, options.bootstrap, seed)
+    low, high = sample.interval(options.confidence)
+    refused = sample.refused > REFUSED_DRAWS
+    status = Status.GAP_NOT_RESOLVED if refused else fit.status
+    return replace(fit, profile=profile, alpha_low=low, alpha_high=high, status=status), sample
+
+
+def frontier_value(rows: pd.DataFrame) -> str:
+    """The gap where it is known: the order is the loss's, without the noise of x0."""
+    return "gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit"
+
+
+def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:
+    """Rows with loss_fit and gap_fit, and whether the gap was measured directly.
+
+    A direct gap mean|D - D*|^2 is free of the noise of x0, so the loss that is fitted is J* + gap:
+    the same quantity, and at large sigma up to a hundred times more precise than the measured
+    mean, whose error all models share. Without it the gap is loss - J* and inherits J*'s error.
+    """
+    direct = "gap" in rows and bool(rows["gap"].notna().all())
+    if direct:
+        gap = rows["gap"].to_numpy(dtype=float)
+        loss = optimal + gap if np.isfinite(optimal) else rows["loss"].to_numpy(dtype=float)
+    else:
+        loss = rows["loss"].to_numpy(dtype=float)
+        gap = loss - optimal
+    return rows.assign(loss_fit=loss, gap_fit=gap).reset_index(drop=True), direct
+
+
+def make_points(
+    rows: pd.DataFrame, optimal: tuple[float, float], direct: bool, cluster: str
+) -> Points:
+    """Points of the fit from frontier rows; a cluster is a `size` (all its seeds) or a `run`."""
+    labels = {"size": "params", "run": "run"}[cluster]
+
+    def column(name: str) -> Array:
+        if name not in rows:
+            return np.zeros(len(rows))
+        return rows[name].fillna(0.0).to_numpy(dtype=float)
+
+    gap_se = column("gap_se") if direct else column("loss_se")
+    return Points(
+        flops=rows["flops"].to_numpy(dtype=float),
+        loss=rows["loss_fit"].to_numpy(dtype=float),
+        gap=rows["gap_fit"].to_numpy(dtype=float),
+        loss_se=gap_se if direct and np.isfinite(optimal[0]) else column("loss_se"),
+        gap_se=gap_se,
+        cluster=np.unique(rows[labels].astype(str), return_inverse=True)[1].astype(np.int64),
+        optimal=optimal[0],
+        optimal_se=optimal[1],
+        direct=direct,
+    )

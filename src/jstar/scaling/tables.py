@@ -1,0 +1,221 @@
+"""StudyFits as tidy tables: what is written, and all that figures and notebooks read."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from jstar.scaling.joint import FLOORS, Parametric, iso_flop, parametric_law
+from jstar.scaling.laws import LAWS
+from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
+from jstar.scaling.profile import profile_curve
+from jstar.scaling.residuals import ResidualTests
+
+
+def losses_frame(study: StudyFits) -> pd.DataFrame:
+    """All rows of the input, and `loss_fit` (J* + direct gap) where a row was fitted."""
+    frame = study.losses.drop(columns=["source", "line"])
+    key = ["run", "flops", "sigma", *[c for c in ("ema", "split") if c in frame]]
+    used = pd.concat([s.rows for s in study.scales], ignore_index=True)
+    return frame.merge(used[[*key, "loss_fit"]], on=key, how="left")
+
+
+def fits_frame(study: StudyFits) -> pd.DataFrame:
+    """One row per (sigma or total, law)."""
+    rows = []
+    for scale in study.scales:
+        for law in LAWS:
+            fit = scale.fits[law]
+            rows.append(
+                {
+                    "sigma": scale.sigma,
+                    "law": law,
+                    "alpha": fit.alpha,
+                    "alpha_se": fit.alpha_se,
+                    "alpha_low": fit.alpha_low,
+                    "alpha_high": fit.alpha_high,
+                    "alpha_covariance_low": fit.covariance[0],
+                    "alpha_covariance_high": fit.covariance[1],
+                    "alpha_profile_low": fit.profile[0],
+                    "alpha_profile_high": fit.profile[1],
+                    "beta": fit.beta,
+                    "offset": fit.offset,
+                    "offset_se": fit.offset_se,
+                    "r2": fit.r2,
+                    "r2_response": fit.r2_response,
+                    "aicc": fit.aicc,
+                    "scatter": fit.scatter,
+                    "n": fit.n,
+                    "clusters": fit.clusters,
+                    "sizes": len(scale.edge.sizes),
+                    "flops_min": scale.points.flops.min(),
+                    "flops_max": scale.points.flops.max(),
+                    "solver_difference": fit.solver_difference,
+                    "status": str(fit.status),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdicts_frame(study: StudyFits) -> pd.DataFrame:
+    """One row per sigma or total."""
+    rows = []
+    for scale in study.scales:
+        c = scale.comparison
+        rows.append(
+            {
+                "sigma": scale.sigma,
+                "verdict": c.verdict,
+                "delta_aicc": c.delta_aicc,
+                "heldout_raw": c.heldout_raw,
+                "heldout_corrected": c.heldout_corrected,
+                "independent": c.independent,
+                "weight_corrected": c.weight_corrected,
+                "p_raw": c.p_raw,
+                "p_corrected": c.p_corrected,
+                "q_raw": c.q_raw,
+                "q_corrected": c.q_corrected,
+                "hit_raw": c.hit_raw,
+                "hit_corrected": c.hit_corrected,
+                "reason": c.reason,
+                "frontier": str(scale.edge.status),
+                "optimal": scale.points.optimal,
+                "optimal_se": scale.points.optimal_se,
+                "gap_source": "direct" if scale.points.direct else "loss - J*",
+                "agreement_z": agreement(scale),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def agreement(scale: ScaleFits) -> float:
+    """(loss - gap) - J* in standard errors: do the direct and the subtracted gap agree?
+
+    One number a noise scale, because all models are measured on the same draws.
+    """
+    rows = scale.rows
+    if not scale.points.direct or "loss_se" not in rows or not np.isfinite(scale.points.optimal):
+        return float("nan")
+    error = np.hypot(float(rows["loss_se"].mean()), scale.points.optimal_se)
+    difference = float((rows["loss"] - rows["gap"]).mean()) - scale.points.optimal
+    return difference / float(error) if error > 0 else float("nan")
+
+
+def frontier_frame(study: StudyFits) -> pd.DataFrame:
+    """Every fitted row, with on_frontier; `loss` and `gap` are the numbers that were fitted."""
+    frames = []
+    for scale in study.scales:
+        rows = scale.rows
+        frame = pd.DataFrame({c: rows[c] for c in ("sigma", "run", "model", "params", "flops")})
+        frame["loss"], frame["gap"] = rows["loss_fit"], rows["gap_fit"]
+        frame["loss_measured"], frame["on_frontier"] = rows["loss"], scale.edge.on
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def predictions_frame(study: StudyFits) -> pd.DataFrame:
+    """Smooth laws over the fitted compute, with the bands of the headline interval."""
+    frames = [_prediction(s, law, study.options.confidence) for s in study.scales for law in LAWS]
+    columns = ["sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
+               "gap_high"]  # fmt: skip
+    found = [f for f in frames if f is not None]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def _prediction(scale: ScaleFits, law: str, confidence: float) -> pd.DataFrame | None:
+    fit, draws = scale.fits[law], scale.draws.get(law)
+    if not fit.ok or draws is None:
+        return None
+    flops = np.exp(draws.x_grid + fit.center)
+    power = np.exp(draws.log_grid)
+    optimal = draws.optimal[:, None]
+    loss_QG = optimal + power if law == "corrected" else power
+    gap_QG = power if law == "corrected" else power - optimal
+    level = [0.5 - confidence / 2, 0.5 + confidence / 2]
+    loss, gap = np.quantile(loss_QG, level, axis=0), np.quantile(gap_QG, level, axis=0)
+    return pd.DataFrame(
+        {
+            "sigma": scale.sigma, "law": law, "flops": flops,
+            "loss": fit.loss(flops), "loss_low": loss[0], "loss_high": loss[1],
+            "gap": fit.loss(flops) - scale.points.optimal, "gap_low": gap[0], "gap_high": gap[1],
+        }
+    )  # fmt: skip
+
+
+def residuals_frame(study: StudyFits) -> pd.DataFrame:
+    """ln(measured) - ln(law) of every frontier point, each law in its own response."""
+    frames = []
+    for scale in study.scales:
+        points = scale.edge.points
+        for law in LAWS:
+            fit = scale.fits[law]
+            if len(fit.residual):
+                frame = points[["sigma", "run", "model", "params", "flops"]].copy()
+                frame.insert(1, "law", law)
+                frames.append(frame.assign(residual=fit.residual))
+    columns = ["sigma", "law", "run", "model", "params", "flops", "residual"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def profile_frame(study: StudyFits) -> pd.DataFrame:
+    """Profile likelihood of every exponent that was found: `rise` is 1 at the interval's ends.
+
+    It is drawn for a free law that is not identifiable, too: its flat ridge is the reason.
+    """
+    frames = []
+    for scale in study.scales:
+        for law in LAWS:
+            fit = scale.fits[law]
+            if np.isfinite(fit.alpha) and len(fit.weight):
+                alpha, rise = profile_curve(scale.points, fit, study.options.confidence)
+                frame = pd.DataFrame({"alpha": alpha, "rise": rise})
+                frames.append(frame.assign(sigma=scale.sigma, law=law))
+    columns = ["sigma", "law", "alpha", "rise"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def tests_frame(study: StudyFits) -> pd.DataFrame:
+    """Residual tests: one row per (sigma or total, raw or corrected law)."""
+    rows = [
+        {"sigma": scale.sigma, "law": law, **asdict(tests)}
+        for scale in study.scales
+        for law, tests in scale.tests.items()
+    ]
+    return pd.DataFrame(rows, columns=["sigma", "law", *ResidualTests.__dataclass_fields__])
+
+
+def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """isoFLOP curves and their minima, of the gap where it is known, else of the loss."""
+    curves: list[pd.DataFrame] = []
+    minima: list[pd.DataFrame] = []
+    for scale in study.scales:
+        value = frontier_value(scale.rows)
+        found = iso_flop(scale.rows, value)
+        names = {value: "value"}
+        word = "gap" if value == "gap_fit" else "loss"
+        for frames, frame in zip((curves, minima), found, strict=True):
+            frame = frame.rename(columns=names)
+            frame.insert(0, "sigma", scale.sigma)
+            frames.append(frame.assign(of=word))
+    return pd.concat(curves, ignore_index=True), pd.concat(minima, ignore_index=True)
+
+
+def parametric_frame(study: StudyFits) -> pd.DataFrame:
+    """L(N, D) of every noise scale with its floor zero, J* and free; needs the column images."""
+    rows = []
+    for scale in study.scales:
+        table = scale.rows
+        if "images" not in table or table["images"].isna().any() or len(table) < 8:
+            continue
+        n, d, loss = (table[c].to_numpy(dtype=float) for c in ("params", "images", "loss_fit"))
+        if len(np.unique(d)) < 3:
+            continue
+        for floor in FLOORS:
+            optimal = scale.points.optimal
+            if floor == "optimal" and not optimal < loss.min():
+                continue
+            law = parametric_law(n, d, loss, floor, optimal)
+            extra = {"alpha": law.alpha, "size_exponent": law.size_exponent}
+            rows.append({"sigma": scale.sigma, **asdict(law), **extra})
+    columns = ["sigma", *Parametric.__dataclass_fields__, "alpha", "size_exponent"]
+    return pd.DataFrame(rows, columns=columns)

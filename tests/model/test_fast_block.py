@@ -1,0 +1,119 @@
+"""The block in C against the same block in torch: values, gradients, threads, fallbacks."""
+
+import pytest
+import torch
+
+from jstar.model import DiT, fast_block, ladder
+
+SHAPES = {  # side, patch, width, head width, batch: tokens and widths that need every code path
+    "digits": (8, 2, 48, 8, 40),
+    "49 tokens": (28, 4, 48, 16, 3),
+    "64 tokens, one head": (8, 1, 24, 24, 3),
+    "4 tokens, a slice of one": (8, 4, 40, 40, fast_block.SLICE + 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    if fast_block.compiled() is None:
+        pytest.skip("no C compiler here")
+
+
+def network_and_input(side, patch, width, head_width, batch):
+    """A two-block network whose weights are all non-zero, an input and a target."""
+    config = ladder(2, shape=(1, side, side), patch=patch, width=width, head_width=head_width)
+    network = DiT(config).initialise(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    x, target = (torch.randn(batch, 1, side, side, generator=generator) for _ in range(2))
+    return network, x, torch.randn(batch, generator=generator), target
+
+
+def results(network, x, c_noise, target):
+    """Output and all gradients, the input's included."""
+    x = x.clone().requires_grad_()
+    network.zero_grad()
+    out = network(x, c_noise)
+    (out - target).square().mean().backward()
+    grads = {name: weight.grad.clone() for name, weight in network.named_parameters()}
+    return {"out": out.detach(), "x": x.grad, **grads}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_gradients_are_torchs(shape, monkeypatch):
+    case = network_and_input(*SHAPES[shape])
+    width, head_width = SHAPES[shape][2:4]
+    tokens = torch.empty(1, case[0].config.tokens, width)
+    assert fast_block.pays_off(tokens, width // head_width)
+    found = results(*case)
+    monkeypatch.setattr(fast_block, "pays_off", lambda *_: False)
+    for name, expected in results(*case).items():
+        error = torch.linalg.vector_norm(found[name] - expected)
+        assert error < 1e-5 * torch.linalg.vector_norm(expected), name
+
+
+def test_the_number_of_threads_does_not_change_a_bit():
+    case = network_and_input(*SHAPES["4 tokens, a slice of one"])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            part = case[0].blocks[0]
+            x = torch.randn(100, 4, 40, generator=torch.Generator().manual_seed(0))
+            condition = torch.randn(100, 40, generator=torch.Generator().manual_seed(1))
+            modulation = part.modulation(condition).detach().requires_grad_()
+            layers = (part.qkv, part.proj, part.up, part.down)
+            weights = (*(layer.weight for layer in layers), part.qk_scale)
+            out = fast_block.block(x, modulation, weights, 1)
+            found.append([out, *torch.autograd.grad(out.square().sum(), [modulation, *weights])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_gradients_the_values_are_the_same_and_nothing_is_kept(shape, monkeypatch):
+    network, x, c_noise, _ = network_and_input(*SHAPES[shape])
+    sizes, kept = [], fast_block._kept
+    monkeypatch.setattr(
+        fast_block, "_kept", lambda images, *rest: sizes.append(images) or kept(images, *rest)
+    )
+    loud = network(x, c_noise).detach()
+    with torch.inference_mode():
+        quiet = network(x, c_noise)
+    assert torch.equal(quiet, loud)
+    slices = -(-len(x) // fast_block.SLICE)
+    tile = fast_block.MAX_TOKENS // network.config.tokens
+    assert sizes == 2 * [len(x)] + 2 * [slices * tile]
+
+
+def test_what_is_not_finite_stays_so():
+    network, x, c_noise, target = network_and_input(*SHAPES["digits"])
+    x[3, 0, 2, 2] = float("nan")
+    found = results(network, x, c_noise, target)
+    assert found["out"][3].isnan().all()
+    assert found["out"][4:].isfinite().all()
+    assert not found["blocks.0.qkv.weight"].isfinite().all()
+
+
+@pytest.mark.parametrize(("tokens", "width", "heads", "dtype"), [
+    (fast_block.MAX_TOKENS + 1, 48, 6, torch.float32),
+    (16, fast_block.MAX_WIDTH + 8, 1, torch.float32),
+    (16, 48, 4, torch.float32),  # heads of 12
+    (16, 48, 6, torch.float64),
+])  # fmt: skip
+def test_other_shapes_are_left_to_torch(tokens, width, heads, dtype):
+    assert not fast_block.pays_off(torch.empty(2, tokens, width, dtype=dtype), heads)
+
+
+def test_without_a_compiler_torch_does_it(monkeypatch):
+    case = network_and_input(*SHAPES["digits"])
+    monkeypatch.setenv("JSTAR_NATIVE", "0")
+    fast_block.compiled.cache_clear()
+    try:
+        assert fast_block.compiled() is None
+        assert results(*case)["out"].isfinite().all()
+    finally:
+        fast_block.compiled.cache_clear()

@@ -1,0 +1,114 @@
+"""Frontier, isoFLOP, parametric law, residual tests, sensitivity."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jstar.errors import JstarError
+from jstar.scaling import frontier
+from jstar.scaling.fit import fit_points
+from jstar.scaling.frontier import FrontierStatus
+from jstar.scaling.joint import iso_flop, optimal_exponent, parametric_law
+from jstar.scaling.residuals import examine
+from jstar.scaling.sensitivity import huber
+from jstar.scaling.simulate import StudyTruth, Truth, simulate_points, simulate_study
+
+QUIET = StudyTruth(run_noise=0.0, snapshot_noise=0.0, sigmas=(1.0,))
+
+
+@pytest.fixture
+def rows():
+    return simulate_study(QUIET, 0)[0]
+
+
+def test_frontier_is_the_envelope(rows):
+    found = frontier(rows, value="gap", tolerance=0.0)
+    assert found.status is FrontierStatus.FOUND
+    assert len(found.sizes) == 6
+    # No row reaches a lower gap with less compute than a frontier point.
+    for _, point in found.points.iterrows():
+        cheaper = rows[rows["flops"] <= point["flops"]]
+        assert cheaper["gap"].min() == pytest.approx(point["gap"])
+    fit = np.polyfit(np.log(found.points["flops"]), np.log(found.points["gap"]), 1)
+    assert fit[0] == pytest.approx(QUIET.alpha, abs=0.002)
+
+
+def test_frontier_averages_seeds():
+    rows = simulate_study(StudyTruth(seeds=2, run_noise=0.2, sigmas=(1.0,)), 0)[0]
+    points = frontier(rows, value="gap").points
+    # Both seeds of a chosen snapshot are on it, the unlucky one too.
+    assert (points.groupby(["params", "flops"])["run"].nunique() == 2).all()
+
+
+def test_one_size_is_best_everywhere():
+    flops = np.geomspace(1, 100, 10)
+    rows = pd.concat([
+        pd.DataFrame({"run": name, "params": p, "flops": flops, "loss": level / flops})
+        for name, p, level in (("a", 1, 1.0), ("b", 2, 3.0))
+    ])  # fmt: skip
+    found = frontier(rows)
+    assert found.status is FrontierStatus.ONE_SIZE
+    assert found.sizes == (1.0,)
+    with pytest.raises(JstarError, match="column 'loss' is missing"):
+        frontier(rows.drop(columns="loss"))
+
+
+def test_iso_flop_finds_the_optimal_size(rows):
+    curves, minima = iso_flop(rows, "gap")
+    assert set(minima["status"]) >= {"inside"}
+    inside = minima[minima["status"] == "inside"]
+    # N_opt ~ F^{b/(a+b)}, D_opt ~ F^{a/(a+b)} of the law that made the data.
+    expected = QUIET.b / (QUIET.a + QUIET.b)
+    assert optimal_exponent(minima, "params") == pytest.approx(expected, abs=0.05)
+    assert optimal_exponent(minima, "images") == pytest.approx(1 - expected, abs=0.05)
+    assert (inside["params"] * inside["images"] * 6 / inside["flops"]).to_numpy() == pytest.approx(
+        np.ones(len(inside)), rel=1e-6
+    )
+    assert len(curves) > len(minima)
+
+
+@pytest.mark.parametrize(("floor", "optimal"), [("zero", 0.0), ("optimal", 0.2), ("free", 0.2)])
+def test_parametric_law_is_recovered(rows, floor, optimal):
+    n, d, gap = (rows[c].to_numpy() for c in ("params", "images", "gap"))
+    law = parametric_law(n, d, optimal + gap, floor, optimal)
+    assert law.status == "converged"
+    assert (law.a, law.b, law.alpha) == pytest.approx((0.4, 0.3, QUIET.alpha), rel=1e-5)
+    assert pytest.approx(optimal, rel=1e-5) == law.E
+    scaled = parametric_law(n * 1e6, d, (optimal + gap) * 1e9, floor, optimal * 1e9)
+    assert scaled.alpha == pytest.approx(law.alpha, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_sizes_are_too_few_for_a_free_floor_but_no_overflow():
+    rows, _ = simulate_study(StudyTruth(sizes=(1e5, 1e7, 2), sigmas=(1.0,)), 0, 2)
+    law = parametric_law(*(rows[c].to_numpy() for c in ("params", "images", "loss")), "free")
+    assert law.status in ("at bound", "not converged", "converged")
+    assert np.isfinite([law.E, law.A, law.a, law.B, law.b, law.rmse]).all()
+
+
+def test_residual_tests_see_curvature_and_only_it():
+    points = simulate_points(Truth(-0.15, 0.6, 8, run_noise=0.002, point_noise=0.002), 3)
+    good = examine(points, fit_points(points, "corrected"))
+    bad = examine(points, fit_points(points, "raw"))
+    assert good.curvature_p > 0.01
+    assert bad.curvature_p < 0.01
+    assert bad.curvature > 0
+    assert bad.runs_p < 0.01
+    assert bad.broken_p < 0.01 < good.broken_p
+    # A flattening law: the second slope is less steep.
+    assert bad.alpha_before < bad.alpha_after < 0
+
+
+def test_durbin_watson_of_unrelated_residuals_is_two():
+    points = simulate_points(Truth(-0.15, runs=8, points=40, run_noise=0.0, point_noise=0.01), 3)
+    tests = examine(points, fit_points(points, "corrected"))
+    assert tests.durbin_watson == pytest.approx(2, abs=0.25)
+    assert tests.runs_p > 0.01
+
+
+def test_huber_forgives_an_outlier():
+    x = np.linspace(-1, 1, 30)
+    y = 1 - 0.1 * x + 1e-3 * np.random.default_rng(0).standard_normal(30)
+    y[-1] += 1.0
+    assert huber(x, y) == pytest.approx(-0.1, abs=2e-3)
+    assert abs(np.polyfit(x, y, 1)[0] + 0.1) > 0.02
