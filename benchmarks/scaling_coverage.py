@@ -22,9 +22,9 @@ from jstar.records import provenance, write_atomically, write_table
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Points
-from jstar.scaling.noise_scales import make_points, with_gap
-from jstar.scaling.simulate import StudyTruth, Truth, simulate_points, simulate_study
+from jstar.scaling.laws import LawPoints
+from jstar.scaling.noise_scales import points_of_rows, with_gap
+from jstar.scaling.simulate import TrueLaw, TrueStudy, simulate_points, simulate_study
 
 SHARES = (0.0, 0.5, 0.95)
 ALPHAS = (-0.02, -0.1, -0.4)
@@ -32,10 +32,12 @@ RUNS = (4, 6, 8)
 NOISES = (0.0005, 0.02)
 
 
-def coverage(truth: Truth, studies: int, draws: int, seed: int, *, propagate: bool = True) -> dict:
+def coverage(
+    truth: TrueLaw, studies: int, draws: int, seed: int, *, propagate: bool = True
+) -> dict:
     """Share of studies whose interval holds the truth, and the bias of alpha in its own SD."""
 
-    def points(index: int) -> Points:
+    def points(index: int) -> LawPoints:
         made = simulate_points(truth, seed, index)
         return made if propagate else replace(made, optimal_se=0.0)
 
@@ -43,20 +45,20 @@ def coverage(truth: Truth, studies: int, draws: int, seed: int, *, propagate: bo
     return {**asdict(truth), "propagated": propagate, **found}
 
 
-def frontier_coverage(truth: StudyTruth, cluster: str, studies: int, draws: int) -> dict:
+def frontier_coverage(truth: TrueStudy, cluster: str, studies: int, draws: int) -> dict:
     """The same for frontiers of whole studies, sizes and seeds with their learning curves."""
 
-    def points(index: int) -> Points:
+    def points(index: int) -> LawPoints:
         losses, curve = simulate_study(truth, 0, index)
         optimal = float(curve["loss"].iloc[0]), float(curve["stderr"].iloc[0])
         rows, direct = with_gap(losses, optimal[0])
-        return make_points(frontier(rows, value="gap_fit").points, optimal, direct, cluster)
+        return points_of_rows(frontier(rows, value="gap_fit").points, optimal, direct, cluster)
 
     setting = {"alpha": truth.alpha, "seeds": truth.seeds, "run_noise": truth.run_noise}
     return {**setting, "cluster": cluster, **held(points, truth.alpha, studies, draws)}
 
 
-def held(make: Callable[[int], Points], alpha: float, studies: int, draws: int) -> dict:
+def held(make: Callable[[int], LawPoints], alpha: float, studies: int, draws: int) -> dict:
     """Coverage and bias over `studies` sets of points."""
     ends, alphas = np.full((studies, 2), np.nan), np.full(studies, np.nan)
     for index in range(studies):
@@ -78,29 +80,29 @@ def held(make: Callable[[int], Points], alpha: float, studies: int, draws: int) 
     }
 
 
-def grid() -> list[Truth]:
+def grid() -> list[TrueLaw]:
     """Every combination; the gap is made by subtraction wherever J* is not zero."""
     truths = []
     for share, alpha, runs, noise in itertools.product(SHARES, ALPHAS, RUNS, NOISES):
         truths.append(
-            Truth(alpha, share, runs, run_noise=noise, point_noise=noise / 2, direct=share == 0)
+            TrueLaw(alpha, share, runs, run_noise=noise, point_noise=noise / 2, direct=share == 0)
         )
     return truths
 
 
-def off_by_its_error(share: float, relative: float) -> Truth:
+def off_by_its_error(share: float, relative: float) -> TrueLaw:
     """J* is `share` of the loss, its error `relative` of the smallest gap."""
-    truth = Truth(-0.1, share, 6, run_noise=0.005, point_noise=0.002, direct=False)
+    truth = TrueLaw(-0.1, share, 6, run_noise=0.005, point_noise=0.002, direct=False)
     smallest = (1 - share) * 10 ** (truth.alpha * truth.decades / 2)
     return replace(truth, optimal_error=relative * smallest / share)
 
 
-def run(job: tuple[Truth, int, int, int, bool]) -> dict:
+def run(job: tuple[TrueLaw, int, int, int, bool]) -> dict:
     truth, studies, draws, seed, propagate = job
     return coverage(truth, studies, draws, seed, propagate=propagate)
 
 
-def run_frontier(job: tuple[StudyTruth, str, int, int]) -> dict:
+def run_frontier(job: tuple[TrueStudy, str, int, int]) -> dict:
     return frontier_coverage(*job)
 
 
@@ -139,7 +141,7 @@ def main() -> None:
         for propagate in (True, False)
     ]
     whole = [
-        (StudyTruth(seeds=seeds, run_noise=noise, sigmas=(1.0,)), cluster, *size)
+        (TrueStudy(seeds=seeds, run_noise=noise, sigmas=(1.0,)), cluster, *size)
         for seeds, noise, cluster in (
             (1, 0.002, "size"), (1, 0.02, "size"), (2, 0.002, "size"), (2, 0.002, "run"),
             (2, 0.02, "size"), (2, 0.02, "run"),

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from jstar.config import FitConfig
-from jstar.scaling.simulate import StudyTruth, simulate_study
+from jstar.scaling.simulate import TrueStudy, simulate_study
 from jstar.scaling.stage import write_fits
 
 
 def main() -> None:
-    truth = StudyTruth(
+    truth = TrueStudy(
         sizes=(1e5, 1e7, 6), seeds=2, images=(1e4, 3e6, 40),
         sigmas=tuple(np.round(np.geomspace(0.02, 80, 17), 5)),
     )  # fmt: skip

@@ -18,8 +18,8 @@ import pandas as pd
 from jstar.records import provenance, write_table
 from jstar.scaling.compare import compare
 from jstar.scaling.fit import fit_points
-from jstar.scaling.laws import Points
-from jstar.scaling.simulate import Truth, simulate_points
+from jstar.scaling.laws import LawPoints
+from jstar.scaling.simulate import TrueLaw, simulate_points
 
 PUBLISHED = (0.3675, -0.014, 0.015)
 
@@ -39,7 +39,7 @@ class Case:
     error: float = 0.0
 
 
-def points_of(case: Case, index: int) -> Points:
+def points_of(case: Case, index: int) -> LawPoints:
     """The case's points; with `error`, under a J* drawn around the right one."""
     exact = exact_points(case, index)
     if not case.error:
@@ -51,8 +51,8 @@ def points_of(case: Case, index: int) -> Points:
                    direct=False)  # fmt: skip
 
 
-def exact_points(case: Case, index: int) -> Points:
-    base = Truth(-0.15, 0.0, case.runs, run_noise=case.noise, point_noise=case.noise / 2)
+def exact_points(case: Case, index: int) -> LawPoints:
+    base = TrueLaw(-0.15, 0.0, case.runs, run_noise=case.noise, point_noise=case.noise / 2)
     if case.truth == "corrected":
         return simulate_points(replace(base, optimal_share=case.share), 1, index)
     made = simulate_points(base, 1, index)

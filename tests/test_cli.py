@@ -8,13 +8,13 @@ import pytest
 
 from jstar.figures import FIGURES
 from jstar.records import read_json
-from jstar.scaling.simulate import StudyTruth, simulate_study
+from jstar.scaling.simulate import TrueStudy, simulate_study
 
 
 @pytest.fixture
 def tables(tmp_path):
     """Tables as anybody's training code may write them."""
-    truth = StudyTruth(sizes=(1e5, 1e7, 4), images=(1e4, 3e6, 8), sigmas=(0.5, 5.0))
+    truth = TrueStudy(sizes=(1e5, 1e7, 4), images=(1e4, 3e6, 8), sigmas=(0.5, 5.0))
     losses, curve = simulate_study(truth, seed=0)
     losses.to_csv(tmp_path / "losses.csv", index=False)
     curve.to_csv(tmp_path / "curve.csv", index=False)

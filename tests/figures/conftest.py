@@ -11,16 +11,16 @@ from jstar.figures.inspect import load
 from jstar.figures.tables import StudyTables
 from jstar.layout import Layout
 from jstar.records import write_json, write_table
-from jstar.scaling.simulate import StudyTruth, simulate_study
+from jstar.scaling.simulate import TrueStudy, simulate_study
 from jstar.scaling.stage import write_fits
 
 mpl.use("Agg")
 
 SIGMAS = (0.05, 0.5, 4.0, 15.0)
 TRUTHS = {
-    "whole": StudyTruth(sizes=(1e5, 1e7, 5), images=(1e4, 3e6, 12), seeds=2, sigmas=SIGMAS),
+    "whole": TrueStudy(sizes=(1e5, 1e7, 5), images=(1e4, 3e6, 12), seeds=2, sigmas=SIGMAS),
     # Two sizes carry no interval: no law may be quoted.
-    "two sizes": StudyTruth(sizes=(1e5, 1e6, 2), images=(1e4, 3e6, 6), sigmas=SIGMAS),
+    "two sizes": TrueStudy(sizes=(1e5, 1e6, 2), images=(1e4, 3e6, 6), sigmas=SIGMAS),
 }
 
 

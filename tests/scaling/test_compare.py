@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jstar.scaling import compare_laws
-from jstar.scaling.compare import Comparison, adjust, decide, noise_components
+from jstar.scaling.compare import LawComparison, adjust, decide, noise_components
 from jstar.scaling.fit import aicc
 
 RUN = np.repeat(np.arange(6), 6)
@@ -40,7 +40,7 @@ def test_true_raw_law_is_raw():
 def judged(delta, p_raw, p_corrected, ahead="raw", independent=1.0):
     """Verdict from chosen evidence; `ahead` says which law predicts the held-out compute."""
     raw, corrected = (0.1, 0.2) if ahead == "raw" else (0.2, 0.1)
-    given = Comparison("", "", delta_aicc=delta, independent=independent, p_raw=p_raw,
+    given = LawComparison("", "", delta_aicc=delta, independent=independent, p_raw=p_raw,
                        p_corrected=p_corrected, q_raw=p_raw, q_corrected=p_corrected,
                        heldout_raw=raw, heldout_corrected=corrected)  # fmt: skip
     return decide(given, 0.05)
@@ -80,9 +80,9 @@ def test_aicc_counts_sigma():
 
 def test_many_noise_scales_are_judged_together():
     """One p of 0.04 among twenty of no evidence is what chance gives."""
-    lone = Comparison("corrected", "", delta_aicc=5.0, p_raw=0.04, p_corrected=0.5, q_raw=0.04)
-    dull = Comparison("undecided", "", delta_aicc=1.0, p_raw=0.6, p_corrected=0.6)
-    judged = adjust([lone, *[dull] * 19, Comparison("undecided", "no fit")], 0.05)
+    lone = LawComparison("corrected", "", delta_aicc=5.0, p_raw=0.04, p_corrected=0.5, q_raw=0.04)
+    dull = LawComparison("undecided", "", delta_aicc=1.0, p_raw=0.6, p_corrected=0.6)
+    judged = adjust([lone, *[dull] * 19, LawComparison("undecided", "no fit")], 0.05)
     assert judged[0].verdict == "undecided"
     assert judged[0].q_raw > 0.05
     assert judged[-1].reason == "no fit"

@@ -10,9 +10,9 @@ from jstar.errors import JstarError
 from jstar.scaling import fit_law
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap, webb
-from jstar.scaling.laws import Status
+from jstar.scaling.laws import FitStatus
 from jstar.scaling.profile import profile_interval
-from jstar.scaling.simulate import Truth, power, simulate_points
+from jstar.scaling.simulate import TrueLaw, power, simulate_points
 
 
 def holds(truth, studies, propagate=True):
@@ -31,13 +31,15 @@ def holds(truth, studies, propagate=True):
 @pytest.mark.parametrize("runs", [4, 8])
 def test_headline_interval_covers(runs):
     """95 % with a binomial standard error of 1.4 %: outside 90.5 ... 99 % is three of them."""
-    share, bias = holds(Truth(-0.1, 0.5, runs, run_noise=0.02), 240)
+    share, bias = holds(TrueLaw(-0.1, 0.5, runs, run_noise=0.02), 240)
     assert 0.905 <= share <= 0.99
     assert abs(bias) < 0.3
 
 
 def test_error_of_optimal_loss_must_be_in_the_interval():
-    truth = Truth(-0.1, 0.9, run_noise=0.005, point_noise=0.002, optimal_error=0.005, direct=False)
+    truth = TrueLaw(
+        -0.1, 0.9, run_noise=0.005, point_noise=0.002, optimal_error=0.005, direct=False
+    )
     assert 0.89 <= holds(truth, 150)[0] <= 0.99
     assert holds(truth, 150, propagate=False)[0] < 0.6
 
@@ -50,7 +52,7 @@ def test_webb_weights():
 
 
 def test_profile_of_a_line_has_its_closed_form():
-    points = simulate_points(Truth(-0.1), 1)
+    points = simulate_points(TrueLaw(-0.1), 1)
     fit = fit_points(points, "corrected")
     low, high = profile_interval(points, fit, 0.95)
     n, x = len(points), points.x
@@ -59,7 +61,7 @@ def test_profile_of_a_line_has_its_closed_form():
 
 
 def test_profile_takes_the_error_of_optimal_loss_in():
-    truth = Truth(-0.1, 0.9, run_noise=0.0, point_noise=0.01, optimal_error=0.005, direct=False)
+    truth = TrueLaw(-0.1, 0.9, run_noise=0.0, point_noise=0.01, optimal_error=0.005, direct=False)
     points = simulate_points(truth, 1)
     fit = fit_points(points, "corrected")
     low, high = profile_interval(points, fit, 0.95)
@@ -77,7 +79,7 @@ def test_free_law_says_not_identifiable():
         noise = 0.001 * rng.standard_normal(36) + 0.001 * rng.standard_normal(6)[run]
         loss = (0.3675 * flops**-0.014 + 0.015) * np.exp(noise)
         weak.append(fit_law(flops, loss, law="free", run=run).status)
-    assert weak.count(Status.NOT_IDENTIFIABLE) >= 26
+    assert weak.count(FitStatus.NOT_IDENTIFIABLE) >= 26
     strong = fit_law(flops, 0.3 + (flops / 1e18) ** -0.5 * np.exp(noise), law="free", run=run)
     assert strong.ok
     assert strong.alpha_low < -0.5 < strong.alpha_high
@@ -85,10 +87,10 @@ def test_free_law_says_not_identifiable():
 
 
 def test_gap_within_the_error_of_optimal_loss_is_not_resolved():
-    truth = Truth(-0.1, 0.9, optimal_error=0.2, direct=False)
+    truth = TrueLaw(-0.1, 0.9, optimal_error=0.2, direct=False)
     found = {fit_law_of(simulate_points(truth, 2, index)).status for index in range(8)}
-    assert Status.GAP_NOT_RESOLVED in found
-    assert Status.CONVERGED not in found
+    assert FitStatus.GAP_NOT_RESOLVED in found
+    assert FitStatus.CONVERGED not in found
 
 
 def fit_law_of(points):
@@ -98,7 +100,7 @@ def fit_law_of(points):
 
 
 def test_power_grows_with_runs():
-    table = power(-0.10, -0.12, runs=(4, 10), truth=Truth(-0.1, run_noise=0.02), studies=40,
+    table = power(-0.10, -0.12, runs=(4, 10), truth=TrueLaw(-0.1, run_noise=0.02), studies=40,
                   draws=200)  # fmt: skip
     assert table["power"].is_monotonic_increasing
     assert table["power"].iloc[1] > 0.8
@@ -108,7 +110,7 @@ def test_power_grows_with_runs():
 
 
 def test_same_seed_same_draws():
-    points = simulate_points(Truth(-0.1), 1)
+    points = simulate_points(TrueLaw(-0.1), 1)
     fit = fit_points(points, "corrected")
     one, two = (bootstrap(points, fit, 200, 5).alpha for _ in range(2))
     np.testing.assert_array_equal(one, two)

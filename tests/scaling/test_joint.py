@@ -11,9 +11,9 @@ from jstar.scaling.frontier import FrontierStatus
 from jstar.scaling.joint import iso_flop, optimal_exponent, parametric_law
 from jstar.scaling.residuals import examine
 from jstar.scaling.sensitivity import huber
-from jstar.scaling.simulate import StudyTruth, Truth, simulate_points, simulate_study
+from jstar.scaling.simulate import TrueLaw, TrueStudy, simulate_points, simulate_study
 
-QUIET = StudyTruth(run_noise=0.0, snapshot_noise=0.0, sigmas=(1.0,))
+QUIET = TrueStudy(run_noise=0.0, snapshot_noise=0.0, sigmas=(1.0,))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_frontier_is_the_envelope(rows):
 
 
 def test_frontier_averages_seeds():
-    rows = simulate_study(StudyTruth(seeds=2, run_noise=0.2, sigmas=(1.0,)), 0)[0]
+    rows = simulate_study(TrueStudy(seeds=2, run_noise=0.2, sigmas=(1.0,)), 0)[0]
     points = frontier(rows, value="gap").points
     # Both seeds of a chosen snapshot are on it, the unlucky one too.
     assert (points.groupby(["params", "flops"])["run"].nunique() == 2).all()
@@ -80,14 +80,14 @@ def test_parametric_law_is_recovered(rows, floor, optimal):
 
 @pytest.mark.filterwarnings("error")
 def test_two_sizes_are_too_few_for_a_free_floor_but_no_overflow():
-    rows, _ = simulate_study(StudyTruth(sizes=(1e5, 1e7, 2), sigmas=(1.0,)), 0, 2)
+    rows, _ = simulate_study(TrueStudy(sizes=(1e5, 1e7, 2), sigmas=(1.0,)), 0, 2)
     law = parametric_law(*(rows[c].to_numpy() for c in ("params", "images", "loss")), "free")
     assert law.status in ("at bound", "not converged", "converged")
     assert np.isfinite([law.E, law.A, law.a, law.B, law.b, law.rmse]).all()
 
 
 def test_residual_tests_see_curvature_and_only_it():
-    points = simulate_points(Truth(-0.15, 0.6, 8, run_noise=0.002, point_noise=0.002), 3)
+    points = simulate_points(TrueLaw(-0.15, 0.6, 8, run_noise=0.002, point_noise=0.002), 3)
     good = examine(points, fit_points(points, "corrected"))
     bad = examine(points, fit_points(points, "raw"))
     assert good.curvature_p > 0.01
@@ -100,7 +100,7 @@ def test_residual_tests_see_curvature_and_only_it():
 
 
 def test_durbin_watson_of_unrelated_residuals_is_two():
-    points = simulate_points(Truth(-0.15, runs=8, points=40, run_noise=0.0, point_noise=0.01), 3)
+    points = simulate_points(TrueLaw(-0.15, runs=8, points=40, run_noise=0.0, point_noise=0.01), 3)
     tests = examine(points, fit_points(points, "corrected"))
     assert tests.durbin_watson == pytest.approx(2, abs=0.25)
     assert tests.runs_p > 0.01

@@ -5,7 +5,7 @@ import pytest
 
 from jstar.errors import JstarError
 from jstar.scaling import compare_laws, fit_law
-from jstar.scaling.laws import Status
+from jstar.scaling.laws import FitStatus
 
 FLOPS = np.geomspace(1e12, 1e16, 24)
 RUN = np.repeat(np.arange(6), 4)
@@ -81,11 +81,11 @@ def test_weights_point_the_right_way():
 
 def test_statuses_say_why():
     gap = 3.0 * FLOPS**-0.2
-    assert fit_law(FLOPS[:3], gap[:3], law="raw").status is Status.TOO_FEW_POINTS
+    assert fit_law(FLOPS[:3], gap[:3], law="raw").status is FitStatus.TOO_FEW_POINTS
     two = np.repeat([0, 1], 12)
-    assert fit_law(FLOPS, gap, law="raw", run=two).status is Status.TOO_FEW_CLUSTERS
-    assert fit_law(FLOPS, gap).status is Status.NO_OPTIMAL
-    assert fit_law(FLOPS, gap, optimal=float(gap[-1]) * 1.01).status is Status.GAP_NOT_RESOLVED
+    assert fit_law(FLOPS, gap, law="raw", run=two).status is FitStatus.TOO_FEW_CLUSTERS
+    assert fit_law(FLOPS, gap).status is FitStatus.NO_OPTIMAL
+    assert fit_law(FLOPS, gap, optimal=float(gap[-1]) * 1.01).status is FitStatus.GAP_NOT_RESOLVED
     with pytest.raises(JstarError, match="law 'power' is unknown, allowed are raw"):
         fit_law(FLOPS, gap, law="power")
     with pytest.raises(JstarError, match="loss: point 2 is nan"):

@@ -135,7 +135,7 @@ def power(
     import pandas as pd
 
     from jstar.progress import Progress
-    from jstar.scaling.simulate import Truth
+    from jstar.scaling.simulate import TrueLaw
     from jstar.scaling.simulate import power as simulated_power
 
     for name, value in (("--alpha", alpha), ("--against", against)):
@@ -148,7 +148,7 @@ def power(
             f"power: --optimal-error = {optimal_error:g} needs --subtracted, a gap measured "
             "directly is free of the error of J*"
         )
-    truth = Truth(
+    truth = TrueLaw(
         alpha=alpha,
         optimal_share=optimal_share,
         points=points,

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jstar.errors import JstarError
-from jstar.scaling.compare import Comparison, compare
+from jstar.scaling.compare import LawComparison, compare
 from jstar.scaling.fit import fit_points
-from jstar.scaling.laws import Array, LawFit, Points
-from jstar.scaling.noise_scales import Options, with_intervals
+from jstar.scaling.laws import Array, LawFit, LawPoints
+from jstar.scaling.noise_scales import FitOptions, with_intervals
 
 
 def fit_law(
@@ -36,9 +36,9 @@ def fit_law(
     free law the profile likelihood's.
     Raises JstarError for an unknown law or arrays that do not fit together. METHOD section 4.
     """
-    points = make_points(flops, loss, optimal, optimal_se, gap, se, run)
+    points = points_of_arrays(flops, loss, optimal, optimal_se, gap, se, run)
     fit = fit_points(points, law, confidence)
-    return with_intervals(points, fit, Options(bootstrap=draws, confidence=confidence), seed)[0]
+    return with_intervals(points, fit, FitOptions(bootstrap=draws, confidence=confidence), seed)[0]
 
 
 def compare_laws(
@@ -53,14 +53,14 @@ def compare_laws(
     confidence: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
-) -> Comparison:
+) -> LawComparison:
     """Raw or corrected law, or undecided, as predictions of ln J. Arguments as in `fit_law`."""
-    points = make_points(flops, loss, optimal, optimal_se, gap, se, run)
+    points = points_of_arrays(flops, loss, optimal, optimal_se, gap, se, run)
     raw, corrected = fit_points(points, "raw"), fit_points(points, "corrected")
     return compare(points, raw, corrected, level=1 - confidence, draws=draws, seed=seed)
 
 
-def make_points(
+def points_of_arrays(
     flops: ArrayLike,
     loss: ArrayLike,
     optimal: float,
@@ -68,7 +68,7 @@ def make_points(
     gap: ArrayLike | None,
     se: ArrayLike | None,
     run: ArrayLike | None,
-) -> Points:
+) -> LawPoints:
     """Check the arrays and make the points of a fit; with a direct gap the loss is J* + gap."""
     f = _array("flops", flops, None)
     n = len(f)
@@ -81,7 +81,7 @@ def make_points(
         raise JstarError(f"run: {len(labels)} labels for {n} points, one a point is needed")
     code = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     known = direct and np.isfinite(optimal)
-    return Points(
+    return LawPoints(
         flops=f,
         loss=optimal + apart if known else given,
         gap=apart,

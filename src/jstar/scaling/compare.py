@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Array, LawFit, Points
+from jstar.scaling.laws import Array, LawFit, LawPoints
 from jstar.scaling.many_fits import line, offset_line
 
 UNKNOWN, UNDECIDED = "unknown", "undecided"
@@ -23,7 +23,7 @@ HELD_OUT = 0.2  # share of the range of ln F that is predicted from the rest
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LawComparison:
     """Verdict: corrected, raw or undecided, and why.
 
     delta_aicc: AICc(raw) - AICc(corrected). independent: share of the points that count, the
@@ -50,18 +50,18 @@ class Comparison:
 
 
 def compare(
-    points: Points, raw: LawFit, corrected: LawFit, *, level: float, draws: int, seed: int
-) -> Comparison:
+    points: LawPoints, raw: LawFit, corrected: LawFit, *, level: float, draws: int, seed: int
+) -> LawComparison:
     """Compare two fits of the same points at significance `level`."""
     for fit in (raw, corrected):
         if not fit.ok:
-            return Comparison(UNDECIDED, f"{fit.law} law: {fit.status}")
+            return LawComparison(UNDECIDED, f"{fit.law} law: {fit.status}")
     delta = raw.aicc - corrected.aicc
     rng = np.random.default_rng([seed, len(points), 1])
     p_raw = _tail(delta, _null(points, raw, draws, rng))
     p_corrected = _tail(-delta, -_null(points, corrected, draws, rng))
     ahead = {law: held_out(points, law, level, draws, seed) for law in ("raw", "corrected")}
-    found = Comparison(
+    found = LawComparison(
         verdict=UNDECIDED,
         reason="",
         delta_aicc=delta,
@@ -79,7 +79,7 @@ def compare(
     return decide(found, level)
 
 
-def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
+def adjust(comparisons: list[LawComparison], level: float) -> list[LawComparison]:
     """The verdicts of many noise scales together: false discovery rate at `level`.
 
     A law is called rejected by its adjusted p-value (Benjamini & Hochberg 1995; noise scales share
@@ -98,7 +98,7 @@ def adjust(comparisons: list[Comparison], level: float) -> list[Comparison]:
     return [done.get(id(c), c) for c in comparisons]
 
 
-def decide(c: Comparison, level: float) -> Comparison:
+def decide(c: LawComparison, level: float) -> LawComparison:
     """The comparison with its verdict and the reason, from everything else in it.
 
     A law wins if the other one is rejected, it is not, and it predicts better by more than 2 of
@@ -125,7 +125,7 @@ def decide(c: Comparison, level: float) -> Comparison:
     return replace(c, verdict=winner, reason=f"the {loser} law is rejected{exact}")
 
 
-def effective_share(points: Points, fit: LawFit, parameters: int = 2) -> float:
+def effective_share(points: LawPoints, fit: LawFit, parameters: int = 2) -> float:
     """1 / design effect: how much of an independent observation each point is."""
     between, within = noise_components(fit.residual, points.cluster, parameters)
     share = between**2 / max(between**2 + within**2, 1e-300)
@@ -137,7 +137,7 @@ def _tail(observed: float, null_Q: Array) -> float:
     return float((1 + (null_Q >= observed).sum()) / (1 + len(null_Q)))
 
 
-def _null(points: Points, fit: LawFit, draws: int, rng: np.random.Generator) -> Array:
+def _null(points: LawPoints, fit: LawFit, draws: int, rng: np.random.Generator) -> Array:
     """delta AICc [Q] of data drawn from `fit`; both laws have the same number of parameters."""
     codes = points.cluster
     between, within = noise_components(fit.residual, codes)
@@ -176,7 +176,7 @@ def noise_components(
     return float(np.sqrt(max(total - within, 0.0) / size)), float(np.sqrt(within))
 
 
-def held_out(points: Points, law: str, level: float, draws: int, seed: int) -> tuple[float, str]:
+def held_out(points: LawPoints, law: str, level: float, draws: int, seed: int) -> tuple[float, str]:
     """(RMS error of ln J, hit or miss) in the top fifth of ln F, predicted from the points below.
 
     The prediction interval is that of the mean log response of the held-out points: draws of the
@@ -200,7 +200,7 @@ def held_out(points: Points, law: str, level: float, draws: int, seed: int) -> t
     return float(np.sqrt(np.mean(error**2))), "hit" if low <= seen <= high else "miss"
 
 
-def split_held_out(points: Points) -> tuple[Points, Points]:
+def split_held_out(points: LawPoints) -> tuple[LawPoints, LawPoints]:
     """Points below, and in, the top fifth of ln F."""
     top = points.x > points.x.max() - HELD_OUT * np.ptp(points.x)
     return points.take(~top), points.take(top)

@@ -10,13 +10,13 @@ from scipy.stats import t as student
 
 from jstar.errors import JstarError, nearest
 from jstar.scaling import varpro
-from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, LawFit, Points, Status
-from jstar.scaling.many_fits import Batch, line, offset_line
+from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, FitStatus, LawFit, LawPoints
+from jstar.scaling.many_fits import ManyFits, line, offset_line
 
 SOLVER_TOLERANCE = 1e-6
 
 
-def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
+def fit_points(points: LawPoints, law: str, confidence: float = 0.95) -> LawFit:
     """One law by least squares in the logarithm of its response (METHOD section 4).
 
     raw: ln J. corrected: ln(J - J*). free: ln J with J0 fitted. Weights are 1 / (scatter^2 + SE^2):
@@ -27,7 +27,7 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
         raise JstarError(
             f"law '{law}' is unknown, allowed are {', '.join(LAWS)}{nearest(law, LAWS)}"
         )
-    empty = LawFit(law, Status.CONVERGED, len(points), points.clusters,
+    empty = LawFit(law, FitStatus.CONVERGED, len(points), points.clusters,
                    r2_response="ln(J - J*)" if law == "corrected" else "ln J")  # fmt: skip
     refused = _refusal(points, law)
     if refused is not None:
@@ -39,7 +39,7 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
     scatter = excess_scatter(x, y, se)
     weight = 1 / (scatter**2 + se**2) if scatter > 0 or (se > 0).any() else np.ones_like(x)
     solved = _solve(x, y, weight, law, absolute=bool((se > 0).all()))
-    status = Status.CONVERGED if solved.success else Status.NOT_CONVERGED
+    status = FitStatus.CONVERGED if solved.success else FitStatus.NOT_CONVERGED
     ln_scale, alpha = solved.params["ln_scale"], solved.params["alpha"]
     offset, offset_se = points.optimal if law == "corrected" else 0.0, 0.0
     if law == "free":
@@ -48,7 +48,7 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
     difference = _second_solver(x, y, weight, law, solved)
     alpha_se = _number(alpha.stderr)
     if difference > SOLVER_TOLERANCE:
-        status = Status.SOLVERS_DISAGREE
+        status = FitStatus.SOLVERS_DISAGREE
     residual = y - solved.best_fit
     freedom = len(points) - len(solved.var_names)
     half = _quantile(confidence, freedom, bool((se > 0).all())) * alpha_se
@@ -71,16 +71,16 @@ def fit_points(points: Points, law: str, confidence: float = 0.95) -> LawFit:
     return replace(fit, aicc=aicc_of_log_loss(points, fit))
 
 
-def _refusal(points: Points, law: str) -> Status | None:
+def _refusal(points: LawPoints, law: str) -> FitStatus | None:
     """Why these points cannot carry the law, if they cannot."""
     if len(points) < MIN_POINTS or np.ptp(points.x) == 0:
-        return Status.TOO_FEW_POINTS
+        return FitStatus.TOO_FEW_POINTS
     if points.clusters < MIN_CLUSTERS:
-        return Status.TOO_FEW_CLUSTERS
+        return FitStatus.TOO_FEW_CLUSTERS
     if law == "corrected" and not np.isfinite(points.optimal):
-        return Status.NO_OPTIMAL
+        return FitStatus.NO_OPTIMAL
     if law == "corrected" and not (points.gap > 0).all():
-        return Status.GAP_NOT_RESOLVED
+        return FitStatus.GAP_NOT_RESOLVED
     return None
 
 
@@ -189,13 +189,13 @@ def excess_scatter(x: Array, y: Array, se: Array) -> float:
     return float(np.sqrt(brentq(surplus, low, high, rtol=1e-12)))
 
 
-def log_loss_rss(points: Points, fit: LawFit) -> float:
+def log_loss_rss(points: LawPoints, fit: LawFit) -> float:
     """Least sum of squares of ln J that the law allows, its offset held where it was found."""
     unit = float(np.exp(np.mean(np.log(points.loss))))
     y = np.log(points.loss / unit)[None]
     if fit.law == "raw":
         return float(line(points.x, y).rss[0])
-    start = Batch(np.array([fit.ln_scale - np.log(unit)]), np.array([fit.alpha]), np.zeros(1))
+    start = ManyFits(np.array([fit.ln_scale - np.log(unit)]), np.array([fit.alpha]), np.zeros(1))
     return float(offset_line(points.x, y, np.array([fit.offset / unit]), start).rss[0])
 
 
@@ -208,7 +208,7 @@ def aicc(rss: float, n: int, parameters: int) -> float:
     return float(n * np.log(max(rss, floor) / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
 
 
-def aicc_of_log_loss(points: Points, fit: LawFit) -> float:
+def aicc_of_log_loss(points: LawPoints, fit: LawFit) -> float:
     """AICc of the law as a prediction of ln J: the one response that all laws share."""
     return aicc(log_loss_rss(points, fit), len(points), 3 if fit.law == "free" else 2)
 

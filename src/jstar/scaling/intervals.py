@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, Points
+from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints
 
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 REFUSED_DRAWS = 0.025  # share of J* draws above a measured loss beyond which nothing can be said
@@ -27,7 +27,7 @@ GRID = 41
 
 
 @dataclass(frozen=True)
-class Draws:
+class AlphaDraws:
     """Bootstrap draws of a straight line in ln F.
 
     alpha: slope [Q]. x_grid: centred ln F [G]; log_grid: the line there [Q, G]. optimal: J* of the
@@ -52,7 +52,7 @@ def webb(rng: np.random.Generator, draws: int, clusters: int) -> Array:
 
 
 def draw_responses(
-    points: Points, law: str, draws: int, rng: np.random.Generator
+    points: LawPoints, law: str, draws: int, rng: np.random.Generator
 ) -> tuple[Array, Array, float]:
     """ln response [Q, P] and J* [Q] under other J* and evaluation errors; share refused.
 
@@ -79,8 +79,8 @@ def draw_responses(
 
 
 def bootstrap(
-    points: Points, fit: LawFit, draws: int, seed: int, x_grid: Array | None = None
-) -> Draws:
+    points: LawPoints, fit: LawFit, draws: int, seed: int, x_grid: Array | None = None
+) -> AlphaDraws:
     """Draws of the law's line (raw or corrected) at `x_grid` (default: along the points)."""
     rng = np.random.default_rng([seed, len(points)])
     y_QP, optimal, refused = draw_responses(points, fit.law, draws, rng)
@@ -88,7 +88,7 @@ def bootstrap(
         x_grid = np.linspace(points.x.min(), points.x.max(), GRID)
     functionals = np.vstack([[0.0, 1.0], np.stack([np.ones_like(x_grid), x_grid], axis=1)])
     value = wild_draws(points.x, y_QP, fit.weight, points.cluster, functionals, rng)
-    return Draws(value[:, 0], x_grid, value[:, 1:], optimal, refused)
+    return AlphaDraws(value[:, 0], x_grid, value[:, 1:], optimal, refused)
 
 
 def wild_draws(

@@ -92,7 +92,7 @@ def optimal_exponent(minima: pd.DataFrame, column: str) -> float:
 
 
 @dataclass(frozen=True)
-class Parametric:
+class ParametricFit:
     """L(N, D) = E + A (N / N0)^-a + B (D / D0)^-b, N0 and D0 geometric means of the rows.
 
     floor: whether E is 0, J* or free. alpha: -ab/(a+b), the exponent of L - E along the optimal N.
@@ -124,7 +124,7 @@ class Parametric:
 
 def parametric_law(
     params: Array, images: Array, loss: Array, floor: str, optimal: float = 0.0
-) -> Parametric:
+) -> ParametricFit:
     """Least squares of ln L over all rows [P] (every size, every snapshot).
 
     floor: `zero`, `optimal` (E = optimal) or `free`. Starts from the best of a grid of (a, b), for
@@ -159,7 +159,7 @@ def parametric_law(
     rss = float(2 * found.cost)
     vanished = min(A, B) < 1e-8 or (floor == "free" and E < 1e-8) or min(found.x[[1, 3]]) < 1e-3
     status = "at bound" if vanished else "converged" if found.success else "not converged"
-    return Parametric(
+    return ParametricFit(
         floor, E * unit, float(A) * unit, float(found.x[1]), float(B) * unit, float(found.x[3]),
         float(np.sqrt(rss / len(y))), aicc(rss, len(y), len(start)), len(y), status,
     )  # fmt: skip

@@ -19,7 +19,7 @@ MIN_POINTS = 5  # AICc of three parameters and sigma needs n > k + 1
 MIN_CLUSTERS = 3  # a line through fewer has no estimable error
 
 
-class Status(StrEnum):
+class FitStatus(StrEnum):
     """What became of a fit. Only CONVERGED is a number to quote."""
 
     CONVERGED = "converged"
@@ -28,13 +28,12 @@ class Status(StrEnum):
     NO_OPTIMAL = "no optimal loss"
     GAP_NOT_RESOLVED = "gap not resolved"
     NOT_IDENTIFIABLE = "not identifiable"
-    AT_BOUND = "at bound"
     NOT_CONVERGED = "not converged"
     SOLVERS_DISAGREE = "solvers disagree"
 
 
 @dataclass(frozen=True)
-class Points:
+class LawPoints:
     """Frontier points of one noise scale (or of the total), each array [P].
 
     flops, loss: compute and loss. gap: loss - J* (nan without J*), measured directly if `direct`.
@@ -76,13 +75,13 @@ class Points:
             return self.gap, self.gap_se
         return self.loss, self.loss_se
 
-    def take(self, keep: NDArray[np.bool_]) -> "Points":
+    def take(self, keep: NDArray[np.bool_]) -> "LawPoints":
         """The points for which `keep` [P] is true."""
         arrays = ("flops", "loss", "gap", "loss_se", "gap_se")
         cluster = np.unique(self.cluster[keep], return_inverse=True)[1].astype(np.int64)
         return replace(self, cluster=cluster, **{a: getattr(self, a)[keep] for a in arrays})
 
-    def with_optimal(self, optimal: float) -> "Points":
+    def with_optimal(self, optimal: float) -> "LawPoints":
         """The same losses against another J*; a direct gap stays, and its loss moves."""
         if self.direct:
             return replace(self, optimal=optimal, loss=optimal + self.gap)
@@ -105,7 +104,7 @@ class LawFit:
     """
 
     law: str
-    status: Status
+    status: FitStatus
     n: int
     clusters: int
     alpha: float = float("nan")
@@ -129,7 +128,7 @@ class LawFit:
     @property
     def ok(self) -> bool:
         """Whether the fit converged to a unique answer."""
-        return self.status is Status.CONVERGED
+        return self.status is FitStatus.CONVERGED
 
     @property
     def beta(self) -> float:

@@ -11,7 +11,7 @@ from jstar.scaling.laws import Array
 
 
 @dataclass(frozen=True)
-class Batch:
+class ManyFits:
     """Solutions of Q problems: ln_scale, alpha and the sum of squares, each [Q]."""
 
     ln_scale: Array
@@ -19,7 +19,7 @@ class Batch:
     rss: Array
 
 
-def line(x: Array, y_QP: Array, weight: Array | None = None) -> Batch:
+def line(x: Array, y_QP: Array, weight: Array | None = None) -> ManyFits:
     """Least squares of y = ln_scale + alpha x for every row of y_QP, weights [P]."""
     w = np.ones_like(x) if weight is None else weight
     w = w / w.sum()
@@ -27,12 +27,12 @@ def line(x: Array, y_QP: Array, weight: Array | None = None) -> Batch:
     alpha = (y_QP @ (w * (x - mean_x))) / float(w @ (x - mean_x) ** 2)
     ln_scale = mean_y - alpha * mean_x
     rest = y_QP - ln_scale[:, None] - alpha[:, None] * x
-    return Batch(ln_scale, alpha, np.asarray((rest**2).sum(axis=1)))
+    return ManyFits(ln_scale, alpha, np.asarray((rest**2).sum(axis=1)))
 
 
 def offset_line(
-    x: Array, log_loss_QP: Array, offset_Q: Array, start: Batch, steps: int = 40
-) -> Batch:
+    x: Array, log_loss_QP: Array, offset_Q: Array, start: ManyFits, steps: int = 40
+) -> ManyFits:
     """min of sum (ln J - ln(offset + e^{ln_scale + alpha x}))^2 for every row, offset given.
 
     Levenberg-Marquardt with one damping a row; a row stops when its steps fall under 1e-12.
@@ -63,7 +63,7 @@ def offset_line(
         damping = np.clip(np.where(better, damping * 0.2, damping * 8), 1e-14, 1e12)
         if float(np.abs(step).max()) < 1e-12:
             break
-    return Batch(theta[:, 0], theta[:, 1], np.asarray(rss))
+    return ManyFits(theta[:, 0], theta[:, 1], np.asarray(rss))
 
 
 def _residual(

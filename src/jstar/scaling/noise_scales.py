@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from jstar.noise import Process, process, total_weights
-from jstar.scaling.compare import Comparison, adjust, compare
+from jstar.scaling.compare import LawComparison, adjust, compare
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
 from jstar.scaling.input_checks import check_against_optimal, check_total
 from jstar.scaling.inputs import Curve, select, with_total
-from jstar.scaling.intervals import REFUSED_DRAWS, Draws, bootstrap
-from jstar.scaling.laws import LAWS, TOTAL, Array, LawFit, Points, Status
+from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
+from jstar.scaling.laws import LAWS, TOTAL, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
 
 
 @dataclass(frozen=True)
-class Options:
+class FitOptions:
     """What is fitted and how surely. process: of the total loss, if it is to be fitted."""
 
     process: Process | str | None = None
@@ -40,11 +40,11 @@ class ScaleFits:
     sigma: float | str
     rows: pd.DataFrame
     edge: Frontier
-    points: Points
+    points: LawPoints
     fits: dict[str, LawFit]
-    draws: dict[str, Draws]
+    draws: dict[str, AlphaDraws]
     tests: dict[str, ResidualTests]
-    comparison: Comparison
+    comparison: LawComparison
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class StudyFits:
 
     losses: pd.DataFrame
     scales: tuple[ScaleFits, ...]
-    options: Options
+    options: FitOptions
 
 
-def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> StudyFits:
+def fit_study(losses: pd.DataFrame, curve: Curve | None, options: FitOptions) -> StudyFits:
     """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`)."""
     losses = with_total(losses, options.process)
     check_total(losses, options.process)
@@ -65,7 +65,7 @@ def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> St
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
     scales = []
     for number, sigma in enumerate(keys):
-        optimal = optimal_loss(curve, sigma, keys, options.process)
+        optimal = optimal_of(curve, sigma, keys, options.process)
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
         scales.append(fit_scale(sigma, mine, optimal, options, number))
@@ -76,7 +76,7 @@ def fit_study(losses: pd.DataFrame, curve: Curve | None, options: Options) -> St
     return StudyFits(losses, tuple(scales), options)
 
 
-def optimal_loss(
+def optimal_of(
     curve: Curve | None, sigma: float | str, keys: list[Any], proc: Process | str | None
 ) -> tuple[float, float]:
     """J* and its standard error at sigma, or of the total; nan where it cannot be known."""
@@ -95,13 +95,13 @@ def fit_scale(
     sigma: float | str,
     rows: pd.DataFrame,
     optimal: tuple[float, float],
-    options: Options,
+    options: FitOptions,
     number: int,
 ) -> ScaleFits:
     """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
     rows, direct = with_gap(rows, optimal[0])
     edge = frontier(rows, value=frontier_value(rows), tolerance=options.tolerance)
-    points = make_points(edge.points, optimal, direct, options.cluster)
+    points = points_of_rows(edge.points, optimal, direct, options.cluster)
     seed = options.seed + 1_000_003 * number
     fits, draws, tests = {}, {}, {}
     for law in LAWS:
@@ -119,26 +119,26 @@ def fit_scale(
 
 
 def with_intervals(
-    points: Points, fit: LawFit, options: Options, seed: int
-) -> tuple[LawFit, Draws | None]:
+    points: LawPoints, fit: LawFit, options: FitOptions, seed: int
+) -> tuple[LawFit, AlphaDraws | None]:
     """The fit with its bootstrap and profile intervals, and the draws behind the former.
 
     The free law's headline is its profile interval: an end that is not found means that offset and
     exponent trade places, and the law is not identifiable.
     """
     # A ridge without an end stops one solver here and the other there: that is its name, too.
-    lost = fit.status in (Status.SOLVERS_DISAGREE, Status.NOT_CONVERGED)
+    lost = fit.status in (FitStatus.SOLVERS_DISAGREE, FitStatus.NOT_CONVERGED)
     if not (fit.ok or (lost and fit.law == "free")):
         return fit, None
     profile = profile_interval(points, fit, options.confidence)
     if fit.law == "free":
         if not np.isfinite(profile).all():
-            return replace(fit, status=Status.NOT_IDENTIFIABLE), None
+            return replace(fit, status=FitStatus.NOT_IDENTIFIABLE), None
         return replace(fit, profile=profile, alpha_low=profile[0], alpha_high=profile[1]), None
     sample = bootstrap(points, fit, options.bootstrap, seed)
     low, high = sample.interval(options.confidence)
     refused = sample.refused > REFUSED_DRAWS
-    status = Status.GAP_NOT_RESOLVED if refused else fit.status
+    status = FitStatus.GAP_NOT_RESOLVED if refused else fit.status
     return replace(fit, profile=profile, alpha_low=low, alpha_high=high, status=status), sample
 
 
@@ -164,9 +164,9 @@ def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:
     return rows.assign(loss_fit=loss, gap_fit=gap).reset_index(drop=True), direct
 
 
-def make_points(
+def points_of_rows(
     rows: pd.DataFrame, optimal: tuple[float, float], direct: bool, cluster: str
-) -> Points:
+) -> LawPoints:
     """Points of the fit from frontier rows; a cluster is a `size` (all its seeds) or a `run`."""
     labels = {"size": "params", "run": "run"}[cluster]
 
@@ -176,7 +176,7 @@ def make_points(
         return rows[name].fillna(0.0).to_numpy(dtype=float)
 
     gap_se = column("gap_se") if direct else column("loss_se")
-    return Points(
+    return LawPoints(
         flops=rows["flops"].to_numpy(dtype=float),
         loss=rows["loss_fit"].to_numpy(dtype=float),
         gap=rows["gap_fit"].to_numpy(dtype=float),

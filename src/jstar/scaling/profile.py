@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from scipy.stats import f as f_law
 
 from jstar.scaling.compare import effective_share
-from jstar.scaling.laws import Array, LawFit, Points
+from jstar.scaling.laws import Array, LawFit, LawPoints
 from jstar.scaling.many_fits import line
 
 FREE_PARAMETERS = 3
@@ -51,7 +51,7 @@ class Profile:
         return self.alpha[keep], rise[keep]
 
 
-def profile_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
+def profile_interval(points: LawPoints, fit: LawFit, confidence: float) -> tuple[float, float]:
     """alpha whose likelihood, maximised over everything else, is within chi2_1 of the maximum."""
     if fit.law == "free":
         return free_interval(points, fit, confidence)
@@ -61,7 +61,7 @@ def profile_interval(points: Points, fit: LawFit, confidence: float) -> tuple[fl
     return law_profile(points, fit, confidence).interval()
 
 
-def profile_curve(points: Points, fit: LawFit, confidence: float) -> tuple[Array, Array]:
+def profile_curve(points: LawPoints, fit: LawFit, confidence: float) -> tuple[Array, Array]:
     """alpha, and the rise of the deviance over what the interval allows (1 at its ends); to draw.
 
     Empty where the law has too few clusters for one.
@@ -72,18 +72,18 @@ def profile_curve(points: Points, fit: LawFit, confidence: float) -> tuple[Array
     return law_profile(points, fit, confidence).curve()
 
 
-def _known_errors(points: Points, fit: LawFit) -> bool:
+def _known_errors(points: LawPoints, fit: LawFit) -> bool:
     """Whether the evaluation errors are all there is: the deviance is then an exact parabola."""
     _, error = points.response(fit.law)
     return bool((error > 0).all()) and fit.scatter == 0 and not _uncertain(points, fit)
 
 
-def _uncertain(points: Points, fit: LawFit) -> bool:
+def _uncertain(points: LawPoints, fit: LawFit) -> bool:
     """Whether the response depends on an uncertain J*."""
     return fit.law == "corrected" and not points.direct and points.optimal_se > 0
 
 
-def law_profile(points: Points, fit: LawFit, confidence: float) -> Profile:
+def law_profile(points: LawPoints, fit: LawFit, confidence: float) -> Profile:
     """Profile of the raw or the corrected law."""
     drop = float(chi2.ppf(confidence, 1))
     if _known_errors(points, fit):
@@ -117,7 +117,7 @@ def _slope_error(x: Array, weight: Array) -> float:
     return float(1 / np.sqrt(weight @ (x - np.average(x, weights=weight)) ** 2))
 
 
-def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float, float]:
+def free_interval(points: LawPoints, fit: LawFit, confidence: float) -> tuple[float, float]:
     """Profile interval of a free law's exponent; an end that is not found is infinite."""
     found = free_profile(points, fit, confidence)
     if found is None:
@@ -127,7 +127,7 @@ def free_interval(points: Points, fit: LawFit, confidence: float) -> tuple[float
     return (-np.inf if low == first else low), (np.inf if high == last else high)
 
 
-def free_profile(points: Points, fit: LawFit, confidence: float) -> Profile | None:
+def free_profile(points: LawPoints, fit: LawFit, confidence: float) -> Profile | None:
     """Profile of the free law; None with fewer clusters than it needs.
 
     For every alpha the floor is searched over its whole range and the scale projected out, so the
@@ -149,7 +149,7 @@ def free_profile(points: Points, fit: LawFit, confidence: float) -> Profile | No
     return Profile(grid, rss_A / unit, float(f_law.ppf(confidence, 1, freedom)))
 
 
-def _free_rss(points: Points, weight: Array, alpha_A: Array) -> Array:
+def _free_rss(points: LawPoints, weight: Array, alpha_A: Array) -> Array:
     """Least weighted sum of squares of ln J for every alpha, over all floors and scales, [A].
 
     The floor is searched through the depth d > 0: what is left above it at the largest F, in units

@@ -7,13 +7,13 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from jstar.scaling.compare import noise_components
-from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, Points
+from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints
 
 BREAKS, BREAK_DRAWS = 60, 999
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenLaw:
     """A broken power law: p-value of the break, its compute, and the exponents on both sides."""
 
     p: float = float("nan")
@@ -40,7 +40,7 @@ class ResidualTests:
     alpha_after: float
 
 
-def examine(points: Points, fit: LawFit) -> ResidualTests:
+def examine(points: LawPoints, fit: LawFit) -> ResidualTests:
     """Residual tests of a converged raw or corrected law."""
     order = np.argsort(points.flops, kind="stable")
     curvature, curvature_p = quadratic_term(points, fit)
@@ -72,7 +72,7 @@ def sign_runs(residual: Array) -> float:
     return float(2 * norm.sf(max(abs(runs - mean) - 0.5, 0) / np.sqrt(variance)))
 
 
-def durbin_watson(points: Points, residual: Array) -> float:
+def durbin_watson(points: LawPoints, residual: Array) -> float:
     """Sum of squared differences of neighbours of one cluster over the sum of squares about it."""
     above, below = 0.0, 0.0
     for c in range(points.clusters):
@@ -85,7 +85,7 @@ def durbin_watson(points: Points, residual: Array) -> float:
     return above / below if below > 0 else float("nan")
 
 
-def quadratic_term(points: Points, fit: LawFit) -> tuple[float, float]:
+def quadratic_term(points: LawPoints, fit: LawFit) -> tuple[float, float]:
     """Coefficient of x^2 added to the law, and its p-value from a jackknife over clusters."""
     if points.clusters <= MIN_CLUSTERS:
         return float("nan"), float("nan")
@@ -105,7 +105,7 @@ def quadratic_term(points: Points, fit: LawFit) -> tuple[float, float]:
     return full, float(2 * student.sf(abs(full / error), points.clusters - 1))
 
 
-def broken_law(points: Points, fit: LawFit, seed: int = 0) -> Broken:
+def broken_law(points: LawPoints, fit: LawFit, seed: int = 0) -> BrokenLaw:
     """Two lines joined where the fit is best, and how often noise alone would bend as much.
 
     The share of the sum of squares that a kink at the best of 60 places removes is compared with
@@ -115,7 +115,7 @@ def broken_law(points: Points, fit: LawFit, seed: int = 0) -> Broken:
     x = points.x
     inner = np.unique(x)[2:-2]
     if len(inner) < 3:
-        return Broken()
+        return BrokenLaw()
     root = np.sqrt(fit.weight / fit.weight.mean())
     basis = np.linalg.qr(root[:, None] * np.stack([np.ones_like(x), x], axis=1))[0]
     at_K = np.linspace(inner[0], inner[-1], BREAKS)
@@ -133,7 +133,7 @@ def broken_law(points: Points, fit: LawFit, seed: int = 0) -> Broken:
     design = np.stack([np.ones_like(x), x, np.maximum(x - at_K[best], 0)], axis=1)
     response = root * np.log(points.response(fit.law)[0])
     _, before, bend = np.linalg.lstsq(root[:, None] * design, response)[0]
-    return Broken(
+    return BrokenLaw(
         p=float((1 + (gain_Q[1:] >= gain_Q[0]).sum()) / (1 + BREAK_DRAWS)),
         flops=float(np.exp(at_K[best] + points.center)),
         before=float(before),

@@ -10,9 +10,15 @@ from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.inputs import select
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Array, Points
+from jstar.scaling.laws import Array, LawPoints
 from jstar.scaling.many_fits import line
-from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value, make_points, with_gap
+from jstar.scaling.noise_scales import (
+    ScaleFits,
+    StudyFits,
+    frontier_value,
+    points_of_rows,
+    with_gap,
+)
 
 HUBER = 1.345  # in robust standard deviations: 95 % efficient for normal residuals
 TOLERANCES = (0.0, 0.05, 0.1)
@@ -48,14 +54,14 @@ def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, f
     yield f"Huber, {HUBER} robust SD", robust, *none, base.n
     other = "run" if options.cluster == "size" else "size"
     optimal = (scale.points.optimal, scale.points.optimal_se)
-    points = make_points(scale.edge.points, optimal, scale.points.direct, other)
+    points = points_of_rows(scale.edge.points, optimal, scale.points.direct, other)
     fit = fit_points(points, "corrected", options.confidence)
     if fit.ok:
         sample = bootstrap(points, fit, options.bootstrap, options.seed)
         yield f"clusters: {other}", fit.alpha, *sample.interval(options.confidence), len(points)
 
 
-def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Points]]:
+def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, LawPoints]]:
     """The points under every other choice."""
     points, options = scale.points, study.options
     optimal = (points.optimal, points.optimal_se)
@@ -65,7 +71,7 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Poi
             yield f"J* at the {word} end of its interval", moved
     for tolerance in TOLERANCES:
         edge = frontier(scale.rows, value=frontier_value(scale.rows), tolerance=tolerance)
-        other = make_points(edge.points, optimal, points.direct, options.cluster)
+        other = points_of_rows(edge.points, optimal, points.direct, options.cluster)
         yield f"frontier tolerance {tolerance:g}", other
     if points.direct and np.isfinite(points.optimal):
         subtracted = scale.rows.drop(columns=["gap", "gap_se"], errors="ignore")
@@ -87,14 +93,14 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Poi
     yield "equal weights", replace(points, gap_se=np.zeros(len(points)))
 
 
-def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], study: StudyFits) -> Points:
+def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], study: StudyFits) -> LawPoints:
     """Points from other rows, with their own frontier."""
     prepared, direct = with_gap(rows, optimal[0])
     edge = frontier(prepared, value=frontier_value(prepared), tolerance=study.options.tolerance)
-    return make_points(edge.points, optimal, direct, study.options.cluster)
+    return points_of_rows(edge.points, optimal, direct, study.options.cluster)
 
 
-def _alpha(points: Points) -> float:
+def _alpha(points: LawPoints) -> float:
     fit = fit_points(points, "corrected")
     return fit.alpha if fit.ok else float("nan")
 

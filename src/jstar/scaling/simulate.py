@@ -9,11 +9,11 @@ import pandas as pd
 from jstar.errors import JstarError
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import MIN_CLUSTERS, Points
+from jstar.scaling.laws import MIN_CLUSTERS, LawPoints
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueLaw:
     """A law and the noise of the runs that measure it.
 
     J = J* + gap, gap proportional to F^alpha, J* the share `optimal_share` of J at the middle of
@@ -52,7 +52,7 @@ class Truth:
                 )
 
 
-def simulate_points(truth: Truth, seed: int, index: int = 0) -> Points:
+def simulate_points(truth: TrueLaw, seed: int, index: int = 0) -> LawPoints:
     """Frontier points of one synthetic study, a pure function of (seed, index)."""
     rng = np.random.default_rng([seed, index])
     run = np.repeat(np.arange(truth.runs), truth.points)
@@ -64,7 +64,7 @@ def simulate_points(truth: Truth, seed: int, index: int = 0) -> Points:
     error = truth.optimal_error * truth.optimal_share
     given = truth.optimal_share + error * rng.standard_normal()
     loss = (given if truth.direct else truth.optimal_share) + gap
-    return Points(
+    return LawPoints(
         flops=np.exp(x + 18 * np.log(10)),
         loss=loss,
         gap=gap if truth.direct else loss - given,
@@ -78,7 +78,7 @@ def simulate_points(truth: Truth, seed: int, index: int = 0) -> Points:
 
 
 @dataclass(frozen=True)
-class StudyTruth:
+class TrueStudy:
     """A whole study: gap = scale(sigma) (A N^-a + B D^-b), J* = v sigma^2 / (v + sigma^2).
 
     N: parameters, D: images, F = 6 N D. Along the optimal N(F), gap is proportional to F^alpha
@@ -104,7 +104,7 @@ class StudyTruth:
 
 
 def simulate_study(
-    truth: StudyTruth, seed: int, index: int = 0
+    truth: TrueStudy, seed: int, index: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of losses and of J*, as the stages evaluate and optimal write them.
 
@@ -154,7 +154,7 @@ def power(
     against: float,
     *,
     runs: Sequence[int] = (4, 6, 8, 12, 16),
-    truth: Truth | None = None,
+    truth: TrueLaw | None = None,
     confidence: float = 0.95,
     studies: int = 200,
     draws: int = 400,
@@ -177,7 +177,7 @@ def power(
         )
     rows = []
     for count in runs:
-        setting = replace(truth or Truth(alpha), alpha=alpha, runs=int(count))
+        setting = replace(truth or TrueLaw(alpha), alpha=alpha, runs=int(count))
         ends = np.full((studies, 2), np.nan)
         for index in range(studies):
             points = simulate_points(setting, seed, index)

@@ -8,7 +8,7 @@ from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import tables as frames
 from jstar.scaling.inputs import read_curve, read_losses
-from jstar.scaling.noise_scales import Options, StudyFits, fit_study
+from jstar.scaling.noise_scales import FitOptions, StudyFits, fit_study
 from jstar.scaling.paper_tables import write_paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
 
@@ -36,7 +36,7 @@ def write_fits(
     """
     table = read_losses([Path(p) for p in losses])
     curve = read_curve(Path(optimal)) if optimal is not None else None
-    options = Options(
+    options = FitOptions(
         process=process,
         ema=config.ema if ema is None else ema,
         min_images=config.min_images,

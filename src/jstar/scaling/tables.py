@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.joint import FLOORS, Parametric, iso_flop, parametric_law
+from jstar.scaling.joint import FLOORS, ParametricFit, iso_flop, parametric_law
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -217,5 +217,5 @@ def parametric_frame(study: StudyFits) -> pd.DataFrame:
             law = parametric_law(n, d, loss, floor, optimal)
             extra = {"alpha": law.alpha, "size_exponent": law.size_exponent}
             rows.append({"sigma": scale.sigma, **asdict(law), **extra})
-    columns = ["sigma", *Parametric.__dataclass_fields__, "alpha", "size_exponent"]
+    columns = ["sigma", *ParametricFit.__dataclass_fields__, "alpha", "size_exponent"]
     return pd.DataFrame(rows, columns=columns)

@@ -14,7 +14,7 @@ from jstar.scaling.laws import Array
 
 
 @dataclass(frozen=True)
-class Projected:
+class ProjectedFit:
     """Solution of the projected problem; offset is rho * exp(ln_scale)."""
 
     ln_scale: float
@@ -22,7 +22,7 @@ class Projected:
     offset: float
 
 
-def power_law(x: Array, y: Array, weight: Array) -> Projected:
+def power_law(x: Array, y: Array, weight: Array) -> ProjectedFit:
     """min over (ln s, alpha) of sum weight (y - ln s - alpha x)^2; x, y, weight [P]."""
 
     def slope(alpha: float) -> float:
@@ -34,10 +34,10 @@ def power_law(x: Array, y: Array, weight: Array) -> Projected:
     while slope(-step) * slope(step) > 0:
         step *= 2
     alpha = float(brentq(slope, -step, step, xtol=1e-15, rtol=1e-14))
-    return Projected(float(np.average(y - alpha * x, weights=weight)), alpha, 0.0)
+    return ProjectedFit(float(np.average(y - alpha * x, weights=weight)), alpha, 0.0)
 
 
-def offset_law(x: Array, y: Array, weight: Array, start: tuple[float, float]) -> Projected:
+def offset_law(x: Array, y: Array, weight: Array, start: tuple[float, float]) -> ProjectedFit:
     """min over (ln s, alpha, rho) of sum weight (y - ln s - ln(rho + e^{alpha x}))^2.
 
     start: (alpha, rho). rho may be negative, as long as rho + e^{alpha x} stays positive.
@@ -64,4 +64,4 @@ def offset_law(x: Array, y: Array, weight: Array, start: tuple[float, float]) ->
         ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=300,
     )  # fmt: skip
     ln_scale = float(np.average(y - log_shape(found.x), weights=weight))
-    return Projected(ln_scale, float(found.x[0]), float(found.x[1] * np.exp(ln_scale)))
+    return ProjectedFit(ln_scale, float(found.x[0]), float(found.x[1] * np.exp(ln_scale)))
