@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from jstar.constants import TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
-from jstar.scaling.laws import TOTAL
 
 WORK_FACTOR = 1e3  # FLOPs per parameter and image differ this much only between units
 STEP_FACTOR = 1e6  # compute of two neighbouring snapshots of a run

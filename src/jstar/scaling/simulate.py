@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from jstar.constants import CONFIDENCE, NORMAL_95
 from jstar.errors import JstarError
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
@@ -144,7 +145,7 @@ def simulate_study(
     given = optimal + error * rng.standard_normal()
     curve = pd.DataFrame(
         {"sigma": sigma, "loss": given, "stderr": error,
-         "lower": given - 1.96 * error, "upper": given + 1.96 * error}
+         "lower": given - NORMAL_95 * error, "upper": given + NORMAL_95 * error}
     )  # fmt: skip
     return pd.concat(frames, ignore_index=True), curve
 
@@ -155,7 +156,7 @@ def power(
     *,
     runs: Sequence[int] = (4, 6, 8, 12, 16),
     truth: TrueLaw | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     studies: int = 200,
     draws: int = 400,
     seed: int = 0,
