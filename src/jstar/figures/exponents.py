@@ -18,7 +18,7 @@ MARKER = {"raw": "s", "corrected": "o"}
 VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """alpha(sigma) with its intervals above, R^2 of each law's own response below."""
     figure, axes = new_figure(
         2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}

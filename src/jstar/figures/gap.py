@@ -19,7 +19,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_gap(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """E|D - D*|^2 of every size at its last snapshot, with two standard errors, and J* itself."""
     figure, axes = new_figure(1, 1, COLUMN, 3.1)
     panel = axes[0, 0]

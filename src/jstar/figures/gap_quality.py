@@ -27,7 +27,7 @@ OF_LABEL = {"loss": r"loss $J_\sigma$", "gap": r"gap $J_\sigma-J^*_\sigma$"}
 OF_LINE: dict[str, Any] = {"loss": (0, (3, 1.5)), "gap": "-"}
 
 
-def draw(
+def draw_gap_quality(
     quality: pd.DataFrame, losses: pd.DataFrame, correlation: pd.DataFrame
 ) -> tuple[Figure, dict[str, Any]]:
     """FID over compute; its correlation with loss and gap over sigma; FID over the best gap.

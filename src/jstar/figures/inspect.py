@@ -22,7 +22,7 @@ INTERVALS = (
 )
 
 
-def load(layout: Layout) -> StudyTables:
+def study_tables(layout: Layout) -> StudyTables:
     """The study's tables."""
     study = layout.study
     return load_tables(layout.fits, layout.curve, study.fit.ema or study.train.ema[0])

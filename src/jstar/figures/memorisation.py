@@ -22,7 +22,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import VariantTables
 
 
-def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_memorisation(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Held-out over training loss - 1: by noise scale at the end, and over training time."""
     figure, axes = new_figure(1, 2, PAGE, 2.7, sharey=True)
     by_sigma, over_time = axes[0]

@@ -18,7 +18,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """J*(sigma) with its interval, and J_sigma of every size at its last snapshot."""
     figure, axes = new_figure(1, 1, COLUMN, 2.9)
     panel = axes[0, 0]

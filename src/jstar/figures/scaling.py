@@ -22,7 +22,7 @@ from jstar.figures.tables import StudyTables
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$")
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_scaling(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One column a noise scale, and one for the total loss."""
     columns = chosen_scales(tables, shown.sigmas)
     figure, axes = new_figure(

@@ -33,7 +33,7 @@ CLIP = 4.0  # shifts beyond it have the colour of the end
 LABELS = 9  # noise scales that are named below the map, at most
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_sensitivity(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Above, the exponent of a few noise scales; below, how far it moves at every one."""
     columns = chosen_scales(tables, shown.sigmas)
     choices = choices_of(tables.sensitivity)

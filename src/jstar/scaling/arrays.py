@@ -1,4 +1,4 @@
-"""The public functions for arrays in memory; tables go through `jstar.scaling.stage`."""
+"""`fit_law` and `compare_laws`, for arrays in memory; tables go through `jstar.scaling.stage`."""
 
 from typing import Any
 

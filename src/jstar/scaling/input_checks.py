@@ -1,4 +1,4 @@
-"""Numbers right one by one and wrong together: mixed units, another J*, another process."""
+"""Checks of whole tables: mixed units, losses below J*, a total of another process."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The two other standard views of a ladder: isoFLOP curves and the parametric law L(N, D).
+"""Laws of size and data jointly: minima of isoFLOP curves, and the parametric law L(N, D).
 
 Approaches 2 and 3 of arXiv 2203.15556: N parameters, D images, F FLOPs.
 """

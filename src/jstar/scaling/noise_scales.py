@@ -1,4 +1,4 @@
-"""All noise scales of a study at once: frontier, three laws, intervals, verdict."""
+"""The fits of a study: at every noise scale frontier, three laws, intervals and verdict."""
 
 from dataclasses import dataclass, replace
 from typing import Any
