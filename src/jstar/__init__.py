@@ -3,13 +3,10 @@
 One word names a stage everywhere (command, rule file, package room, results folder):
 prepare -> optimal -> train -> evaluate -> fit -> figures -> report.
 
-Shape suffixes used in the whole package:
-    B  images of a batch          N  data points of the distribution
-    M  noisy draws (queries)      S  noise scales
-    D  dimensions of an image     K  classes
-    C  channels                   H, W  rows, columns
-    T  tokens                     E  width of the transformer
-    P  points of a fit            R  training runs          Q  bootstrap draws
+Names end in the axes of an array, x_BD; every room says what its letters mean. Files here:
+
+Shape letters:
+    M  noisy draws    S  noise scales
 """
 
 __version__ = "0.1.0"

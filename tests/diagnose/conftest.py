@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jstar.diagnose.oracle_draws import Draws, open_truth
+from jstar.diagnose.oracle_draws import DrawOptions, open_truth
 
-DRAWS = Draws(sigma_min=0.02, sigma_max=80, count=11, queries=64)
+DRAWS = DrawOptions(sigma_min=0.02, sigma_max=80, count=11, queries=64)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from jstar.config import Study
-from jstar.figures.inspect import load
+from jstar.figures.inspect import study_tables
 from jstar.figures.tables import StudyTables
 from jstar.layout import Layout
 from jstar.records import write_json, write_table
@@ -65,4 +65,4 @@ def _make(root, truth):
     table = layout.losses("n0", 0)
     write_table(table, losses, {})
     write_fits([table], layout.curve, layout.fits, config=study.fit, process=study.process)
-    return Fitted(str(root / "study.yaml"), layout, load(layout))
+    return Fitted(str(root / "study.yaml"), layout, study_tables(layout))

@@ -121,7 +121,7 @@ def test_captions_carry_numbers(drawn):
 def test_loss_panels_show_what_is_fitted(fitted):
     study = fitted("whole")
     tables = study.tables
-    figure, _ = scaling.draw(tables, study.layout.study.figures)
+    figure, _ = scaling.draw_scaling(tables, study.layout.study.figures)
     panel = figure.axes[1]  # loss at the larger of the two noise scales
     sigma = float(re.search(r"[\d.]+", panel.get_title(loc="left"))[0])
     run = tables.at("losses", sigma)
@@ -157,7 +157,9 @@ def test_many_noise_scales_make_several_pages(fitted, monkeypatch, tmp_path):
     study = fitted("two sizes")
     monkeypatch.setattr(scaling_by_sigma, "ACROSS", 2)
     monkeypatch.setattr(scaling_by_sigma, "DOWN", 1)
-    pages, numbers = scaling_by_sigma.draw(study.tables, study.layout.study.figures)
+    pages, numbers = scaling_by_sigma.draw_scaling_by_sigma(
+        study.tables, study.layout.study.figures
+    )
     save(pages, tmp_path / "x")
     assert len(pages) == 3  # four noise scales and the total, two on a page
     assert len(numbers["laws"]) == 5

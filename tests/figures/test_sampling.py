@@ -29,7 +29,7 @@ def closed():
 def test_gap_and_quality(tmp_path):
     losses = pd.read_csv(REFERENCE / "digits" / "losses.csv")
     own = table("quality").drop_duplicates(["run", "snapshot"])
-    figure, numbers = gap_quality.draw(own, losses, table("correlation"))
+    figure, numbers = gap_quality.draw_gap_quality(own, losses, table("correlation"))
     assert numbers["runs"] == 8
     # The paper's claim, on the default study: the gap tells more than the loss.
     assert numbers["coefficient"]["gap"] >= numbers["coefficient"]["loss"]
@@ -42,15 +42,17 @@ def test_few_runs_still_give_a_figure():
     losses = pd.read_csv(REFERENCE / "digits" / "losses.csv")
     own = table("quality").drop_duplicates(["run", "snapshot"]).head(2)
     blank = table("correlation").assign(pearson=np.nan, pearson_low=np.nan, pearson_high=np.nan)
-    _, numbers = gap_quality.draw(own, losses, blank)
+    _, numbers = gap_quality.draw_gap_quality(own, losses, blank)
     assert np.isnan([numbers["coefficient"][of] for of in ("loss", "gap")]).all()
 
 
 def test_theory_with_and_without_trials():
-    figure, numbers = theory.draw(table("bounds"), table("schedules"), table("theory_quality"))
+    figure, numbers = theory.draw_sampling_theory(
+        table("bounds"), table("schedules"), table("theory_quality")
+    )
     assert numbers["run"] == "d7-s0"
     assert {"no gap", "sde, exponential", "414k"} <= set(legends(figure))
-    figure, _ = theory.draw(table("bounds"), table("schedules"), None)
+    figure, _ = theory.draw_sampling_theory(table("bounds"), table("schedules"), None)
     assert "sde, exponential" not in legends(figure)
 
 
@@ -58,7 +60,9 @@ def test_a_grid_of_grey_and_of_coloured_images():
     for channels in (1, 3, 4):
         images = np.random.default_rng(0).normal(size=(9, channels, 8, 8)).astype(np.float32)
         label = samples.row_label("d1", 12_300, 1_000)
-        figure = samples.draw([samples.Drawn("data", images), samples.Drawn(label, images, 2.5)])
+        figure = samples.draw_samples(
+            [samples.Drawn("data", images), samples.Drawn(label, images, 2.5)]
+        )
         titles = [panel.get_title(loc="left") for panel in figure.axes]
         assert titles == ["data", "d1: 12.3k parameters, 1k images seen,  FID 2.5"]
 

@@ -88,7 +88,7 @@ def diagnose(
         raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
     from jstar.diagnose.adapters import from_factory, from_run
     from jstar.diagnose.diffusers import from_pipeline
-    from jstar.diagnose.oracle_draws import Draws, open_truth
+    from jstar.diagnose.oracle_draws import DrawOptions, open_truth
     from jstar.diagnose.stage import write_diagnosis
     from jstar.figures.denoiser import draw_denoiser
     from jstar.noise import process as named_process
@@ -105,7 +105,7 @@ def diagnose(
         optimal or out / "optimal",
         prepared=out / "data",
         conditional=labels or adapter.conditional,
-        draws=Draws(sigma_min, sigma_max, sigmas, queries, seed),
+        draws=DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
     )
     typer.echo(write_diagnosis(adapter, truth, chosen, out, batch=batch, device=device))
     draw_denoiser(out / "diagnosis.csv", out / "diagnosis")

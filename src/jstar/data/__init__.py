@@ -1,4 +1,9 @@
-"""Room of the prepare stage: images and labels on disk, and the card that identifies them."""
+"""Room of the prepare stage: images and labels on disk, and the card that identifies them.
+
+Shape letters:
+    N  images of the dataset    B  images read at a time    M  draws from the distribution
+    C  channels    H, W  rows and columns    D  values of an image    V  8-byte words of an image
+"""
 
 from jstar.data.card import Card
 from jstar.data.prepare import prepare

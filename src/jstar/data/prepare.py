@@ -83,17 +83,17 @@ class Split:
     class keeps its proportions."""
 
     total: int
-    held_H: NDArray[np.int64]  # increasing
+    held_out: NDArray[np.int64]  # increasing
 
     @property
     def train(self) -> int:
-        return self.total - len(self.held_H)
+        return self.total - len(self.held_out)
 
     def place(self, start: int, stop: int) -> Place:
         """For the images start..stop: which are held out, and the first row of each kind."""
-        low, high = np.searchsorted(self.held_H, [start, stop])
+        low, high = np.searchsorted(self.held_out, [start, stop])
         held = np.zeros(stop - start, dtype=bool)
-        held[self.held_H[low:high] - start] = True
+        held[self.held_out[low:high] - start] = True
         return held, start - int(low), int(low)
 
 
@@ -116,7 +116,7 @@ def check_split(config: DatasetConfig, total: int) -> None:
 def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], str]]:
     """File name -> (shape, dtype) of everything that is written."""
     arrays: dict[str, tuple[tuple[int, ...], str]] = {}
-    for prefix, count in (("", split.train), ("holdout_", len(split.held_H))):
+    for prefix, count in (("", split.train), ("holdout_", len(split.held_out))):
         if count:
             arrays[f"{prefix}images.npy"] = ((count, *source.shape), source.dtype)
             arrays[f"{prefix}labels.npy"] = ((count,), "int64")
@@ -278,7 +278,7 @@ def _card(
     if "holdout_images.npy" in arrays:
         held = arrays["holdout_images.npy"]
         repeated = shared(held, survey(held, workers).keys_N, arrays["images.npy"], facts.keys_N)
-        largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_H)).max()))
+        largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_out)).max()))
     spread = survey(arrays["stds.npy"], workers) if source.sampled else None
     return Card(
         name=config.name,
@@ -290,7 +290,7 @@ def _card(
         scale=source.scale,
         classes=max(source.classes or 0, largest + 1),
         mirror=config.mirror,
-        holdout=len(split.held_H),
+        holdout=len(split.held_out),
         duplicates=twins.count,
         mean=(facts.mean - source.offset) * source.scale,
         std=_std(facts, spread) * source.scale,

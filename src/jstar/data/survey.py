@@ -60,17 +60,17 @@ def _block_facts(array: ArrayWriter, at: int, count: int) -> tuple[NDArray[Any],
 
 def _keys(flat_ND: NDArray[Any]) -> NDArray[np.uint64]:
     """Multilinear hashes of the rows, modulo 2^64 (Lemire & Kaser 2014, arXiv 1202.4961)."""
-    bytes_NB = flat_ND.view(np.uint8)
-    if spare := -bytes_NB.shape[1] % 8:
-        bytes_NB = np.pad(bytes_NB, ((0, 0), (0, spare)))
-    words_NW = bytes_NB.view(np.uint64)
-    odd_W = np.random.default_rng(0).integers(0, 2**63, words_NW.shape[1], np.uint64) * 2 + 1
-    keys_N = np.empty(len(words_NW), np.uint64)
+    raw = flat_ND.view(np.uint8)
+    if spare := -raw.shape[1] % 8:
+        raw = np.pad(raw, ((0, 0), (0, spare)))
+    words_NV = raw.view(np.uint64)
+    odd_V = np.random.default_rng(0).integers(0, 2**63, words_NV.shape[1], np.uint64) * 2 + 1
+    keys_N = np.empty(len(words_NV), np.uint64)
     for at in range(0, len(keys_N), ROWS):
         rows = slice(at, at + ROWS)
         # Folded first: the product alone would leave the low bits to the low bits.
-        folded_NW = words_NW[rows] ^ (words_NW[rows] >> np.uint64(32))
-        keys_N[rows] = np.einsum("nw,w->n", folded_NW, odd_W)
+        folded_NV = words_NV[rows] ^ (words_NV[rows] >> np.uint64(32))
+        keys_N[rows] = np.einsum("nw,w->n", folded_NV, odd_V)
     return keys_N
 
 

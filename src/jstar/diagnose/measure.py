@@ -76,8 +76,8 @@ class Recorder:
 
     def mean_SD(self, scales: int) -> NDArray[np.float64]:
         """Mean over the draws of D - mean image."""
-        sums_SBD = np.stack(self.sums).reshape(scales, -1, len(self.mean))
-        return np.asarray(sums_SBD.sum(axis=1) / self.draws)
+        sums_SKD = np.stack(self.sums).reshape(scales, -1, len(self.mean))
+        return np.asarray(sums_SKD.sum(axis=1) / self.draws)
 
 
 def diagnose(

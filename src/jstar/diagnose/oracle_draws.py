@@ -25,7 +25,7 @@ MEAN_BLOCK = 4096  # images read at a time for the mean image
 
 
 @dataclass(frozen=True)
-class Draws:
+class DrawOptions:
     """How many draws, at which noise scales; None: as found, or the defaults."""
 
     sigma_min: float | None = None
@@ -78,7 +78,7 @@ class Truth:
 
 
 def open_truth(
-    dataset: Path, optimal: Path, *, prepared: Path, conditional: bool, draws: Draws | None = None
+    dataset: Path, optimal: Path, *, prepared: Path, conditional: bool, draws: DrawOptions
 ) -> Truth:
     """The truth of `dataset`: a folder that `jstar prepare` wrote, or a .npz.
 
@@ -86,13 +86,12 @@ def open_truth(
     computed and written there. prepared: where a .npz is prepared to. conditional: the denoiser is
     given labels, so that the posterior runs over the image's class. Raises JstarError.
     """
-    asked = Draws() if draws is None else draws
     folder = _prepared(dataset, prepared)
     data = open_dataset(folder)
     estimator = "exact_by_class" if conditional else "exact"
     if not (optimal / "oracle" / "oracle.json").is_file():
-        _write_oracle(data, estimator, asked, optimal / "oracle")
-    oracle = _checked_oracle(optimal / "oracle", data, folder, estimator, asked)
+        _write_oracle(data, estimator, draws, optimal / "oracle")
+    oracle = _checked_oracle(optimal / "oracle", data, folder, estimator, draws)
     curve_file = optimal / "curve.csv"
     if not curve_file.is_file():
         config = OptimalConfig(estimator=estimator, queries=CURVE_QUERIES)
@@ -123,7 +122,7 @@ def _prepared(dataset: Path, prepared: Path) -> Path:
     return prepared
 
 
-def _write_oracle(data: Dataset, estimator: str, asked: Draws, out: Path) -> None:
+def _write_oracle(data: Dataset, estimator: str, asked: DrawOptions, out: Path) -> None:
     points = len(data) * (2 if data.card.mirror else 1)
     queries = min(QUERIES if asked.queries is None else asked.queries, points)
     sigmas = asked.sigmas()
@@ -140,7 +139,7 @@ def _write_oracle(data: Dataset, estimator: str, asked: Draws, out: Path) -> Non
 
 
 def _checked_oracle(
-    folder: Path, data: Dataset, where: Path, estimator: str, asked: Draws
+    folder: Path, data: Dataset, where: Path, estimator: str, asked: DrawOptions
 ) -> Oracle:
     """The oracle set in `folder`, if it is of this dataset and of what is asked."""
     oracle, facts = open_oracle(folder), read_json(folder / "oracle.json")

@@ -1,12 +1,14 @@
 """A diagnosis in words: one paragraph that a person can act on."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jstar.constants import CLEAR
 from jstar.diagnose.measure import Diagnosis
 
-CLEAR = 3.0  # standard errors that make a statement
 MISSCALED = 0.05  # a slope this far from 1 is worth a sentence
 BULK = 0.5  # of the weighted gap: its narrowest range of noise scales is named
 FLOOR_MATTERS = 0.05  # of the mean image's loss: where J* is no longer next to nothing
@@ -76,14 +78,19 @@ def _relative(frame: pd.DataFrame) -> str:
 
 def _mean_image(frame: pd.DataFrame) -> str:
     excess = frame["loss"] - frame["mean_image"]
-    worse = frame[excess > CLEAR * frame["excess_se"]]
-    if worse.empty:
+    worse_S = worse_than_mean_image(frame, excess, "excess_se")
+    if not len(worse_S):
         return "Nowhere is it worse than the dataset's mean image."
     most = float((excess / frame["mean_image"]).max())
     return (
-        f"It is worse than the dataset's mean image at sigma = "
-        f"{scales(worse['sigma'].to_numpy())}, by up to {percent(most)}: there it does harm."
+        f"It is worse than the dataset's mean image at sigma = {scales(worse_S)}, by up to "
+        f"{percent(most)}: there it does harm."
     )
+
+
+def worse_than_mean_image(frame: pd.DataFrame, excess: Any, error: str) -> NDArray[np.float64]:
+    """Noise scales whose loss exceeds the mean image's by more than its error (a column) allows."""
+    return np.asarray(frame.loc[excess > CLEAR * frame[error], "sigma"], dtype=np.float64)
 
 
 def _scale(frame: pd.DataFrame) -> str:

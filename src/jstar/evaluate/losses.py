@@ -28,13 +28,13 @@ class Measured:
     loss_SM: NDArray[np.float64]
     gap_SM: NDArray[np.float64] | None
 
-    def summary(self, weights_1S: NDArray[np.float64]) -> list[tuple[float, ...]]:
-        """(loss, loss_se, gap, gap_se) of each weighted sum over sigma in `weights_1S`, [n, S].
+    def summary(self, weights_LS: NDArray[np.float64]) -> list[tuple[float, ...]]:
+        """(loss, loss_se, gap, gap_se) of each weighted sum over sigma in `weights_LS`.
 
         The draws are shared by all noise scales, so a sum's error comes from its sum per draw.
         """
         rows: list[tuple[float, ...]] = []
-        for weight_S in np.atleast_2d(weights_1S):
+        for weight_S in np.atleast_2d(weights_LS):
             loss, loss_se = _mean_se(weight_S @ self.loss_SM)
             gap, gap_se = (
                 (float("nan"), float("nan"))

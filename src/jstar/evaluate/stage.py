@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from jstar.config import Study
+from jstar.constants import TOTAL
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
@@ -17,6 +17,7 @@ from jstar.optimal.exact.mixture import LATENT_STREAM
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
+from jstar.torch_device import default_device
 from jstar.train.snapshots import list_snapshots, load_denoiser, run_process
 
 HOLDOUT_STREAM = 7_919  # the held-out draws' noise differs from the training draws' noise
@@ -39,14 +40,14 @@ def write_losses(
     info = read_json(run / "run.json")
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     require_same(dataset.card.id, draws.card_id, str(data), str(oracle))
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = str(default_device(device))
     sets = [_Split("train", dataset, draws, study)]
     if dataset.card.holdout:
         sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
 
     objective = total_weights(run_process(run), draws.sigma)
     weights = np.vstack([np.eye(len(draws.sigma)), objective])
-    names: list[float | str] = [*map(float, draws.sigma), "total"]
+    names: list[float | str] = [*map(float, draws.sigma), TOTAL]
     snapshots = list_snapshots(run)
     lengths = study.evaluate.ema or study.train.ema
     rows: list[tuple[Any, ...]] = []

@@ -1,6 +1,10 @@
-"""Room of the figures stage: one function a figure, each reads result tables only."""
+"""Room of the figures stage: one function a figure, each reads result tables only.
 
-# name -> module; the functions are imported when one is drawn, so that the workflow can list the
+Shape letters:
+    N  images    C  channels    H, W  rows and columns    S  noise scales
+"""
+
+# name -> module of draw_<name>; imported when it is drawn, so that the workflow can list the
 # names without matplotlib.
 FIGURES = {
     "optimal_loss": "jstar.figures.optimal_loss",

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.errors import JstarError
 from jstar.figures.style import (
     COLUMN,
@@ -28,8 +29,6 @@ from jstar.figures.style import (
 )
 from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_json
 
-POSITIVE = 1e-3  # of the variance: where a relative error of J* means something
-INTERVAL = 1.959964
 LOSS_LABEL = r"optimal loss $J^*$ per dimension"
 ESTIMATORS = {
     "exact": ("exact, all points", OPTIMAL_COLOR, "o"),
@@ -133,9 +132,9 @@ def draw_bounds(found: Comparison) -> tuple[Figure, dict[str, Any]]:
         index="sigma", columns="estimator", values=["loss", "stderr"]
     )
     exact, exact_se = wide["loss", "exact"], wide["stderr", "exact"]
-    shown = exact > POSITIVE * found.facts["variance"]
-    low = wide["loss", "dol"] - INTERVAL * wide["stderr", "dol"]
-    high = wide["loss", "snis"] + INTERVAL * wide["stderr", "snis"]
+    shown = exact > CRITICAL_SHARE * found.facts["variance"]
+    low = wide["loss", "dol"] - NORMAL_95 * wide["stderr", "dol"]
+    high = wide["loss", "snis"] + NORMAL_95 * wide["stderr", "snis"]
     values.fill_between(wide.index, low, high, color="#999999", alpha=0.3, lw=0,
                         label="between the bounds, 95 %")  # fmt: skip
     worst: dict[str, float] = {}
@@ -147,7 +146,7 @@ def draw_bounds(found: Comparison) -> tuple[Figure, dict[str, Any]]:
             relative = 100 * (loss / exact - 1)[shown]
             bar = 100 * (np.hypot(stderr, loss / exact * exact_se) / exact)[shown]
             place = wide.index[shown] * 1.03 ** (shift - 2)
-            errors.errorbar(place, relative, INTERVAL * bar, color=color, fmt=f"{marker}-", lw=0.9,
+            errors.errorbar(place, relative, NORMAL_95 * bar, color=color, fmt=f"{marker}-", lw=0.9,
                             ms=2.5, elinewidth=0.7)  # fmt: skip
             worst[name] = float(relative.abs().max())
     errors.axhline(0, color=OPTIMAL_COLOR, lw=0.8)
@@ -186,13 +185,13 @@ def draw_convergence(found: Comparison) -> tuple[Figure, dict[str, Any]]:
         "C": ("(c) constant $C$ of cDOL", "log"),
     }
     for panel, (varied, (title, scale)) in zip(axes[0], titles.items(), strict=True):
-        panel.axhspan(exact - INTERVAL * stderr, exact + INTERVAL * stderr, color="#999999",
+        panel.axhspan(exact - NORMAL_95 * stderr, exact + NORMAL_95 * stderr, color="#999999",
                       alpha=0.3, lw=0)  # fmt: skip
         panel.axhline(exact, color=OPTIMAL_COLOR, lw=1.0)
         for name in ("dol", "cdol", "snis"):
             rows = table[(table["varied"] == varied) & (table["estimator"] == name)]
             _, color, marker = ESTIMATORS[name]
-            panel.errorbar(rows["value"], rows["loss"], INTERVAL * rows["stderr"], color=color,
+            panel.errorbar(rows["value"], rows["loss"], NORMAL_95 * rows["stderr"], color=color,
                            fmt=f"{marker}-", lw=0.9, ms=3, elinewidth=0.7)  # fmt: skip
         panel.set(xscale=scale, xlabel=title[4:])
         panel_title(panel, title[:3])
@@ -220,7 +219,7 @@ def draw_forms(found: Comparison) -> tuple[Figure, dict[str, Any]]:
         index="sigma", columns="form", values=["loss", "stderr", "flops"]
     )
     exact = wide["loss", "pair+controls"]
-    shown = exact > POSITIVE * found.facts["variance"]
+    shown = exact > CRITICAL_SHARE * found.facts["variance"]
     for name, (label, color, line) in FORMS.items():
         stderr = wide["stderr", name].where(wide["stderr", name] > 0)
         errors.plot(wide.index[shown], stderr[shown], line, color=color, label=label)

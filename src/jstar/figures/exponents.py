@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.panels import LAWS, law_in_numbers
 from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure, note
 from jstar.figures.tables import StudyTables
@@ -17,7 +18,7 @@ MARKER = {"raw": "s", "corrected": "o"}
 VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """alpha(sigma) with its intervals above, R^2 of each law's own response below."""
     figure, axes = new_figure(
         2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
@@ -56,7 +57,7 @@ def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, A
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of single noise scales, with sigma as a number, in order."""
-    rows = frame[frame["sigma"] != "total"].copy()
+    rows = frame[frame["sigma"] != TOTAL].copy()
     rows["sigma"] = rows["sigma"].astype(float)
     return rows.sort_values("sigma")
 
@@ -79,6 +80,6 @@ def _numbers(tables: StudyTables) -> dict[str, Any]:
         "confidence": 100 * tables.confidence,
         "verdicts": verdicts.value_counts().to_dict(),
         "scales": len(verdicts),
-        "total": law_in_numbers(tables, "total") if scales[-1] == "total" else None,
+        "total": law_in_numbers(tables, TOTAL) if scales[-1] == TOTAL else None,
         **{name: law_in_numbers(tables, sigma) for name, sigma in named.items()},
     }

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
@@ -18,14 +19,14 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_gap(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """E|D - D*|^2 of every size at its last snapshot, with two standard errors, and J* itself."""
     figure, axes = new_figure(1, 1, COLUMN, 3.1)
     panel = axes[0, 0]
     colors, last = size_colors(tables.models), tables.last()
     worst: dict[str, float] = {}
     for model in tables.models:
-        rows = last[(last["model"] == model) & (last["sigma"] != "total")]
+        rows = last[(last["model"] == model) & (last["sigma"] != TOTAL)]
         grouped = rows.groupby(rows["sigma"].astype(float))
         gap = grouped["gap"].mean()
         # Runs of a size share the draws, so their mean is no more precise than one of them.
@@ -38,7 +39,7 @@ def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, A
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
                lw=1, ls=(0, (4, 2)))  # fmt: skip
-    gaps = last.loc[(last["sigma"] != "total") & (last["gap"] > 0), "gap"]
+    gaps = last.loc[(last["sigma"] != TOTAL) & (last["gap"] > 0), "gap"]
     panel.set(
         yscale="log",
         ylabel=r"loss gap $J_\sigma-J^*_\sigma$ per dimension",
@@ -55,7 +56,7 @@ def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, A
         "worst_sigma": worst[largest],
         "largest": parameters_label(tables.params[largest]),
         "top_gap_share": float(
-            last[(last["model"] == largest) & (last["sigma"] != "total")]
+            last[(last["model"] == largest) & (last["sigma"] != TOTAL)]
             .assign(s=lambda f: f["sigma"].astype(float))
             .sort_values("s")
             .iloc[-1][["gap", "loss"]]

@@ -21,7 +21,9 @@ from jstar.figures.tables import VariantTables
 SHARES = (0.0, 0.05, 0.5, 1.0)  # J* / variance, but for the ends: where the panels are
 
 
-def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_gap_over_time(
+    tables: VariantTables, shown: FiguresConfig
+) -> tuple[Figure, dict[str, Any]]:
     """One panel a noise scale: the smallest, J* = 5 % and 50 % of the variance, the largest."""
     sigmas = _picked(tables)
     figure, axes = new_figure(1, len(sigmas), PAGE, 2.5)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from jstar.constants import TOTAL
 from jstar.figures.style import (
     FLOPS_LABEL,
     LAW_COLOR,
@@ -26,7 +27,7 @@ OF_LABEL = {"loss": r"loss $J_\sigma$", "gap": r"gap $J_\sigma-J^*_\sigma$"}
 OF_LINE: dict[str, Any] = {"loss": (0, (3, 1.5)), "gap": "-"}
 
 
-def draw(
+def draw_gap_quality(
     quality: pd.DataFrame, losses: pd.DataFrame, correlation: pd.DataFrame
 ) -> tuple[Figure, dict[str, Any]]:
     """FID over compute; its correlation with loss and gap over sigma; FID over the best gap.
@@ -74,7 +75,7 @@ def _over_compute(panel: Axes, quality: pd.DataFrame, colors: dict[str, Any]) ->
 
 def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
     """Coefficient of the logarithms with its interval; the largest of each kind is returned."""
-    rows = correlation[(correlation["among"] == "all") & (correlation["sigma"] != "total")]
+    rows = correlation[(correlation["among"] == "all") & (correlation["sigma"] != TOTAL)]
     largest, lowest = dict.fromkeys(OF_COLOR, np.nan), 1.0
     for of, part in rows.groupby("of"):
         part = part.assign(sigma=part["sigma"].astype(float)).sort_values("sigma")
@@ -102,7 +103,7 @@ def _best_sigma(correlation: pd.DataFrame) -> float:
     rows = correlation[
         (correlation["among"] == "all")
         & (correlation["of"] == "gap")
-        & (correlation["sigma"] != "total")
+        & (correlation["sigma"] != TOTAL)
     ]
     order = rows["pearson"].fillna(-np.inf).to_numpy(float)
     return float(rows["sigma"].astype(float).iloc[int(order.argmax())])

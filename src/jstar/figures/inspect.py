@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jstar.constants import TOTAL
 from jstar.figures.panels import LAWS, choices_of, sensitivity_panel
 from jstar.figures.scaling import chosen_scales, draw_columns
 from jstar.figures.style import FLOPS_LABEL, LAW_COLOR, LAW_LABEL, PAGE, new_figure, note
@@ -21,7 +22,7 @@ INTERVALS = (
 )
 
 
-def load(layout: Layout) -> StudyTables:
+def study_tables(layout: Layout) -> StudyTables:
     """The study's tables."""
     study = layout.study
     return load_tables(layout.fits, layout.curve, study.fit.ema or study.train.ema[0])
@@ -120,5 +121,5 @@ def all_laws(tables: StudyTables) -> pd.DataFrame:
         zip(tables.verdicts["sigma"], tables.verdicts["verdict"], strict=True)
     )
     wide["verdict"] = [decided.get(s, "") for s in wide.index]
-    order = np.argsort([np.inf if s == "total" else float(s) for s in wide.index])
+    order = np.argsort([np.inf if s == TOTAL else float(s) for s in wide.index])
     return wide.iloc[order]

@@ -30,7 +30,7 @@ OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt
 EDGE = "at the edge"
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One column a noise scale, and one for the total loss."""
     columns = chosen_scales(tables, shown.sigmas)
     figure, axes = new_figure(3, len(columns), PAGE, 5.4)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.style import (
     PAGE,
     SIGMA_LABEL,
@@ -21,7 +22,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import VariantTables
 
 
-def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_memorisation(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Held-out over training loss - 1: by noise scale at the end, and over training time."""
     figure, axes = new_figure(1, 2, PAGE, 2.7, sharey=True)
     by_sigma, over_time = axes[0]
@@ -75,6 +76,6 @@ def _bands(by_sigma: Axes, over_time: Axes, tables: VariantTables) -> float:
 
 def _over_time(tables: VariantTables, model: str) -> "pd.Series[float]":
     """Mean over the noise scales of held-out over training loss - 1, by images seen."""
-    rows = tables.losses[(tables.losses["model"] == model) & (tables.losses["sigma"] != "total")]
+    rows = tables.losses[(tables.losses["model"] == model) & (tables.losses["sigma"] != TOTAL)]
     loss = rows.pivot_table(index=["images", "sigma"], columns="split", values="loss")
     return (loss["holdout"] / loss["train"] - 1).groupby("images").mean()

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
@@ -17,16 +18,16 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """J*(sigma) with its interval, and J_sigma of every size at its last snapshot."""
     figure, axes = new_figure(1, 1, COLUMN, 2.9)
     panel = axes[0, 0]
     curve = tables.curve
-    floor = 0.3 * tables.last().query("sigma != 'total'")["loss"].min()
+    floor = 0.3 * tables.last().query("sigma != @TOTAL")["loss"].min()
     colors = size_colors(tables.models)
     last = tables.last()
     for model in tables.models:
-        rows = last[(last["model"] == model) & (last["sigma"] != "total")]
+        rows = last[(last["model"] == model) & (last["sigma"] != TOTAL)]
         mean = rows.groupby(rows["sigma"].astype(float))["loss"].mean()
         label = parameters_label(tables.params[model])
         panel.plot(mean.index, mean, "o-", color=colors[model], lw=0.9, ms=2.2, label=label)
@@ -60,7 +61,7 @@ def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, A
 def _numbers(tables: StudyTables) -> dict[str, Any]:
     """What the caption says."""
     sigmas, last = tables.sigmas, tables.last()
-    best = last[last["sigma"] != "total"].groupby(last["sigma"].astype(str))["loss"].min()
+    best = last[last["sigma"] != TOTAL].groupby(last["sigma"].astype(str))["loss"].min()
     share = {s: tables.optimal(s) / float(best[best.index.astype(float) == s].iloc[0])
              for s in sigmas}  # fmt: skip
     half = next((s for s in sigmas if share[s] > 0.5), float("nan"))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from jstar.constants import TOTAL
 from jstar.figures.style import LAW_COLOR, LAW_LABEL, log_ticks, note, size_colors, size_handles
 from jstar.figures.tables import StudyTables
 
@@ -24,7 +25,7 @@ AS_FITTED = "as fitted"  # the choice that is the headline
 
 def scale_title(sigma: float | str) -> str:
     """A panel's title: its noise scale, or the total loss."""
-    return "total loss" if sigma == "total" else rf"$\sigma={sigma:.3g}$"
+    return "total loss" if sigma == TOTAL else rf"$\sigma={sigma:.3g}$"
 
 
 def laws_panel(

@@ -31,7 +31,7 @@ def row_label(model: str, params: int, images: int) -> str:
     return f"{model}: {size} parameters, {seen} images seen"
 
 
-def draw(rows: list[Drawn]) -> Figure:
+def draw_samples(rows: list[Drawn]) -> Figure:
     """One strip of images a row, the data first; images of a column start from the same noise."""
     shape = rows[0].images_NCHW.shape[1:]
     across = max(6, min(ACROSS, 2 * ACROSS * 8 // shape[2])) if shape[2] > 16 else ACROSS

@@ -26,15 +26,15 @@ def draw_quality(layout: Layout) -> None:
     own = together.drop_duplicates(["run", "snapshot"])
     measured = pd.concat([read_table(path, LOSSES_COLUMNS) for path in losses])
     measured = measured[measured["split"] == "train"]
-    save([samples.draw(_strips(layout, own))], out / "samples")
-    _keep(out / "gap_quality", *gap_quality.draw(own, measured, correlation))
+    save([samples.draw_samples(_strips(layout, own))], out / "samples")
+    _keep(out / "gap_quality", *gap_quality.draw_gap_quality(own, measured, correlation))
 
 
 def draw_theory(folder: Path) -> None:
     """Write the figure `theory` beside the tables that `jstar.sampling.theory.stage` wrote."""
     mpl.use("Agg")
     trials = folder / "theory_quality.csv"
-    drawn = theory.draw(
+    drawn = theory.draw_sampling_theory(
         read_table(folder / "bounds.csv"),
         read_table(folder / "schedules.csv"),
         read_table(trials) if trials.is_file() else None,

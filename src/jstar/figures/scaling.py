@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.panels import (
     flops_ticks,
     law_in_numbers,
@@ -21,7 +22,7 @@ from jstar.figures.tables import StudyTables
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$")
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_scaling(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One column a noise scale, and one for the total loss."""
     columns = chosen_scales(tables, shown.sigmas)
     figure, axes = new_figure(
@@ -59,4 +60,4 @@ def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
     for target in np.linspace(0.2, 0.995, count) if count > 1 else [0.9]:
         order = [float(tables.sigmas[i]) for i in np.argsort(np.abs(share - target))]
         chosen += [s for s in order if s not in chosen][:1]
-    return [*sorted(chosen), *(s for s in tables.scales if s == "total")]
+    return [*sorted(chosen), *(s for s in tables.scales if s == TOTAL)]

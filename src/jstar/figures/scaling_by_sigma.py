@@ -23,7 +23,9 @@ HEIGHTS = (1.0, 1.0, 0.6)  # of loss, gap and residuals
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", "residual\n" r"of $\ln J$")
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[list[Figure], dict[str, Any]]:
+def draw_scaling_by_sigma(
+    tables: StudyTables, shown: FiguresConfig
+) -> tuple[list[Figure], dict[str, Any]]:
     """As many pages as the noise scales need, each with its legend."""
     scales = tables.scales
     rows = ceil(len(scales) / ACROSS)

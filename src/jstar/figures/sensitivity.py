@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
+from jstar.constants import TOTAL
 from jstar.figures.panels import (
     AS_FITTED,
     choices_of,
@@ -32,7 +33,7 @@ CLIP = 4.0  # shifts beyond it have the colour of the end
 LABELS = 9  # noise scales that are named below the map, at most
 
 
-def draw(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_sensitivity(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Above, the exponent of a few noise scales; below, how far it moves at every one."""
     columns = chosen_scales(tables, shown.sigmas)
     choices = choices_of(tables.sensitivity)
@@ -70,8 +71,8 @@ def _map(figure: Figure, panel: Axes, tables: StudyTables, choices: list[str]) -
         cmap=colors, vmin=-CLIP, vmax=CLIP, edgecolors="white", linewidth=0.6,
     )  # fmt: skip
     step = ceil(len(scales) / LABELS)
-    named = [k for k, s in enumerate(scales) if k % step == 0 or s == "total"]
-    panel.set_xticks(named, [s if (s := scales[k]) == "total" else f"{s:.3g}" for k in named])
+    named = [k for k, s in enumerate(scales) if k % step == 0 or s == TOTAL]
+    panel.set_xticks(named, [s if (s := scales[k]) == TOTAL else f"{s:.3g}" for k in named])
     panel.set_xlabel(SIGMA_LABEL)
     panel_title(panel, "all noise scales")
     bar = figure.colorbar(mesh, ax=panel, pad=0.01, aspect=14, extend="both")

@@ -41,6 +41,8 @@ def draw_figure(
     mpl.use("Agg")
     tables: StudyTables | VariantTables
     tables = load_variants(fits, curve) if kind == "diagnosis" else load_tables(fits, curve, ema)
-    drawn, numbers = import_module(known[name]).draw(tables, shown or FiguresConfig())
+    drawn, numbers = getattr(import_module(known[name]), f"draw_{name}")(
+        tables, shown or FiguresConfig()
+    )
     save(drawn if isinstance(drawn, list) else [drawn], out / name)
     write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))

@@ -32,7 +32,7 @@ MARKS = {"sde": "s", "ancestral": "o"}
 BOUND_LABEL = "KL bound (nats an image)"
 
 
-def draw(
+def draw_sampling_theory(
     parts: pd.DataFrame, schedules: pd.DataFrame, trials: pd.DataFrame | None
 ) -> tuple[Figure, dict[str, Any]]:
     """Two parts-over-steps panels, the best rho over training, and bound against measured FID.

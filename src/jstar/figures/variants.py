@@ -24,7 +24,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import VariantTables
 
 
-def draw(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+def draw_variants(tables: VariantTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """Four panels at the last snapshot: J and J*, the gap, the gap over J*, over the best gap."""
     figure, axes = new_figure(2, 2, PAGE, 5.2, sharex=True)
     means = {model: tables.mean(model) for model in tables.models}

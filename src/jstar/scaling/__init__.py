@@ -1,4 +1,10 @@
-"""Scaling laws: frontier, raw / corrected / free fits, intervals, verdicts. Imports no torch."""
+"""Scaling laws: frontier, raw / corrected / free fits, intervals, verdicts. Imports no torch.
+
+Shape letters:
+    P  points of a fit    R  clusters of them    Q  bootstrap draws    L  functionals of a line
+    A  exponents tried    Z  values of J* tried    K  places of a break    G  compute drawn at
+    S  noise scales    T  snapshots of a run
+"""
 
 from jstar.scaling.arrays import compare_laws, fit_law
 from jstar.scaling.frontier import frontier

@@ -1,10 +1,11 @@
-"""The public functions for arrays in memory; tables go through `jstar.scaling.stage`."""
+"""`fit_law` and `compare_laws`, for arrays in memory; tables go through `jstar.scaling.stage`."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jstar.constants import CONFIDENCE
 from jstar.errors import JstarError
 from jstar.scaling.compare import LawComparison, compare
 from jstar.scaling.fit import fit_points
@@ -22,7 +23,7 @@ def fit_law(
     gap: ArrayLike | None = None,
     se: ArrayLike | None = None,
     run: ArrayLike | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     draws: int = 1000,
     seed: int = 0,
 ) -> LawFit:
@@ -50,7 +51,7 @@ def compare_laws(
     gap: ArrayLike | None = None,
     se: ArrayLike | None = None,
     run: ArrayLike | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     draws: int = 1000,
     seed: int = 0,
 ) -> LawComparison:

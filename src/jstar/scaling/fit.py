@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from jstar.constants import CONFIDENCE
 from jstar.errors import JstarError, nearest
 from jstar.scaling import varpro
 from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, FitStatus, LawFit, LawPoints
@@ -16,7 +17,7 @@ from jstar.scaling.many_fits import ManyFits, line, offset_line
 SOLVER_TOLERANCE = 1e-6
 
 
-def fit_points(points: LawPoints, law: str, confidence: float = 0.95) -> LawFit:
+def fit_points(points: LawPoints, law: str, confidence: float = CONFIDENCE) -> LawFit:
     """One law by least squares in the logarithm of its response (METHOD section 4).
 
     raw: ln J. corrected: ln(J - J*). free: ln J with J0 fitted. Weights are 1 / (scatter^2 + SE^2):

@@ -1,11 +1,11 @@
-"""Numbers right one by one and wrong together: mixed units, another J*, another process."""
+"""Checks of whole tables: mixed units, losses below J*, a total of another process."""
 
 import numpy as np
 import pandas as pd
 
+from jstar.constants import TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
-from jstar.scaling.laws import TOTAL
 
 WORK_FACTOR = 1e3  # FLOPs per parameter and image differ this much only between units
 STEP_FACTOR = 1e6  # compute of two neighbouring snapshots of a run

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.constants import NORMAL_95, TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 from jstar.records import CURVE_COLUMNS, read_json, read_table
 from jstar.scaling.input_checks import check_units
-from jstar.scaling.laws import TOTAL, Array
+from jstar.scaling.laws import Array
 
 REQUIRED = ("run", "params", "flops", "sigma", "loss")
 NUMBERS = ("params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "ema", "seed")
@@ -63,7 +64,7 @@ def read_curve(path: Path) -> Curve:
     if "stderr" in frame:
         stderr = frame["stderr"].fillna(0.0).to_numpy(dtype=float)
     elif {"lower", "upper"} <= set(frame):
-        stderr = ((frame["upper"] - frame["lower"]) / (2 * 1.96)).to_numpy(dtype=float)
+        stderr = ((frame["upper"] - frame["lower"]) / (2 * NORMAL_95)).to_numpy(dtype=float)
     else:
         stderr = np.zeros(len(frame))
     size = len(frame)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-TOTAL = "total"  # what the column sigma holds in rows of the total loss
 LAWS = ("raw", "corrected", "free")
 MIN_POINTS = 5  # AICc of three parameters and sigma needs n > k + 1
 MIN_CLUSTERS = 3  # a line through fewer has no estimable error

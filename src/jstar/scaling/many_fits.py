@@ -1,4 +1,4 @@
-"""Thousands of small fits at once: what the bootstrap and the comparison of laws need.
+"""Thousands of lines, and lines above an offset, fitted at once: for profile and comparison.
 
 Q problems share the design x [P]; everything is NumPy arithmetic on [Q, P], no loop over draws.
 """

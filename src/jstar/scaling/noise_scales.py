@@ -1,4 +1,4 @@
-"""All noise scales of a study at once: frontier, three laws, intervals, verdict."""
+"""The fits of a study: at every noise scale frontier, three laws, intervals and verdict."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.constants import CONFIDENCE, TOTAL
 from jstar.noise import Process, process, total_weights
 from jstar.scaling.compare import LawComparison, adjust, compare
 from jstar.scaling.fit import fit_points
@@ -13,7 +14,7 @@ from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
 from jstar.scaling.input_checks import check_against_optimal, check_total
 from jstar.scaling.inputs import Curve, select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
-from jstar.scaling.laws import LAWS, TOTAL, Array, FitStatus, LawFit, LawPoints
+from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
 
@@ -30,7 +31,7 @@ class FitOptions:
     cluster: str = "size"
     bootstrap: int = 1000
     seed: int = 0
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)

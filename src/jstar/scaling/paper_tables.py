@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.constants import TOTAL
 from jstar.records import write_text
 from jstar.scaling.isoflop import optimal_exponent
-from jstar.scaling.laws import TOTAL
 from jstar.scaling.noise_scales import StudyFits
 from jstar.typeset import Rows, latex, markdown
 

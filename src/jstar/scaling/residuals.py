@@ -124,9 +124,9 @@ def broken_law(points: LawPoints, fit: LawFit, seed: int = 0) -> BrokenLaw:
     hinge_PK = hinge_PK / np.linalg.norm(hinge_PK, axis=0)
     rng = np.random.default_rng([seed, len(points), 3])
     between, within = noise_components(fit.residual, points.cluster)
-    noise_QP = within * rng.standard_normal((BREAK_DRAWS, len(x)))
-    noise_QP += between * rng.standard_normal((BREAK_DRAWS, points.clusters))[:, points.cluster]
-    rest_QP = root * np.vstack([fit.residual, noise_QP])
+    noise = within * rng.standard_normal((BREAK_DRAWS, len(x)))
+    noise += between * rng.standard_normal((BREAK_DRAWS, points.clusters))[:, points.cluster]
+    rest_QP = root * np.vstack([fit.residual, noise])
     rest_QP = rest_QP - (rest_QP @ basis) @ basis.T
     gain_QK = (rest_QP @ hinge_PK) ** 2 / np.maximum((rest_QP**2).sum(axis=1), 1e-300)[:, None]
     gain_Q, best = gain_QK.max(axis=1), int(gain_QK[0].argmax())

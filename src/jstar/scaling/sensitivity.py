@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from jstar.constants import NORMAL_95
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.inputs import select
@@ -67,7 +68,7 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
     optimal = (points.optimal, points.optimal_se)
     if points.optimal_se > 0 and not points.direct:
         for word, sign in (("low", -1), ("high", 1)):
-            moved = points.with_optimal(points.optimal + sign * 1.96 * points.optimal_se)
+            moved = points.with_optimal(points.optimal + sign * NORMAL_95 * points.optimal_se)
             yield f"J* at the {word} end of its interval", moved
     for tolerance in TOLERANCES:
         edge = frontier(scale.rows, value=frontier_value(scale.rows), tolerance=tolerance)

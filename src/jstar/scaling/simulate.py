@@ -1,4 +1,4 @@
-"""Synthetic studies from known laws: for tests of the intervals, and for planning a study."""
+"""Synthetic studies from known laws, to test the intervals; the power of a planned study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from jstar.constants import CONFIDENCE, NORMAL_95
 from jstar.errors import JstarError
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
@@ -124,7 +125,7 @@ def simulate_study(
             luck = truth.run_noise * rng.standard_normal()
             noise = luck + truth.snapshot_noise * rng.standard_normal(len(images))
             shape = truth.b * (params / middle) ** -truth.a + truth.a * (images / first) ** -truth.b
-            gap_DS = np.outer(shape * np.exp(noise), 0.1 * truth.variance / (1 + sigma))
+            gap_TS = np.outer(shape * np.exp(noise), 0.1 * truth.variance / (1 + sigma))
             frames.append(
                 pd.DataFrame(
                     {
@@ -134,9 +135,9 @@ def simulate_study(
                         "images": np.repeat(images, len(sigma)),
                         "flops": np.repeat(6 * params * images, len(sigma)),
                         "ema": 0.1, "split": "train", "sigma": np.tile(sigma, len(images)),
-                        "loss": (optimal * shift + gap_DS).ravel(),
+                        "loss": (optimal * shift + gap_TS).ravel(),
                         "loss_se": np.tile(truth.loss_error * optimal, len(images)),
-                        "gap": gap_DS.ravel(), "gap_se": 0.01 * gap_DS.ravel(),
+                        "gap": gap_TS.ravel(), "gap_se": 0.01 * gap_TS.ravel(),
                     }
                 )
             )  # fmt: skip
@@ -144,7 +145,7 @@ def simulate_study(
     given = optimal + error * rng.standard_normal()
     curve = pd.DataFrame(
         {"sigma": sigma, "loss": given, "stderr": error,
-         "lower": given - 1.96 * error, "upper": given + 1.96 * error}
+         "lower": given - NORMAL_95 * error, "upper": given + NORMAL_95 * error}
     )  # fmt: skip
     return pd.concat(frames, ignore_index=True), curve
 
@@ -155,7 +156,7 @@ def power(
     *,
     runs: Sequence[int] = (4, 6, 8, 12, 16),
     truth: TrueLaw | None = None,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     studies: int = 200,
     draws: int = 400,
     seed: int = 0,

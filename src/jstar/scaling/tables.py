@@ -1,4 +1,4 @@
-"""StudyFits as tidy tables: what is written, and all that figures and notebooks read."""
+"""The fits of a study as tidy tables, one function each: all that figures and notebooks read."""
 
 from dataclasses import asdict
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from jstar.config import Study
+from jstar.constants import CRITICAL_SHARE, TOTAL
 from jstar.curve import OptimalLoss
 from jstar.data.card import require_same
 from jstar.diagnose.measure import floor_share
-from jstar.diagnose.words import bulk, percent, scales, times
+from jstar.diagnose.words import bulk, percent, scales, times, worse_than_mean_image
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
@@ -23,11 +23,6 @@ from jstar.records import (
     write_text,
 )
 from jstar.typeset import Rows, latex, markdown
-
-CRITICAL = (
-    1e-3  # of the variance: below it J* is next to nothing, and no gap relative to it is told
-)
-CLEAR = 2.0  # standard errors
 
 
 def write_variants(layout: Layout) -> str:
@@ -45,7 +40,7 @@ def write_variants(layout: Layout) -> str:
     losses = _losses(layout)
     curve = read_curve(layout.curve)
     frame = _last(study, losses, curve)
-    summary = _summary(study, frame, curve)
+    summary = summary_rows(study, frame, curve)
     text = _words(study, frame, summary, curve)
     facts = provenance(
         card_id=read_json(layout.curve.with_suffix(".json"))["card_id"],
@@ -91,7 +86,7 @@ def _ema(study: Study) -> float:
 def _last(study: Study, losses: pd.DataFrame, curve: OptimalLoss) -> pd.DataFrame:
     """The last snapshot of every run beside J* and the weights that it was trained with."""
     newest = losses["images"] == losses.groupby("run")["images"].transform("max")
-    last = losses[newest & (losses["sigma"] != "total")].assign(
+    last = losses[newest & (losses["sigma"] != TOTAL)].assign(
         sigma=lambda f: f["sigma"].astype(float)
     )
     train = last[last["split"] == "train"].drop(columns=["split", "ema", "flops", "snapshot"])
@@ -117,12 +112,14 @@ SUMMARY = ["variant", "floor", "half of the gap at σ", "gap / J* at the top", "
            "held-out − train"]  # fmt: skip
 
 
-def _summary(study: Study, frame: pd.DataFrame, curve: OptimalLoss) -> Rows:
+def summary_rows(study: Study, frame: pd.DataFrame, curve: OptimalLoss) -> Rows:
     rows = []
     for entry in study.ladder:
         mean = _mean(frame[frame["model"] == entry.name])
         top = mean.iloc[-1]
-        harm = _harm(mean, curve.variance)
+        # losses.csv holds no error paired with the mean image's; that of the gap is close to it.
+        excess = mean["optimal"] + mean["gap"] - curve.variance
+        harm = worse_than_mean_image(mean, excess, "gap_se")
         rows.append(
             [
                 entry.name,
@@ -140,12 +137,6 @@ def _mean(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over the seeds of a variant, by noise scale."""
     keys = ["loss", "gap", "gap_se", "optimal", "weight", "holdout", "loss_se", "holdout_se"]
     return rows.groupby("sigma")[keys].mean().reset_index()
-
-
-def _harm(mean: pd.DataFrame, variance: float) -> NDArray[np.float64]:
-    """Noise scales at which the mean image, of loss `variance`, is better."""
-    excess = mean["optimal"] + mean["gap"] - variance
-    return mean.loc[excess > CLEAR * mean["gap_se"], "sigma"].to_numpy()
 
 
 def _memorised(mean: pd.DataFrame) -> str:
@@ -203,7 +194,7 @@ def _ranking(means: dict[str, pd.DataFrame], sigma: float, curve: OptimalLoss) -
     order = sorted(gaps, key=lambda name: gaps[name])
     best, worst = order[0], order[-1]
     floor = float(curve.at(sigma)[0][0])
-    if floor > CRITICAL * curve.variance:
+    if floor > CRITICAL_SHARE * curve.variance:
         told = ", ".join(f"{name} {times(gaps[name] / floor)}" for name in order)
         return f"Gap relative to J* at σ = {sigma:.3g}: {told}."
     return (

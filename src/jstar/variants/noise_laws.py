@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from jstar.config import Study
+from jstar.constants import CONFIDENCE, TOTAL
 from jstar.curve import OptimalLoss
 from jstar.data.card import require_same
 from jstar.errors import JstarError
@@ -26,7 +27,6 @@ from jstar.typeset import markdown
 LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "density", "draws",
                "own_density", "own_weight")  # fmt: skip
 NAMES = {"fid": "FID of samples", "precision": "precision", "recall": "recall"}
-CONFIDENCE = 0.95
 TIMES = 8  # at which law.csv has the law of a run, log-spaced; its schedule.csv has all
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def _card(layout: Layout, pairs: list[Pair]) -> str:
 def _final(path: Path, ema: float) -> pd.DataFrame:
     """The last snapshot of a run on its training draws: sigma, loss, gap."""
     frame = read_table(path, ("sigma", "gap", "split", "snapshot", "ema"))
-    known = (frame["split"] == "train") & (frame["sigma"] != "total") & (frame["ema"] == ema)
+    known = (frame["split"] == "train") & (frame["sigma"] != TOTAL) & (frame["ema"] == ema)
     last: pd.DataFrame = frame[known & (frame["snapshot"] == frame["snapshot"].max())]
     return last.assign(sigma=last["sigma"].astype(float)).sort_values("sigma")
 

@@ -102,17 +102,17 @@ def open_cifar10(config: DatasetConfig) -> Source:
     )
 
 
-def published(config: DatasetConfig) -> tuple[int, Shape]:
+def published_cifar10(config: DatasetConfig) -> tuple[int, Shape]:
     """Always taken: counting would mean unpacking the archive."""
     return 50_000, (3, 32, 32)
 
 
 CIFAR10 = Reader(
     open_cifar10,
-    published,
+    published_cifar10,
     where="give cifar-10-python.tar.gz, cifar-10-binary.tar.gz or the unpacked folder, "
     "or no path to download it",
-    published=published,
+    published=published_cifar10,
     needs_path=False,
     free=True,
 )

@@ -94,9 +94,9 @@ def glance_downsampled(config: DatasetConfig) -> tuple[int, Shape]:
     return sum(data.shape[0] for data, _ in _batches(config)), (3, side, side)
 
 
-def published(config: DatasetConfig) -> tuple[int, Shape]:
+def published_small(config: DatasetConfig) -> tuple[int, Shape]:
     side = SIDES[config.source]
     return 1_281_167, (3, side, side)
 
 
-DOWNSAMPLED = Reader(open_downsampled, glance_downsampled, where=WHERE, published=published)
+DOWNSAMPLED = Reader(open_downsampled, glance_downsampled, where=WHERE, published=published_small)

@@ -86,7 +86,7 @@ def open_idx(config: DatasetConfig) -> Source:
 def glance_idx(config: DatasetConfig) -> tuple[int, Shape]:
     """What the header promises; the published size where the set is yet to be downloaded."""
     if config.path is None:
-        return published(config)
+        return published_mnist(config)
     path = _files(config)[0]
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
@@ -99,7 +99,7 @@ def glance_idx(config: DatasetConfig) -> tuple[int, Shape]:
     return count, (1, rows, columns)
 
 
-def published(config: DatasetConfig) -> tuple[int, Shape]:
+def published_mnist(config: DatasetConfig) -> tuple[int, Shape]:
     return 60_000, (1, 28, 28)
 
 
@@ -107,7 +107,7 @@ IDX = Reader(
     open_idx,
     glance_idx,
     where=f"give the folder of {IMAGES}[.gz] and {LABELS}[.gz], or no path to download them",
-    published=published,
+    published=published_mnist,
     needs_path=False,
     free=True,
 )
