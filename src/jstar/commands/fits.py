@@ -17,9 +17,9 @@ POWER = 0.8  # the customary chance to see a difference that is there
 
 def _verdicts(fits: "StudyFits") -> str:
     """5 noise scales (corrected 3, undecided 2); total: corrected."""
-    single = Counter(s.comparison.verdict for s in fits.scales if s.sigma != "total")
+    single = Counter(s.joint.verdict for s in fits.scales if s.sigma != "total")
     counts = ", ".join(f"{word} {count}" for word, count in single.most_common())
-    total = [f"; total: {s.comparison.verdict}" for s in fits.scales if s.sigma == "total"]
+    total = [f"; total: {s.joint.verdict}" for s in fits.scales if s.sigma == "total"]
     return f"{single.total()} noise scales ({counts}){''.join(total)}"
 
 

@@ -21,7 +21,10 @@ class FitConfig(Part):
         "size", description="what the bootstrap resamples: sizes with all their seeds, or runs"
     )
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="bootstrap draws")
-    seed: Seed = Field(0, description="seed of the bootstrap")
+    calibration: Annotated[int, Field(ge=100)] = Field(
+        300, description="studies drawn from each law in this design, behind verdicts and floors"
+    )
+    seed: Seed = Field(0, description="seed of bootstrap and calibration")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="of intervals")
 
 

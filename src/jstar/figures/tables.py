@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
-    "verdicts": ("sigma", "verdict", "reason", "delta_aicc", "heldout_raw", "heldout_corrected"),
+    "verdicts": ("sigma", "verdict", "reason"),
     "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),

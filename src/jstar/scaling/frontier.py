@@ -1,8 +1,12 @@
-"""The lower envelope of loss against compute over model sizes and snapshots.
+"""The lower envelope of loss against compute over model sizes and snapshots, where it is one.
 
 At every compute the size with the lowest loss is on the frontier (approach 1 of arXiv 2203.15556).
 Seeds of a size are averaged first: a minimum over seeds would pick luck. All seeds of a chosen
 (size, snapshot) are then points of the fit, and each training run is one cluster.
+
+An envelope is compute-optimal only between the first and the last compute at which a larger size
+takes over from a smaller one that still trains. Where every size is best until its images run out,
+nothing crosses: the envelope is a chain of tails, and no exponent of it means anything.
 """
 
 from dataclasses import dataclass
@@ -16,23 +20,30 @@ from jstar.errors import JstarError
 from jstar.scaling.laws import Array
 
 TOLERANCE = 0.02
+LEAST_CROSSINGS = 2  # they bound the compute in which sizes compete
+LEVELS = 400  # of ln F at which the best size is looked up
 
 
 class FrontierStatus(StrEnum):
     """What the envelope shows."""
 
     FOUND = "found"
+    NO_CROSSING = "no crossing"  # fewer than two: no range of compute where sizes compete
     ONE_SIZE = "one size only"  # no envelope over sizes: one size is best at every compute
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """on [rows of the table]: whether the row lies on the frontier. sizes: their params."""
+    """on [rows of the table]: whether the row lies on the frontier. sizes: their params.
+
+    crossings: ln F at which a larger size takes over while the smaller one still trains.
+    """
 
     status: FrontierStatus
     on: NDArray[np.bool_]
     sizes: tuple[float, ...]
     points: pd.DataFrame
+    crossings: tuple[float, ...] = ()
 
 
 def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOLERANCE) -> Frontier:
@@ -41,7 +52,8 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
     table: columns run, params, flops and `value` (the loss, or better the gap: the order is the
     same and the noise of x0 is not in it). A row is on the frontier if no other size, interpolated
     at its compute, is lower, and if it is at most `tolerance` (relative) above the best that less
-    compute has reached. Raises JstarError for a missing column or an empty table.
+    compute has reached, and if sizes compete there; without two crossings all such rows are given,
+    and the status says `no crossing`. Raises JstarError for a missing column or an empty table.
     """
     for column in ("run", "params", "flops", value):
         if column not in table.columns:
@@ -50,21 +62,44 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
             )
     if table.empty:
         raise JstarError("frontier: the table has no rows, it needs at least one")
-    on_curve = _on_curves(
-        (mean := table.groupby(["params", "flops"], sort=True)[value].mean().reset_index())[
-            "params"
-        ].to_numpy(dtype=float),
-        mean["flops"].to_numpy(dtype=float),
-        mean[value].to_numpy(dtype=float),
-        tolerance,
-    )
+    mean = table.groupby(["params", "flops"], sort=True)[value].mean().reset_index()
+    size, flops, level = (mean[c].to_numpy(dtype=float) for c in ("params", "flops", value))
+    on_curve = _on_curves(size, flops, level, tolerance)
+    crossings = _crossings(size, flops, level)
+    competing = len(crossings) >= LEAST_CROSSINGS
+    if competing:
+        log_f = np.log(flops)
+        on_curve &= (log_f >= crossings[0]) & (log_f <= crossings[-1])
     chosen = mean.loc[on_curve, ["params", "flops"]].assign(on=True)
     merged = table[["params", "flops"]].merge(chosen, on=["params", "flops"], how="left")
     on = merged["on"].notna().to_numpy()
     points = table[on].sort_values("flops")
     sizes = tuple(sorted(float(p) for p in points["params"].unique()))
-    status = FrontierStatus.FOUND if len(sizes) > 1 else FrontierStatus.ONE_SIZE
-    return Frontier(status, on, sizes, points)
+    status = FrontierStatus.FOUND if competing else FrontierStatus.NO_CROSSING
+    if len(np.unique(size)) < 2:
+        status = FrontierStatus.ONE_SIZE
+    return Frontier(status, on, sizes, points, crossings)
+
+
+def _crossings(size: Array, flops: Array, value: Array) -> tuple[float, ...]:
+    """ln F at which the best size is replaced by a larger one although it goes on training."""
+    log_f = np.log(flops)
+    grid = np.linspace(log_f.min(), log_f.max(), LEVELS)
+    sizes = np.unique(size)
+    curve = np.full((len(sizes), LEVELS), np.inf)
+    for k, params in enumerate(sizes):
+        mine = size == params
+        reached = (grid >= log_f[mine][0]) & (grid <= log_f[mine][-1])
+        curve[k, reached] = np.interp(grid[reached], log_f[mine], value[mine])
+    found, best = [], -1
+    for level in range(LEVELS):
+        if not np.isfinite(curve[:, level]).any():
+            continue
+        now = int(np.argmin(curve[:, level]))
+        if now > best >= 0 and np.isfinite(curve[best, level]):
+            found.append(float(grid[level]))
+        best = max(now, best) if np.isfinite(curve[max(best, 0), level]) else now
+    return tuple(found)
 
 
 def _on_curves(size: Array, flops: Array, value: Array, tolerance: float) -> NDArray[np.bool_]:

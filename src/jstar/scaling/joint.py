@@ -7,6 +7,7 @@ sizes never cross. How errors are correlated: `jstar.scaling.joint_many`.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def joint_points(
     if cluster == "size" and table.groupby("params")["run"].nunique().max() > 1:
         shared = table["run"].map(seeds)
         table = table.assign(run=table["params"].astype(str) + shared.astype(str))
-        table = table.groupby(["run", "params", "images"], as_index=False)["loss"].mean()
+        table = table.groupby(["run", "params", "images"])[["loss"]].mean().reset_index()
     if table["params"].nunique() < MIN_SIZES:
         return f"{table['params'].nunique()} sizes, a joint law needs {MIN_SIZES}"
     if table["images"].nunique() < MIN_IMAGES:
@@ -90,7 +91,7 @@ def joint_points(
     )  # fmt: skip
 
 
-def _codes(labels: "pd.Series[object]") -> NDArray[np.int64]:
+def _codes(labels: "pd.Series[Any]") -> NDArray[np.int64]:
     return np.asarray(pd.factorize(labels)[0], dtype=np.int64)
 
 
@@ -217,7 +218,7 @@ def _outlying(points: JointPoints, fits: FloorFits, power: float) -> Array:
         middle = pd.Series(rest).groupby(code).median().to_numpy()
         rest = rest - middle[code]
     spread = 1.4826 * float(np.median(np.abs(rest)))
-    return np.maximum(np.abs(rest) / max(OUTLYING * spread, 1e-300), 1.0)
+    return np.asarray(np.maximum(np.abs(rest) / max(OUTLYING * spread, 1e-300), 1.0))
 
 
 def _guess(points: JointPoints, floor: str) -> Array:

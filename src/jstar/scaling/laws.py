@@ -28,6 +28,7 @@ class FitStatus(StrEnum):
     GAP_NOT_RESOLVED = "gap not resolved"
     NOT_IDENTIFIABLE = "not identifiable"
     NOT_CONVERGED = "not converged"
+    NO_CROSSING = "no crossing"  # the points are no envelope: sizes do not compete
     SOLVERS_DISAGREE = "solvers disagree"
 
 

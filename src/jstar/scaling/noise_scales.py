@@ -1,5 +1,6 @@
 """The fits of a study: at every noise scale frontier, three laws, intervals and verdict."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,16 +8,19 @@ import numpy as np
 import pandas as pd
 
 from jstar.constants import CONFIDENCE, TOTAL
+from jstar.data.pool import cpu_count, in_order, process_pool
 from jstar.noise import Process, process, total_weights
-from jstar.scaling.compare import LawComparison, adjust, compare
+from jstar.progress import Progress
 from jstar.scaling.fit import fit_points
-from jstar.scaling.frontier import TOLERANCE, Frontier, frontier
+from jstar.scaling.frontier import TOLERANCE, Frontier, FrontierStatus, frontier
 from jstar.scaling.input_checks import check_against_optimal, check_total
 from jstar.scaling.inputs import Curve, select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
+from jstar.scaling.joint import joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
+from jstar.scaling.verdict import JointScale, adjust, judge, measure_floor
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,19 @@ class FitOptions:
     tolerance: float = TOLERANCE
     cluster: str = "size"
     bootstrap: int = 1000
+    calibration: int = 300
     seed: int = 0
     confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)
 class ScaleFits:
-    """One noise scale (or the total): its rows, frontier, fits by law, draws and verdict."""
+    """One noise scale (or the total): its rows, frontier, fits by law and draws.
+
+    joint: the joint law and the verdict, of the loss that is fitted. measured: the same of the
+    plain losses, which know nothing of J*, against J* on the very draws that measured them; None
+    without direct gaps.
+    """
 
     sigma: float | str
     rows: pd.DataFrame
@@ -45,7 +55,8 @@ class ScaleFits:
     fits: dict[str, LawFit]
     draws: dict[str, AlphaDraws]
     tests: dict[str, ResidualTests]
-    comparison: LawComparison
+    joint: JointScale
+    measured: JointScale | None
 
 
 @dataclass(frozen=True)
@@ -64,17 +75,35 @@ def fit_study(losses: pd.DataFrame, curve: Curve | None, options: FitOptions) ->
     rows = select(losses, split=options.split, ema=options.ema, min_images=options.min_images)
     keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
-    scales = []
+    jobs = []
     for number, sigma in enumerate(keys):
         optimal = optimal_of(curve, sigma, keys, options.process)
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
-        scales.append(fit_scale(sigma, mine, optimal, options, number))
+        jobs.append((sigma, mine, optimal, replace(options, process=None), number))
+    scales = _fit_scales(jobs)
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
-    judged = adjust([s.comparison for s in single], 1 - options.confidence)
-    scales[: len(single)] = [replace(s, comparison=c) for s, c in zip(single, judged, strict=True)]
+    judged = adjust([s.joint for s in single], options.confidence)
+    scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
     return StudyFits(losses, tuple(scales), options)
+
+
+def _fit_scales(jobs: list[tuple[Any, ...]]) -> list[ScaleFits]:
+    """`fit_scale` of every job, by as many processes as there are CPUs; it says how far it is."""
+    workers = min(cpu_count(), len(jobs))
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress("fit", len(jobs), "noise scales"))
+        if workers > 1:
+            pool = stack.enter_context(process_pool(workers))
+            found = in_order(pool, ((fit_scale, *job) for job in jobs), workers)
+        else:
+            found = (fit_scale(*job) for job in jobs)
+        scales = []
+        for scale in found:
+            scales.append(scale)
+            bar.advance(1)
+    return scales
 
 
 def optimal_of(
@@ -110,13 +139,23 @@ def fit_scale(
         if fit.ok and law != "free":
             tests[law] = examine(points, fit)
         fits[law], sample = with_intervals(points, fit, options, seed)
-        if sample is not None:
+        if edge.status is FrontierStatus.NO_CROSSING and fits[law].ok:
+            fits[law] = replace(fits[law], status=FitStatus.NO_CROSSING)
+        elif sample is not None:
             draws[law] = sample
-    comparison = compare(
-        points, fits["raw"], fits["corrected"],
-        level=1 - options.confidence, draws=options.bootstrap, seed=seed,
-    )  # fmt: skip
-    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, comparison)
+    chosen = options.confidence, options.calibration, seed
+    error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
+    joint = judge(joint_points(rows, "loss_fit", (optimal[0], error), options.cluster), *chosen)
+    measured = None
+    if direct and np.isfinite(optimal[0]):
+        same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
+        measured = measure_floor(joint_points(rows, "loss", same_draws, options.cluster), *chosen)
+    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured)
+
+
+def _common_error(rows: pd.DataFrame) -> float:
+    """Error of every loss against J*: all models are measured on the same images and noise."""
+    return float(rows["loss_se"].mean()) if "loss_se" in rows else 0.0
 
 
 def with_intervals(

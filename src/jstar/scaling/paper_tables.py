@@ -10,7 +10,10 @@ from jstar.constants import TOTAL
 from jstar.records import write_text
 from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.noise_scales import StudyFits
+from jstar.scaling.verdict import FLOOR_OF
 from jstar.typeset import Rows, latex, markdown
+
+FLOOR_SIGN = {"zero": "0", "optimal": "J*", "free": "free"}
 
 
 def write_paper_tables(
@@ -51,25 +54,28 @@ def _interval(row: "pd.Series[Any]") -> str:
 
 
 def _laws(tables: dict[str, pd.DataFrame]) -> Rows:
-    head = ["σ", "α corrected", "R² of ln(J − J*)", "α raw", "R² of ln J", "α free", "ΔAICc",
-            "held out: corrected", "held out: raw", "verdict"]  # fmt: skip
+    head = ["σ", "verdict", "α (joint law)", "floor", "floor, measured", "J*",
+            "α corrected, envelope", "R² of ln(J − J*)", "α raw, envelope",
+            "R² of ln J"]  # fmt: skip
     rows = [head]
     fits = tables["fits"].set_index(["sigma", "law"])
+    joint = tables["parametric"]
     for _, v in tables["verdicts"].iterrows():
-        one = {law: fits.loc[(v["sigma"], law)] for law in ("raw", "corrected", "free")}
-        sigma = TOTAL if v["sigma"] == TOTAL else f"{v['sigma']:.4g}"
+        one = {law: fits.loc[(v["sigma"], law)] for law in ("raw", "corrected")}
+        floor = FLOOR_OF[str(v["verdict"])]
+        of = (joint["sigma"] == v["sigma"]) & (joint["floor"] == floor) & (joint["of"] == "fitted")
         rows.append(
             [
-                sigma,
+                TOTAL if v["sigma"] == TOTAL else f"{v['sigma']:.4g}",
+                str(v["verdict"]),
+                _interval(joint[of].iloc[0]) if of.any() else "",
+                f"E = {FLOOR_SIGN[floor]}",
+                f"{number(v['floor'])} [{number(v['floor_low'])}, {number(v['floor_high'])}]",
+                number(v["floor_optimal"]),
                 _interval(one["corrected"]),
                 number(one["corrected"]["r2"]),
                 _interval(one["raw"]),
                 number(one["raw"]["r2"]),
-                _interval(one["free"]),
-                number(v["delta_aicc"]),
-                f"{number(v['heldout_corrected'])} ({v['hit_corrected']})",
-                f"{number(v['heldout_raw'])} ({v['hit_raw']})",
-                str(v["verdict"]),
             ]
         )
     return rows
@@ -127,12 +133,10 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
                       "covariance and profile likelihood"],
         ["fits that converged", f"{int((corrected['status'] == 'converged').sum())} of "
                                 f"{len(corrected)} corrected laws"],
-        ["comparison", "AICc of ln J with σ counted, calibrated by simulation from both laws, "
-                       "false discovery rate over noise scales"],
+        ["verdict", "joint law J(N, D) with E = 0, J* and free; signed likelihood ratios against "
+                    f"{options.calibration} studies of each law in this design, false discovery "
+                    "rate over noise scales"],
         ["verdicts", ", ".join(f"{k}: {v}" for k, v in counts.items())],
-        ["held out", f"top 20 % of ln F; corrected law hit "
-                     f"{int((verdicts['hit_corrected'] == 'hit').sum())} of {len(verdicts)}, raw "
-                     f"{int((verdicts['hit_raw'] == 'hit').sum())}"],
         ["exponent of N_opt(F), isoFLOP", number(optimal_exponent(inside, "params"))],
         ["exponent of D_opt(F), isoFLOP", number(optimal_exponent(inside, "images"))],
         ["code", f"jstar {origin['jstar']}, commit {origin['commit'] or 'unknown'}"],

@@ -43,6 +43,7 @@ def write_fits(
         tolerance=config.frontier_tolerance,
         cluster=config.cluster,
         bootstrap=config.bootstrap,
+        calibration=config.calibration,
         seed=config.seed,
         confidence=config.confidence,
     )

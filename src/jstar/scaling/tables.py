@@ -5,11 +5,15 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.isoflop import FLOORS, ParametricFit, iso_flop, parametric_law
+from jstar.scaling.isoflop import iso_flop
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
 from jstar.scaling.residuals import ResidualTests
+from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, JointLaw, floor_says
+
+INTERVALS = ("E", "a", "b", "alpha", "size_exponent")  # of a joint law
+ENDS = ("low", "high")
 
 
 def losses_frame(study: StudyFits) -> pd.DataFrame:
@@ -58,26 +62,43 @@ def fits_frame(study: StudyFits) -> pd.DataFrame:
 
 
 def verdicts_frame(study: StudyFits) -> pd.DataFrame:
-    """One row per sigma or total."""
+    """One row per sigma or total: the verdict, how sure this design makes it, and the floor.
+
+    rate_X_if_Y: how often studies of this design, drawn from the law with the floor of Y, get the
+    verdict X (corrected if raw: any floor). p_zero, p_optimal_high, p_optimal_low: share of the
+    studies without a floor, or with the floor J*, whose free floor lies as far above, or below.
+    floor: fitted to the measured losses alone, where there are direct gaps; its J* is that of the
+    same draws, floor_optimal.
+    """
     rows = []
     for scale in study.scales:
-        c = scale.comparison
+        j, rates = scale.joint, scale.joint.rates
+        floor = scale.measured or j
+        free = floor.laws.get("free")
+        ends = (free.E, free.low["E"], free.high["E"]) if free else (float("nan"),) * 3
+        zero, optimal = j.laws.get("zero"), j.laws.get("optimal")
         rows.append(
             {
                 "sigma": scale.sigma,
-                "verdict": c.verdict,
-                "delta_aicc": c.delta_aicc,
-                "heldout_raw": c.heldout_raw,
-                "heldout_corrected": c.heldout_corrected,
-                "independent": c.independent,
-                "weight_corrected": c.weight_corrected,
-                "p_raw": c.p_raw,
-                "p_corrected": c.p_corrected,
-                "q_raw": c.q_raw,
-                "q_corrected": c.q_corrected,
-                "hit_raw": c.hit_raw,
-                "hit_corrected": c.hit_corrected,
-                "reason": c.reason,
+                "verdict": j.verdict,
+                "reason": j.reason,
+                "crossings": len(scale.edge.crossings),
+                "rate_corrected_if_raw": rates("zero", CORRECTED, ABOVE),
+                "rate_raw_if_corrected": rates("optimal", RAW),
+                "rate_above_if_corrected": rates("optimal", ABOVE),
+                "rate_raw_if_raw": rates("zero", RAW),
+                "rate_corrected_if_corrected": rates("optimal", CORRECTED),
+                "alpha_coverage": rates.coverage,
+                "floor": ends[0],
+                "floor_low": ends[1],
+                "floor_high": ends[2],
+                "floor_optimal": floor.optimal,
+                "floor_says": floor_says(*ends, floor.optimal),
+                "resolution": j.resolution,
+                "p_zero": j.p.get("zero_high", float("nan")),
+                "p_optimal_high": j.p.get("optimal_high", float("nan")),
+                "p_optimal_low": j.p.get("optimal_low", float("nan")),
+                "delta_aicc": zero.aicc - optimal.aicc if zero and optimal else float("nan"),
                 "frontier": str(scale.edge.status),
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
@@ -201,21 +222,19 @@ def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def parametric_frame(study: StudyFits) -> pd.DataFrame:
-    """L(N, D) of every noise scale with its floor zero, J* and free; needs the column images."""
-    rows = []
+    """The joint law of every noise scale with its floor zero, J* and free.
+
+    `of` says of what: the losses that are fitted (J* + direct gap), or the measured losses alone.
+    """
+    rows: list[dict[str, object]] = []
     for scale in study.scales:
-        table = scale.rows
-        if "images" not in table or table["images"].isna().any() or len(table) < 8:
-            continue
-        n, d, loss = (table[c].to_numpy(dtype=float) for c in ("params", "images", "loss_fit"))
-        if len(np.unique(d)) < 3:
-            continue
-        for floor in FLOORS:
-            optimal = scale.points.optimal
-            if floor == "optimal" and not optimal < loss.min():
-                continue
-            law = parametric_law(n, d, loss, floor, optimal)
-            extra = {"alpha": law.alpha, "size_exponent": law.size_exponent}
-            rows.append({"sigma": scale.sigma, **asdict(law), **extra})
-    columns = ["sigma", *ParametricFit.__dataclass_fields__, "alpha", "size_exponent"]
+        for of, judged in (("fitted", scale.joint), ("measured", scale.measured)):
+            for law in judged.laws.values() if judged else ():
+                row = {"sigma": scale.sigma, "of": of, **asdict(law)}
+                low, high = row.pop("low"), row.pop("high")
+                for name in low:
+                    row |= {f"{name}_low": low[name], f"{name}_high": high[name]}
+                rows.append(row)
+    columns = ["sigma", "of", *(c for c in JointLaw.__dataclass_fields__ if c not in ENDS)]
+    columns += [f"{n}_{end}" for n in INTERVALS for end in ENDS]
     return pd.DataFrame(rows, columns=columns)
