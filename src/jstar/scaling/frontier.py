@@ -50,14 +50,9 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
             )
     if table.empty:
         raise JstarError("frontier: the table has no rows, it needs at least one")
-    on_curve = _on_curves(
-        (mean := table.groupby(["params", "flops"], sort=True)[value].mean().reset_index())[
-            "params"
-        ].to_numpy(dtype=float),
-        mean["flops"].to_numpy(dtype=float),
-        mean[value].to_numpy(dtype=float),
-        tolerance,
-    )
+    mean = table.groupby(["params", "flops"], sort=True)[value].mean().reset_index()
+    size, flops, low = (mean[c].to_numpy(dtype=float) for c in ("params", "flops", value))
+    on_curve = _on_curves(size, flops, low, tolerance)
     chosen = mean.loc[on_curve, ["params", "flops"]].assign(on=True)
     merged = table[["params", "flops"]].merge(chosen, on=["params", "flops"], how="left")
     on = merged["on"].notna().to_numpy()

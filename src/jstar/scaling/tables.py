@@ -11,6 +11,9 @@ from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
 from jstar.scaling.residuals import ResidualTests
 
+EXPONENT = ("alpha", "alpha_se", "alpha_low", "alpha_high")
+REST = ("beta", "offset", "offset_se", "r2", "r2_response", "aicc", "scatter", "n", "clusters")
+
 
 def losses_frame(study: StudyFits) -> pd.DataFrame:
     """All rows of the input, and `loss_fit` (J* + direct gap) where a row was fitted."""
@@ -30,23 +33,12 @@ def fits_frame(study: StudyFits) -> pd.DataFrame:
                 {
                     "sigma": scale.sigma,
                     "law": law,
-                    "alpha": fit.alpha,
-                    "alpha_se": fit.alpha_se,
-                    "alpha_low": fit.alpha_low,
-                    "alpha_high": fit.alpha_high,
+                    **{name: getattr(fit, name) for name in EXPONENT},
                     "alpha_covariance_low": fit.covariance[0],
                     "alpha_covariance_high": fit.covariance[1],
                     "alpha_profile_low": fit.profile[0],
                     "alpha_profile_high": fit.profile[1],
-                    "beta": fit.beta,
-                    "offset": fit.offset,
-                    "offset_se": fit.offset_se,
-                    "r2": fit.r2,
-                    "r2_response": fit.r2_response,
-                    "aicc": fit.aicc,
-                    "scatter": fit.scatter,
-                    "n": fit.n,
-                    "clusters": fit.clusters,
+                    **{name: getattr(fit, name) for name in REST},
                     "sizes": len(scale.edge.sizes),
                     "flops_min": scale.points.flops.min(),
                     "flops_max": scale.points.flops.max(),
@@ -61,23 +53,13 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
     """One row per sigma or total."""
     rows = []
     for scale in study.scales:
-        c = scale.comparison
+        found = asdict(scale.comparison)
+        reason = found.pop("reason")
         rows.append(
             {
                 "sigma": scale.sigma,
-                "verdict": c.verdict,
-                "delta_aicc": c.delta_aicc,
-                "heldout_raw": c.heldout_raw,
-                "heldout_corrected": c.heldout_corrected,
-                "independent": c.independent,
-                "weight_corrected": c.weight_corrected,
-                "p_raw": c.p_raw,
-                "p_corrected": c.p_corrected,
-                "q_raw": c.q_raw,
-                "q_corrected": c.q_corrected,
-                "hit_raw": c.hit_raw,
-                "hit_corrected": c.hit_corrected,
-                "reason": c.reason,
+                **found,
+                "reason": reason,
                 "frontier": str(scale.edge.status),
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
@@ -115,7 +97,7 @@ def frontier_frame(study: StudyFits) -> pd.DataFrame:
 
 def predictions_frame(study: StudyFits) -> pd.DataFrame:
     """Smooth laws over the fitted compute, with the bands of the headline interval."""
-    frames = [_prediction(s, law, study.options.confidence) for s in study.scales for law in LAWS]
+    frames = [_prediction(s, law, study.config.confidence) for s in study.scales for law in LAWS]
     columns = ["sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                "gap_high"]  # fmt: skip
     found = [f for f in frames if f is not None]
@@ -167,7 +149,7 @@ def profile_frame(study: StudyFits) -> pd.DataFrame:
         for law in LAWS:
             fit = scale.fits[law]
             if np.isfinite(fit.alpha) and len(fit.weight):
-                alpha, rise = profile_curve(scale.points, fit, study.options.confidence)
+                alpha, rise = profile_curve(scale.points, fit, study.config.confidence)
                 frame = pd.DataFrame({"alpha": alpha, "rise": rise})
                 frames.append(frame.assign(sigma=scale.sigma, law=law))
     columns = ["sigma", "law", "alpha", "rise"]
