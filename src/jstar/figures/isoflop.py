@@ -24,7 +24,7 @@ from jstar.figures.style import (
     panel_title,
 )
 from jstar.figures.tables import StudyTables
-from jstar.scaling.joint import optimal_exponent
+from jstar.scaling.isoflop import optimal_exponent
 
 OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$ (images)"}
 EDGE = "at the edge"

@@ -1,185 +1,240 @@
-"""Laws of size and data jointly: minima of isoFLOP curves, and the parametric law L(N, D).
+"""The joint law J(N, D) = E + A (N/N0)^-a + B (D/D0)^-b of one noise scale, under three floors E.
 
-Approaches 2 and 3 of arXiv 2203.15556: N parameters, D images, F FLOPs.
+zero: E = 0, no floor. optimal: E = J*. free: E fitted. Along the compute-optimal sizes J - E falls
+as F^alpha with alpha = -a b / (a + b), and N grows as F^(b / (a + b)) (approach 3 of arXiv
+2203.15556). Every snapshot of every run counts, so the law decides about a floor in designs whose
+sizes never cross. How errors are correlated: `jstar.scaling.joint_many`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares, nnls
+from numpy.typing import NDArray
+from scipy.optimize import nnls
 
-from jstar.scaling.fit import aicc
+from jstar.scaling.joint_many import (
+    ROUGH,
+    ROUNDS,
+    Components,
+    JointDesign,
+    Whitening,
+    components,
+    correlation,
+    solve,
+    weights,
+)
 from jstar.scaling.laws import Array
 
-LEVELS = 9  # values of compute at which sizes are compared
 FLOORS = ("zero", "optimal", "free")
-LARGEST_LOG = 200.0
-EXPONENTS = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2])
-
-
-def iso_flop(rows: pd.DataFrame, value: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves and minima at fixed compute of one noise scale's rows.
-
-    Curves: flops, params, value (seeds averaged, interpolated in ln F along each size's curve).
-    Minima: flops, params (N_opt), images (D_opt), value, status: `inside` (a parabola in ln N
-    through the best size and its neighbours), `at the edge` (the best size is the largest or
-    smallest that reached this compute) or `too few sizes`.
-    """
-    curves = _curves(rows, value)
-    lowest = sorted(float(f[0]) for f, _, _ in curves.values())
-    highest = sorted(float(f[-1]) for f, _, _ in curves.values())
-    if len(curves) < 3 or lowest[1] >= highest[-2]:
-        empty = pd.DataFrame(columns=["flops", "params", value])
-        return empty, empty.assign(images=[], status=[])
-    levels = np.linspace(lowest[1], highest[-2], LEVELS)  # where at least two sizes overlap
-    points, minima = [], []
-    for level in levels:
-        reached = [(n, c) for n, c in curves.items() if c[0][0] <= level <= c[0][-1]]
-        log_n = np.log([n for n, _ in reached])
-        log_v = np.array([np.interp(level, f, v) for _, (f, v, _) in reached])
-        log_d = np.array([np.interp(level, f, d) for _, (f, _, d) in reached])
-        flops = float(np.exp(level))
-        points += [
-            (flops, float(np.exp(n)), float(np.exp(v))) for n, v in zip(log_n, log_v, strict=True)
-        ]
-        minima.append((flops, *_minimum(log_n, log_v, log_d)))
-    return (
-        pd.DataFrame(points, columns=["flops", "params", value]),
-        pd.DataFrame(minima, columns=["flops", "params", "images", value, "status"]),
-    )
-
-
-def _curves(rows: pd.DataFrame, value: str) -> dict[float, tuple[Array, Array, Array]]:
-    """ln F, ln value and ln images of every size, seeds averaged, increasing in F."""
-    images = "images" in rows and bool(rows["images"].notna().all())
-    frame = rows[rows[value] > 0].assign(d=rows["images"] if images else np.nan)
-    mean = frame.groupby(["params", "flops"], sort=True)[[value, "d"]].mean().reset_index()
-    curves = {}
-    for params, part in mean.groupby("params"):
-        if len(part) > 1:
-            f, v, d = (np.log(part[c].to_numpy(dtype=float)) for c in ("flops", value, "d"))
-            curves[float(str(params))] = (f, v, d)
-    return curves
-
-
-def _minimum(log_n: Array, log_v: Array, log_d: Array) -> tuple[float, float, float, str]:
-    """(N_opt, D_opt, value, status) of one isoFLOP curve."""
-    best = int(np.argmin(log_v))
-    at, low = float(log_n[best]), float(log_v[best])
-    status = "too few sizes" if len(log_n) < 3 else "at the edge"
-    if 0 < best < len(log_n) - 1:
-        near = slice(best - 1, best + 2)
-        c2, c1, c0 = np.polyfit(log_n[near] - at, log_v[near], 2)
-        shift = -c1 / (2 * c2)
-        at, low, status = at + shift, float(c0 - c1 * c1 / (4 * c2)), "inside"
-    images = (
-        float(np.exp(np.interp(at, log_n, log_d))) if np.isfinite(log_d).all() else float("nan")
-    )
-    return float(np.exp(at)), images, float(np.exp(low)), status
-
-
-def optimal_exponent(minima: pd.DataFrame, column: str) -> float:
-    """Exponent of N_opt(F) or D_opt(F) through the minima that lie inside, nan for fewer than 3."""
-    inside = minima[(minima["status"] == "inside") & minima[column].notna()]
-    if len(inside) < 3:
-        return float("nan")
-    return float(np.polyfit(np.log(inside["flops"]), np.log(inside[column].astype(float)), 1)[0])
+MIN_SIZES, MIN_IMAGES, MIN_JOINT_POINTS = 3, 3, 8
+POWERS = (1.0, 0.5, 0.0)  # of the gap, to which errors of the loss grow
+CLEARLY = 2.0  # log likelihood by which another power than 1 must be better
+OUTLYING = 3.0  # robust standard deviations beyond which a point's error counts as larger
+EXPONENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2)  # of the first guess
 
 
 @dataclass(frozen=True)
-class ParametricFit:
-    """L(N, D) = E + A (N / N0)^-a + B (D / D0)^-b, N0 and D0 geometric means of the rows.
+class JointPoints:
+    """What a joint law is fitted to: P points in units of `unit`, the geometric mean loss.
 
-    floor: whether E is 0, J* or free. alpha: -ab/(a+b), the exponent of L - E along the optimal N.
-    size_exponent: b/(a+b), of N_opt(F). rmse: of ln L. status: converged, at bound (a term or the
-    floor vanished) or not converged.
+    loss_P, optimal: in that unit. params, images: geometric means N0, D0. optimal_error: standard
+    error of J* against these losses; 0 where the loss is J* + direct gap, which knows its floor.
+    outlying_P: factor on each point's error, 1 for all but outliers.
     """
 
-    floor: str
-    E: float
-    A: float
-    a: float
-    B: float
-    b: float
-    rmse: float
-    aicc: float
-    n: int
-    status: str
-
-    @property
-    def alpha(self) -> float:
-        """Exponent of compute."""
-        return -self.a * self.b / (self.a + self.b)
-
-    @property
-    def size_exponent(self) -> float:
-        """Exponent of the optimal number of parameters."""
-        return self.b / (self.a + self.b)
+    design: JointDesign
+    loss_P: Array
+    unit: float
+    params: float
+    images: float
+    optimal: float
+    optimal_error: float
+    outlying_P: Array
 
 
-def parametric_law(
-    params: Array, images: Array, loss: Array, floor: str, optimal: float = 0.0
-) -> ParametricFit:
-    """Least squares of ln L over all rows [P] (every size, every snapshot).
+def joint_points(
+    rows: pd.DataFrame, column: str, optimal: tuple[float, float], cluster: str
+) -> JointPoints | str:
+    """Points of the rows' `column`, or why there is no joint law of them.
 
-    floor: `zero`, `optimal` (E = optimal) or `free`. Starts from the best of a grid of (a, b), for
-    which A, B and E are linear and not negative.
+    optimal: J* and its standard error, nan without one. cluster: what shares an error, `size` (its
+    seeds are averaged first) or `run`. Without the column images, F / N stands for them: only the
+    unit of D0 changes.
     """
-    unit = float(np.exp(np.mean(np.log(loss))))
-    n, d, y = params / _mean(params), images / _mean(images), loss / unit
-    fixed = optimal / unit if floor == "optimal" else 0.0
-    start = _grid_start(n, d, y, fixed, floor == "free")
-
-    log_n, log_d = np.log(n), np.log(d)
-
-    def terms(p: Array) -> tuple[Array, Array, float]:
-        floor_value = float(_exp(p[4])) if floor == "free" else fixed
-        return _exp(p[0] - p[1] * log_n), _exp(p[2] - p[3] * log_d), floor_value
-
-    def residual(p: Array) -> Array:
-        by_size, by_data, bottom = terms(p)
-        return np.asarray(np.log(bottom + by_size + by_data) - np.log(y))
-
-    def jacobian(p: Array) -> Array:
-        by_size, by_data, bottom = terms(p)
-        columns = [by_size, -by_size * log_n, by_data, -by_data * log_d]
-        columns += [np.full_like(y, bottom)] if floor == "free" else []
-        return np.asarray(np.stack(columns, axis=1) / (bottom + by_size + by_data)[:, None])
-
-    found = least_squares(
-        residual, start, jacobian, method="lm", xtol=1e-10, ftol=1e-12, max_nfev=400
-    )
-    A, B = _exp(found.x[[0, 2]])
-    E = float(_exp(found.x[4])) if floor == "free" else fixed
-    rss = float(2 * found.cost)
-    vanished = min(A, B) < 1e-8 or (floor == "free" and E < 1e-8) or min(found.x[[1, 3]]) < 1e-3
-    status = "at bound" if vanished else "converged" if found.success else "not converged"
-    return ParametricFit(
-        floor, E * unit, float(A) * unit, float(found.x[1]), float(B) * unit, float(found.x[3]),
-        float(np.sqrt(rss / len(y))), aicc(rss, len(y), len(start)), len(y), status,
+    data = rows["images"] if "images" in rows else rows["flops"] / rows["params"]
+    table = pd.DataFrame(
+        {"params": rows["params"], "images": data, "run": rows["run"], "loss": rows[column]}
+    ).dropna()
+    seeds = table.groupby("run")["images"].apply(tuple)
+    if cluster == "size" and table.groupby("params")["run"].nunique().max() > 1:
+        shared = table["run"].map(seeds)
+        table = table.assign(run=table["params"].astype(str) + shared.astype(str))
+        table = table.groupby(["run", "params", "images"], as_index=False)["loss"].mean()
+    if table["params"].nunique() < MIN_SIZES:
+        return f"{table['params'].nunique()} sizes, a joint law needs {MIN_SIZES}"
+    if table["images"].nunique() < MIN_IMAGES:
+        return "all sizes saw the same number of images, b is not identified"
+    if len(table) < MIN_JOINT_POINTS:
+        return f"{len(table)} points, a joint law needs {MIN_JOINT_POINTS}"
+    table = table.assign(group=table["params"] if cluster == "size" else table["run"])
+    if (table.groupby("run").size() == 1).all():
+        table = table.assign(group=table.index)  # points that share nothing
+    table = table.sort_values(["group", "run", "images"])
+    n, d, loss = (table[c].to_numpy(dtype=float) for c in ("params", "images", "loss"))
+    unit = float(np.exp(np.log(loss).mean()))
+    design = JointDesign.of(n, d, _codes(table["group"]), _codes(table["run"]))
+    return JointPoints(
+        design, loss / unit, unit, _middle(n), _middle(d), optimal[0] / unit, optimal[1] / unit,
+        np.ones(len(table)),
     )  # fmt: skip
 
 
-def _exp(log: Array) -> Array:
-    """exp, bounded: with too few sizes the solver tries steps that no number can hold."""
-    return np.asarray(np.exp(np.clip(log, -LARGEST_LOG, LARGEST_LOG)))
+def _codes(labels: "pd.Series[object]") -> NDArray[np.int64]:
+    return np.asarray(pd.factorize(labels)[0], dtype=np.int64)
 
 
-def _mean(values: Array) -> float:
+def _middle(values: Array) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def _grid_start(n: Array, d: Array, y: Array, fixed: float, free: bool) -> Array:
-    """Starting point: non-negative least squares of relative errors over a grid of exponents."""
+@dataclass(frozen=True)
+class FloorFits:
+    """The three laws of Q studies of one design, with the same whitening.
+
+    theta [Q, 5]: ln A, a, ln B, b, E. rss [Q]. from_zero_Q, from_optimal_Q: signed root of the
+    likelihood ratio, positive where the free floor lies above 0, above J*. misfit: by how much a
+    quadratic surface in (ln N, ln D) would fit better than each law.
+    """
+
+    theta: dict[str, Array]
+    rss: dict[str, Array]
+    white: Whitening
+    parts: Components
+    from_zero_Q: Array
+    from_optimal_Q: Array
+    misfit: dict[str, Array]
+
+
+def exponents(theta_QK: Array) -> tuple[Array, Array]:
+    """(alpha, size exponent), each [Q]."""
+    a, b = theta_QK[:, 1], theta_QK[:, 3]
+    return -a * b / (a + b), b / (a + b)
+
+
+def fit_floors(
+    points: JointPoints, loss_QP: Array, optimal_Q: Array, starts: dict[str, Array], power: float,
+    rounds: int = ROUNDS,
+) -> FloorFits:  # fmt: skip
+    """Fit Q studies of one design under the three floors.
+
+    The free law says how large errors are and how they are correlated; all three are then compared
+    under the same whitening. starts: theta [5] of each floor.
+    """
+    design, studies = points.design, len(loss_QP)
+    free = np.repeat(starts["free"][None], studies, axis=0)
+    weight = weights(design, free, power) / points.outlying_P
+    white = Whitening.of(design, weight, np.zeros(studies), np.ones(studies))
+    for _ in range(rounds):
+        free, _ = solve(design, loss_QP, free, white, free=True, tolerance=ROUGH)
+        weight = weights(design, free, power) / points.outlying_P
+        along = correlation(design, loss_QP, free, weight)
+        white = Whitening.of(design, weight, along, white.ratio_Q)
+        parts, _ = components(design, loss_QP, free, white, 5)
+        white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
+    theta, rss = {}, {}
+    theta["free"], rss["free"] = solve(design, loss_QP, free, white, free=True)
+    for floor, level in (("zero", np.zeros(studies)), ("optimal", optimal_Q)):
+        start = np.repeat(starts[floor][None], studies, axis=0)
+        start[:, 4] = level
+        theta[floor], rss[floor] = solve(design, loss_QP, start, white, free=False)
+    found = {f: _misfit(design, loss_QP, theta[f], white, f == "free") for f in FLOORS}
+    reach = theta["free"][:, 4]
+    return FloorFits(
+        theta, rss, white, parts, _root(rss, "zero", len(design), reach),
+        _root(rss, "optimal", len(design), reach - optimal_Q), found,
+    )  # fmt: skip
+
+
+def _root(rss: dict[str, Array], floor: str, points: int, side_Q: Array) -> Array:
+    ratio = np.log(np.maximum(rss[floor], 1e-300) / np.maximum(rss["free"], 1e-300))
+    return np.asarray(np.sign(side_Q) * np.sqrt(np.maximum(points * ratio, 0.0)))
+
+
+def _misfit(
+    design: JointDesign, loss_QP: Array, theta_QK: Array, white: Whitening, free: bool
+) -> Array:
+    """P ln(rss / rss with a relative error that is quadratic in (ln N, ln D)), [Q]."""
+    k = 5 if free else 4
+    law_QP, slope_QKP = design.jacobian(theta_QK, k)
+    n, d = design.ln_n_P, design.ln_d_P
+    bent = design.gap(theta_QK)[:, None] * np.stack([n * n, n * d, d * d])
+    both = np.concatenate([slope_QKP, bent, (loss_QP - law_QP)[:, None]], axis=1)
+    gram = white.gram(design, both)
+    scale = np.sqrt(np.einsum("qkk->qk", gram)) + 1e-150
+    gram = gram / scale[:, :, None] / scale[:, None, :] + 1e-10 * np.eye(k + 4)
+    rest = []
+    for columns in (k, k + 3):
+        part, right = gram[:, :columns, :columns], gram[:, :columns, -1]
+        rest.append(1 - (np.linalg.solve(part, right[..., None])[..., 0] * right).sum(axis=1))
+    ratio = np.maximum(rest[0], 1e-12) / np.maximum(rest[1], 1e-12)
+    return np.asarray(len(design) * np.log(np.maximum(ratio, 1.0)))
+
+
+def fit_joint(points: JointPoints) -> tuple[JointPoints, FloorFits, float]:
+    """One study: the points with outliers marked, its three laws, and the power of its errors."""
+    starts = {floor: _guess(points, floor) for floor in FLOORS}
+    loss_QP, optimal_Q = points.loss_P[None], np.array([_known(points.optimal)])
+    best: tuple[float, float, FloorFits] | None = None
+    for power in POWERS:
+        fits = fit_floors(points, loss_QP, optimal_Q, starts, power, rounds=3)
+        likely = float(components(points.design, loss_QP, fits.theta["free"], fits.white, 5)[1][0])
+        if best is None or likely > best[0] + CLEARLY:
+            best = (likely, power, fits)
+    assert best is not None
+    _, power, fits = best
+    for _ in range(4):
+        outlying = _outlying(points, fits, power)
+        if np.allclose(outlying, points.outlying_P, rtol=0.05):
+            break
+        points = replace(points, outlying_P=outlying)
+        starts = {floor: fits.theta[floor][0] for floor in FLOORS}
+        fits = fit_floors(points, loss_QP, optimal_Q, starts, power, rounds=3)
+    return points, fits, power
+
+
+def _known(optimal: float) -> float:
+    """J*, or 0 where there is none: the law `optimal` is then not read."""
+    return optimal if np.isfinite(optimal) else 0.0
+
+
+def _outlying(points: JointPoints, fits: FloorFits, power: float) -> Array:
+    """Factor on the error of points beyond OUTLYING robust standard deviations of their cluster."""
+    design, theta = points.design, fits.theta["free"]
+    rest = (points.loss_P - theta[0, 4] - design.gap(theta)[0]) * weights(design, theta, power)[0]
+    code = design.cluster_P
+    if len(design.start_R) < len(design):
+        middle = pd.Series(rest).groupby(code).median().to_numpy()
+        rest = rest - middle[code]
+    spread = 1.4826 * float(np.median(np.abs(rest)))
+    return np.maximum(np.abs(rest) / max(OUTLYING * spread, 1e-300), 1.0)
+
+
+def _guess(points: JointPoints, floor: str) -> Array:
+    """Non-negative least squares of relative errors over a grid of exponents."""
+    design, loss = points.design, points.loss_P
+    fixed = _known(points.optimal) if floor == "optimal" else 0.0
+    response = loss - fixed
+    scale = np.maximum(np.abs(response), 1e-3 * float(np.abs(response).max()))
     best: tuple[float, Array] | None = None
     for a in EXPONENTS:
         for b in EXPONENTS:
-            columns = [n**-a, d**-b] + ([np.ones_like(y)] if free else [])
-            linear, rest = nnls(np.stack(columns, axis=1) / y[:, None], (y - fixed) / y)
+            columns = [np.exp(-a * design.ln_n_P), np.exp(-b * design.ln_d_P)]
+            columns += [np.ones_like(loss)] if floor == "free" else []
+            linear, rest = nnls(np.stack(columns, axis=1) / scale[:, None], response / scale)
             if best is None or rest < best[0]:
-                logs = np.log(np.maximum(linear, 1e-4))
-                values = [logs[0], a, logs[1], b, *([logs[2]] if free else [])]
-                best = (float(rest), np.array(values))
+                logs = np.log(np.maximum(linear[:2], 1e-3 * max(float(linear[:2].max()), 1e-6)))
+                level = float(linear[2]) if floor == "free" else fixed
+                best = (float(rest), np.array([logs[0], a, logs[1], b, level]))
     assert best is not None
     return best[1]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from jstar.constants import TOTAL
 from jstar.records import write_text
-from jstar.scaling.joint import optimal_exponent
+from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.noise_scales import StudyFits
 from jstar.typeset import Rows, latex, markdown
 

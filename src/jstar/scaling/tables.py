@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.joint import FLOORS, ParametricFit, iso_flop, parametric_law
+from jstar.scaling.isoflop import FLOORS, ParametricFit, iso_flop, parametric_law
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve

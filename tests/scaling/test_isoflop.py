@@ -8,7 +8,7 @@ from jstar.errors import JstarError
 from jstar.scaling import frontier
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import FrontierStatus
-from jstar.scaling.joint import iso_flop, optimal_exponent, parametric_law
+from jstar.scaling.isoflop import iso_flop, optimal_exponent, parametric_law
 from jstar.scaling.residuals import examine
 from jstar.scaling.sensitivity import huber
 from jstar.scaling.simulate import TrueLaw, TrueStudy, simulate_points, simulate_study

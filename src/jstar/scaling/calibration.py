@@ -1,0 +1,154 @@
+"""What a study's own design can tell: its laws drawn again, and fitted by the same code.
+
+Each law that was fitted is a world. Studies of that world have the study's own sizes, images,
+snapshots and seeds, and errors as large and as correlated as the study shows, redrawn from what is
+known of them. How far a floor lies from 0 and from J* in these studies says how far is far; studies
+whose law is redrawn too say how often the resulting verdict would be wrong.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_floors
+from jstar.scaling.joint_many import components
+from jstar.scaling.laws import Array
+
+
+@dataclass(frozen=True)
+class World:
+    """Q studies drawn from one fitted law: their fits, and the law [Q, 5] behind each."""
+
+    fits: FloorFits
+    truth_QK: Array
+    optimal_Q: Array
+
+
+@dataclass(frozen=True)
+class Worlds:
+    """null: studies of exactly the fitted law. wide: of laws as uncertain as the fit."""
+
+    null: dict[str, World]
+    wide: dict[str, World]
+
+
+def draw_worlds(
+    points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int
+) -> Worlds:
+    """Studies from the laws of one study: null of every floor, wide of those that are tested."""
+    rng = np.random.default_rng([seed, len(points.design), 5])
+    floors = ("zero", "optimal", "free") if np.isfinite(points.optimal) else ("zero", "free")
+    null, wide = {}, {}
+    for floor in floors:
+        exact = np.repeat(fits.theta[floor], draws, axis=0)
+        null[floor] = _world(points, fits, floor, exact, power, rng)
+        if floor != "free":
+            redrawn = null[floor].fits.theta[floor].copy()
+            redrawn[:, 4] = exact[:, 4]
+            wide[floor] = _world(points, fits, floor, redrawn, power, rng)
+    return Worlds(null, wide)
+
+
+def _world(
+    points: JointPoints, fits: FloorFits, floor: str, truth_QK: Array, power: float,
+    rng: np.random.Generator,
+) -> World:  # fmt: skip
+    """Draw a study from each law and fit it."""
+    draws = len(truth_QK)
+    loss_QP = _losses(points, fits, floor, truth_QK, rng)
+    shift = points.optimal_error * rng.standard_normal(draws)
+    optimal_Q = (points.optimal if np.isfinite(points.optimal) else 0.0) + shift
+    start = fits.theta[floor][:1]
+    mean = start[:, 4:5] + points.design.gap(start)
+    begin = {f: fits.theta[f][0] for f in fits.theta} | {"free": start[0]}
+    # Where each law ends up in this world, so that every study starts near its answer.
+    typical = fit_floors(points, mean, optimal_Q[:1] - shift[:1], begin, power, rounds=1)
+    starts = {f: typical.theta[f][0] for f in typical.theta} | {floor: start[0], "free": start[0]}
+    return World(fit_floors(points, loss_QP, optimal_Q, starts, power), truth_QK, optimal_Q)
+
+
+def _losses(
+    points: JointPoints, fits: FloorFits, floor: str, truth_QK: Array, rng: np.random.Generator
+) -> Array:
+    """Losses [Q, P] of the laws, with errors from the posterior of their components."""
+    design, draws = points.design, len(truth_QK)
+    parameters = 5 if floor == "free" else 4
+    loss_QP = points.loss_P[None]
+    parts, _ = components(design, loss_QP, fits.theta[floor], fits.white, parameters)
+    at = rng.choice(len(design.ratios), size=draws, p=parts.posterior_QL[0])
+    freedom = len(design) - parameters
+    scale_Q = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, draws))
+    phi_P = design.along(fits.white.correlation_Q)[0]
+    noise = rng.standard_normal((draws, len(design)))
+    for k in np.flatnonzero(~design.first_P):
+        noise[:, k] = phi_P[k] * noise[:, k - 1] + np.sqrt(1 - phi_P[k] ** 2) * noise[:, k]
+    # In the whitened units a cluster's shift is one number on every weighted point.
+    level = design.ratios[at][:, None] * rng.standard_normal((draws, len(design.start_R)))
+    error = scale_Q[:, None] * (noise + level[:, design.cluster_P]) / fits.white.weight_QP[0]
+    return np.asarray(truth_QK[:, 4:5] + design.gap(truth_QK) + error)
+
+
+@dataclass(frozen=True)
+class Tails:
+    """How extreme a study is among those of a world, [Q] (or of one study, [1]).
+
+    zero_high, zero_low: share of studies without a floor whose free floor lies as far above, below
+    0. optimal_high, optimal_low: share of studies with the floor J* whose free floor lies as far
+    above, below J*.
+    """
+
+    zero_high: Array
+    zero_low: Array
+    optimal_high: Array
+    optimal_low: Array
+
+
+def tails(worlds: Worlds, fits: FloorFits) -> Tails:
+    """Monte Carlo p-values, never exactly 0; 1 where there is no J*."""
+    zero = np.sort(worlds.null["zero"].fits.from_zero_Q)
+    high, low = _shares(zero, fits.from_zero_Q)
+    if "optimal" not in worlds.null:
+        return Tails(high, low, np.ones_like(high), np.ones_like(high))
+    optimal = np.sort(worlds.null["optimal"].fits.from_optimal_Q)
+    return Tails(high, low, *_shares(optimal, fits.from_optimal_Q))
+
+
+def _shares(null: Array, seen_Q: Array) -> tuple[Array, Array]:
+    """Share of the sorted null at or above, and at or below, each value."""
+    count = len(null)
+    above = count - np.searchsorted(null, seen_Q, side="left")
+    below = np.searchsorted(null, seen_Q, side="right")
+    return (1 + above) / (1 + count), (1 + below) / (1 + count)
+
+
+def misfit_share(worlds: Worlds, fits: FloorFits, floor: str) -> float:
+    """Share of a law's own studies that bend away from it as much as this one does."""
+    null = np.sort(worlds.null[floor].fits.misfit[floor])
+    return float(_shares(null, fits.misfit[floor])[0][0])
+
+
+def interval(values_Q: Array, confidence: float) -> tuple[float, float]:
+    """Quantiles that hold `confidence`."""
+    low, high = np.quantile(values_Q, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
+
+
+def alpha_coverage(worlds: Worlds, floor: str, at: float, low: float, high: float) -> float:
+    """Share of studies of a law whose true exponent an interval of this width would hold."""
+    wide = worlds.wide[floor]
+    found = exponents(wide.fits.theta[floor])[0]
+    true = exponents(wide.truth_QK)[0]
+    held = (found + (low - at) <= true) & (true <= found + (high - at))
+    return float(held.mean())
+
+
+def split(fits: FloorFits, rows: Array) -> FloorFits:
+    """Some of the studies."""
+    return replace(
+        fits,
+        theta={f: v[rows] for f, v in fits.theta.items()},
+        rss={f: v[rows] for f, v in fits.rss.items()},
+        from_zero_Q=fits.from_zero_Q[rows],
+        from_optimal_Q=fits.from_optimal_Q[rows],
+        misfit={f: v[rows] for f, v in fits.misfit.items()},
+    )

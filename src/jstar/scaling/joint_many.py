@@ -1,0 +1,296 @@
+"""Thousands of joint laws at once: J(N, D) = E + A (N/N0)^-a + B (D/D0)^-b, Q studies of one design.
+
+A point misses its law by a relative error of the gap A (N/N0)^-a + B (D/D0)^-b that has two parts:
+what its cluster (a size, or a run) shares, tau, and what changes along the run, s, correlated from
+snapshot to snapshot. Generalised least squares with these components; they are found by
+restricted maximum likelihood (Patterson & Thompson 1971), and their posterior is kept, because six
+clusters know a variance badly.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jstar.scaling.laws import Array
+
+LOWEST = np.array([np.log(1e-6), 0.01, np.log(1e-6), 0.01, -5.0])  # ln A, a, ln B, b, E
+HIGHEST = np.array([np.log(1e3), 4.0, np.log(1e3), 4.0, 5.0])
+STEPS = 60
+TOLERANCE = 1e-7  # of the sum of squares
+LARGEST_CORRELATION = 0.95
+SMALLEST_WEIGHT = 1e-3  # of the largest gap: none counts for more
+ROUGH = 1e-3  # while the components are still sought
+ROUNDS = 2  # of components and weights, from a start near the answer
+# tau / s with a prior that is flat below s, where it cannot be told from 0, and flat in ln tau
+# above, where it is the scale of a t distribution.
+RATIO_L = np.r_[0.0, np.geomspace(0.1, 60, 18)]
+PRIOR_L = np.gradient(RATIO_L) / (RATIO_L + 1.0)
+
+
+@dataclass(frozen=True)
+class JointDesign:
+    """Where losses were measured: P points, by cluster, then along each run.
+
+    ln_n_P, ln_d_P: ln of parameters and images about their means. start_R: first point of each
+    cluster. first_P: whether a run begins here. lag_P: distance to the snapshot before, in ln D,
+    in units of the usual one.
+    """
+
+    ln_n_P: Array
+    ln_d_P: Array
+    start_R: NDArray[np.int64]
+    first_P: NDArray[np.bool_]
+    lag_P: Array
+
+    @classmethod
+    def of(
+        cls, params_P: Array, images_P: Array, cluster_P: NDArray[np.int64],
+        series_P: NDArray[np.int64],
+    ) -> "JointDesign":  # fmt: skip
+        """Of points that are sorted by cluster, series and images."""
+        ln_n_P, ln_d_P = (np.log(v) - np.log(v).mean() for v in (params_P, images_P))
+        first_P = np.r_[True, np.diff(series_P) != 0]
+        step_P = np.r_[1.0, np.diff(ln_d_P)]
+        usual = float(np.median(step_P[~first_P])) if not first_P.all() else 1.0
+        lag_P = np.where(first_P, 1.0, step_P / max(usual, 1e-9))
+        start_R = np.flatnonzero(np.r_[True, np.diff(cluster_P) != 0])
+        return cls(ln_n_P, ln_d_P, start_R, first_P, lag_P)
+
+    def __len__(self) -> int:
+        return len(self.ln_n_P)
+
+    @property
+    def cluster_P(self) -> NDArray[np.int64]:
+        """Number of each point's cluster."""
+        return np.repeat(np.arange(len(self.start_R)), np.diff(np.r_[self.start_R, len(self)]))
+
+    @property
+    def ratios(self) -> Array:
+        """tau / s that can be told apart: none where every cluster is one point."""
+        return RATIO_L if len(self.start_R) < len(self) else RATIO_L[:1]
+
+    def along(self, correlation_Q: Array) -> Array:
+        """Correlation with the snapshot before, 0 where a run begins, [Q, P]."""
+        return np.where(self.first_P, 0.0, correlation_Q[:, None] ** self.lag_P)
+
+    def gap(self, theta_QK: Array) -> Array:
+        """A (N/N0)^-a + B (D/D0)^-b, [Q, P]."""
+        by_size, by_data = self.terms(theta_QK)
+        return by_size + by_data
+
+    def terms(self, theta_QK: Array) -> tuple[Array, Array]:
+        """Both terms of the gap, [Q, P]."""
+        ln_n_R = self.ln_n_P[self.start_R]
+        if (np.repeat(ln_n_R, np.diff(np.r_[self.start_R, len(self)])) == self.ln_n_P).all():
+            small_QR = np.exp(theta_QK[:, :1] - theta_QK[:, 1:2] * ln_n_R)
+            by_size = small_QR[:, self.cluster_P]
+        else:
+            by_size = np.exp(theta_QK[:, :1] - theta_QK[:, 1:2] * self.ln_n_P)
+        return by_size, np.exp(theta_QK[:, 2:3] - theta_QK[:, 3:4] * self.ln_d_P)
+
+    def jacobian(self, theta_QK: Array, parameters: int) -> tuple[Array, Array]:
+        """The law [Q, P] and its derivatives [Q, K, P] by the first `parameters` of theta."""
+        by_size, by_data = self.terms(theta_QK)
+        columns = [by_size, -by_size * self.ln_n_P, by_data, -by_data * self.ln_d_P]
+        columns += [np.ones_like(by_size)] if parameters == 5 else []
+        return theta_QK[:, 4:5] + by_size + by_data, np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """What makes the errors of Q studies independent and equal: weights, correlation, clusters.
+
+    weight_QP: 1 / size of an error, in units of s. correlation_Q: of neighbouring snapshots.
+    ratio_Q: tau / s. The rest follows: y = own x - before x[p - 1] frees a point of its weight and
+    of what the snapshot before tells, shape is what that makes of a shift shared by a cluster,
+    share_QR of whose direction is taken out.
+    """
+
+    weight_QP: Array
+    correlation_Q: Array
+    ratio_Q: Array
+    own_QP: Array
+    before_QP: Array
+    shape_QP: Array
+    square_QR: Array
+    share_QR: Array
+
+    @classmethod
+    def of(
+        cls, design: JointDesign, weight_QP: Array, correlation_Q: Array, ratio_Q: Array
+    ) -> "Whitening":
+        """Of weights, correlations and ratios."""
+        phi_QP = design.along(correlation_Q)
+        new_QP = 1 / np.sqrt(1 - phi_QP * phi_QP)
+        earlier_QP = np.concatenate([weight_QP[:, :1], weight_QP[:, :-1]], axis=1)
+        shape_QP = (1 - phi_QP) * new_QP
+        square_QR = np.add.reduceat(shape_QP * shape_QP, design.start_R, axis=1)
+        ratio2_Q1 = ratio_Q[:, None] ** 2
+        return cls(
+            weight_QP, correlation_Q, ratio_Q, weight_QP * new_QP, earlier_QP * phi_QP * new_QP,
+            shape_QP, square_QR, ratio2_Q1 / (1 + ratio2_Q1 * square_QR),
+        )  # fmt: skip
+
+    def take(self, rows: NDArray[np.int64]) -> "Whitening":
+        """Of some of the studies."""
+        return Whitening(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def gram(self, design: JointDesign, x_QKP: Array) -> Array:
+        """Inner products of the whitened rows of x, [Q, K, K]."""
+        gram_QKK, sums_QKR = self.parts(design, x_QKP)
+        if not self.ratio_Q.any():
+            return gram_QKK
+        return np.asarray(
+            gram_QKK - (sums_QKR * self.share_QR[:, None]) @ sums_QKR.transpose(0, 2, 1)
+        )
+
+    def parts(self, design: JointDesign, x_QKP: Array) -> tuple[Array, Array]:
+        """Inner products before clusters are taken out, and the products with their shapes."""
+        y_QKP = x_QKP * self.own_QP[:, None]
+        if self.correlation_Q.any():
+            y_QKP[:, :, 1:] -= x_QKP[:, :, :-1] * self.before_QP[:, None, 1:]
+        sums_QKR = np.add.reduceat(y_QKP * self.shape_QP[:, None], design.start_R, axis=2)
+        return y_QKP @ y_QKP.transpose(0, 2, 1), sums_QKR
+
+
+def solve(
+    design: JointDesign,
+    loss_QP: Array,
+    start_QK: Array,
+    white: Whitening,
+    *,
+    free: bool,
+    tolerance: float = TOLERANCE,
+) -> tuple[Array, Array]:
+    """Least squares of all Q studies: theta [Q, 5] and the sum of squares [Q].
+
+    start_QK: ln A, a, ln B, b, E; E stays unless `free`. Levenberg-Marquardt with one damping a
+    study, inside LOWEST and HIGHEST; a study that has converged leaves the loop.
+    """
+    parameters = 5 if free else 4
+    low, high = LOWEST[:parameters], HIGHEST[:parameters]
+    theta_QK = start_QK.copy()
+    theta_QK[:, :parameters] = np.clip(theta_QK[:, :parameters], low, high)
+    rss_Q = np.empty(len(theta_QK))
+    rows = np.arange(len(theta_QK))
+    part = _Part(design, loss_QP, white, parameters)
+    theta = theta_QK
+    rss, normal, slope = part.system(theta)
+    damping = np.full(len(rows), 1e-3)
+    for _ in range(STEPS):
+        diagonal = np.einsum("qkk->qk", normal)
+        blocked = ((theta[:, :parameters] <= low) & (slope < 0)) | (
+            (theta[:, :parameters] >= high) & (slope > 0)
+        )
+        matrix = normal * ~(blocked[:, :, None] | blocked[:, None, :])
+        index = np.arange(parameters)
+        matrix[:, index, index] = diagonal * (1 + damping[:, None]) + 1e-300
+        step = np.linalg.solve(matrix, (slope * ~blocked)[:, :, None])[:, :, 0]
+        trial = theta.copy()
+        trial[:, :parameters] = np.clip(theta[:, :parameters] + np.clip(step, -2, 2), low, high)
+        new_rss, new_normal, new_slope = part.system(trial)
+        better = new_rss <= rss
+        settled = np.abs(rss - new_rss) <= tolerance * rss
+        theta = np.where(better[:, None], trial, theta)
+        rss = np.where(better, new_rss, rss)
+        normal = np.where(better[:, None, None], new_normal, normal)
+        slope = np.where(better[:, None], new_slope, slope)
+        damping = np.clip(np.where(better, damping * 0.1, damping * 8), 1e-12, 1e9)
+        done = (settled & better) | (damping >= 1e9)
+        if done.any():
+            theta_QK[rows[done]], rss_Q[rows[done]] = theta[done], rss[done]
+            keep = np.flatnonzero(~done)
+            rows, part = rows[keep], part.take(keep)
+            theta, rss, normal, slope = theta[keep], rss[keep], normal[keep], slope[keep]
+            damping = damping[keep]
+        if not len(rows):
+            break
+    theta_QK[rows], rss_Q[rows] = theta, rss
+    return theta_QK, rss_Q
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The studies that are still being solved."""
+
+    design: JointDesign
+    loss_QP: Array
+    white: Whitening
+    parameters: int
+
+    def take(self, rows: NDArray[np.int64]) -> "_Part":
+        return replace(self, loss_QP=self.loss_QP[rows], white=self.white.take(rows))
+
+    def system(self, theta: Array) -> tuple[Array, Array, Array]:
+        """Sum of squares [Q], normal matrix [Q, K, K] and right-hand side [Q, K]."""
+        law_QP, slope_QKP = self.design.jacobian(theta, self.parameters)
+        both = np.concatenate([slope_QKP, (self.loss_QP - law_QP)[:, None]], axis=1)
+        gram = self.white.gram(self.design, both)
+        k = self.parameters
+        return gram[:, k, k], gram[:, :k, :k], gram[:, :k, k]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Posterior of tau / s on RATIO_L, [Q, L], and s^2 at each of them."""
+
+    posterior_QL: Array
+    variance_QL: Array
+
+    def ratio_Q(self, ratios: Array) -> Array:
+        """Posterior mean of tau / s."""
+        return np.asarray(self.posterior_QL @ ratios)
+
+
+def components(
+    design: JointDesign, loss_QP: Array, theta_QK: Array, white: Whitening, parameters: int
+) -> tuple[Components, Array]:
+    """Restricted likelihood of tau / s, the law linearised at theta; and its logarithm, [Q]."""
+    law_QP, slope_QKP = design.jacobian(theta_QK, parameters)
+    both = np.concatenate([slope_QKP, (loss_QP - law_QP)[:, None]], axis=1)
+    plain_QKK, sums_QKR = white.parts(design, both)
+    ratios, k = design.ratios, parameters
+    grown_QLR = 1 + (ratios**2)[:, None] * white.square_QR[:, None]
+    share_QLR = (ratios**2)[:, None] / grown_QLR
+    gram = plain_QKK[:, None] - (
+        (sums_QKR[:, None] * share_QLR[:, :, None]) @ sums_QKR.transpose(0, 2, 1)[:, None]
+    )
+    matrix = gram[:, :, :k, :k]
+    scale = np.sqrt(np.einsum("qlkk->qlk", matrix)) + 1e-150
+    matrix = matrix / scale[..., :, None] / scale[..., None, :] + 1e-10 * np.eye(k)
+    right = gram[:, :, :k, k] / scale
+    step = np.linalg.solve(matrix, right[..., None])[..., 0]
+    rss_QL = np.maximum(gram[:, :, k, k] - (step * right).sum(-1), 1e-300)
+    determinant = np.linalg.slogdet(matrix)[1] + 2 * np.log(scale).sum(-1)
+    freedom = len(design) - k
+    log_QL = -0.5 * (freedom * np.log(rss_QL) + np.log(grown_QLR).sum(-1) + determinant)
+    highest = log_QL.max(axis=1, keepdims=True)
+    weighed = np.exp(log_QL - highest) * PRIOR_L[: len(ratios)]
+    total = weighed.sum(axis=1)
+    found = Components(weighed / total[:, None], rss_QL / freedom)
+    return found, np.log(total) + highest[:, 0] + np.log(white.weight_QP).sum(axis=1)
+
+
+def correlation(design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP: Array) -> Array:
+    """Of neighbouring snapshots' relative errors, [Q], corrected for the means taken out.
+
+    Runs of fewer than five snapshots on average do not know it: 0.
+    """
+    series_P = np.cumsum(design.first_P) - 1
+    start = np.flatnonzero(design.first_P)
+    count = np.diff(np.r_[start, len(design)])
+    mean = float(count.mean())
+    if mean < 5:
+        return np.zeros(len(loss_QP))
+    rest = (loss_QP - theta_QK[:, 4:5] - design.gap(theta_QK)) * weight_QP
+    rest = rest - (np.add.reduceat(rest, start, axis=1) / count)[:, series_P]
+    near = (rest[:, 1:] * rest[:, :-1])[:, ~design.first_P[1:]].sum(axis=1)
+    plain = near / np.maximum((rest * rest).sum(axis=1), 1e-300)
+    return np.clip(plain + (1 + 3 * np.clip(plain, 0, 1)) / mean, 0.0, LARGEST_CORRELATION)
+
+
+def weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
+    """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power."""
+    gap = design.gap(theta_QK)
+    return np.asarray(np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power)

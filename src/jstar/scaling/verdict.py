@@ -1,0 +1,293 @@
+"""Is a floor needed, and is it J*? One verdict a noise scale, with how often it would be wrong.
+
+corrected   a floor is needed and J* is not excluded: J - J* = beta F^alpha
+above       a floor is needed, and a larger one than J*
+raw         no floor is needed and J* is excluded: J = beta F^alpha
+undecided   the design cannot tell, or no law holds
+
+All rest on the joint law (`jstar.scaling.joint`) and on studies drawn from it in the study's own
+design (`jstar.scaling.calibration`); a verdict that these would call wrongly in more than
+`WRONG` of cases is undecided.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+from jstar.scaling.calibration import (
+    Tails,
+    Worlds,
+    alpha_coverage,
+    draw_worlds,
+    interval,
+    misfit_share,
+    tails,
+)
+from jstar.scaling.fit import aicc
+from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_joint
+from jstar.scaling.joint_many import HIGHEST, LOWEST
+from jstar.scaling.laws import Array
+
+CORRECTED, ABOVE, RAW, UNDECIDED = "corrected", "above", "raw", "undecided"
+VERDICTS = (CORRECTED, ABOVE, RAW, UNDECIDED)
+FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
+WRONG = 0.05  # share of wrong verdicts that is one too many
+MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class JointLaw:
+    """J = E + A (N / N0)^-a + B (D / D0)^-b, in the table's units.
+
+    low, high: interval of E, a, b, alpha and size_exponent. alpha = -a b / (a + b): of J - E in
+    compute along the optimal sizes, which grow as F^size_exponent. aicc: under the whitening that
+    the three floors share. misfit: share of this law's own studies that bend away from it as far.
+    """
+
+    floor: str
+    E: float
+    A: float
+    a: float
+    B: float
+    b: float
+    N0: float
+    D0: float
+    alpha: float
+    size_exponent: float
+    low: dict[str, float]
+    high: dict[str, float]
+    misfit: float
+    aicc: float
+    n: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of studies of this design, by world and verdict; coverage of alpha's interval."""
+
+    of: dict[tuple[str, str], float] = field(default_factory=dict)
+    coverage: float = NAN
+
+    def __call__(self, world: str, *verdicts: str) -> float:
+        """How often one of the verdicts comes out in the world `zero` or `optimal`."""
+        return sum(self.of.get((world, verdict), NAN) for verdict in verdicts)
+
+
+@dataclass(frozen=True)
+class JointScale:
+    """One noise scale judged: the law under each floor, the verdict, and its error rates.
+
+    resolution: half the width of the free floor's interval. p: the four tails of the test, and
+    after adjusting for testing all noise scales. optimal: J*.
+    """
+
+    status: str
+    laws: dict[str, JointLaw] = field(default_factory=dict)
+    verdict: str = UNDECIDED
+    reason: str = ""
+    optimal: float = NAN
+    smallest_loss: float = NAN
+    resolution: float = NAN
+    p: dict[str, float] = field(default_factory=dict)
+    rates: Rates = field(default_factory=Rates)
+
+    @property
+    def alpha(self) -> JointLaw | None:
+        """The law whose exponent stands: under the floor that the verdict supports."""
+        return self.laws.get(FLOOR_OF[self.verdict])
+
+
+def judge(points: JointPoints | str, *, confidence: float, draws: int, seed: int) -> JointScale:
+    """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none."""
+    if isinstance(points, str):
+        return JointScale(points, reason=points)
+    points, fits, power = fit_joint(points)
+    worlds = draw_worlds(points, fits, power, draws, seed)
+    known = np.isfinite(points.optimal)
+    laws = {f: _law(points, fits, worlds, f, confidence) for f in worlds.null}
+    free = laws["free"]
+    level = (1 - confidence) / 2
+    resolution = (free.high["E"] - free.low["E"]) / 2
+    small = not known or points.optimal * points.unit < resolution
+    found = tails(worlds, fits)
+    scale = JointScale(
+        free.status,
+        laws,
+        optimal=points.optimal * points.unit,
+        smallest_loss=float(points.loss_P.min()) * points.unit,
+        resolution=resolution,
+        p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
+        rates=_rates(worlds, laws, level, small) if known else Rates(),
+    )
+    return decide(scale, scale.p, confidence)
+
+
+def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
+    """Verdicts of many noise scales together: false discovery rate of what a verdict rests on.
+
+    What is called rejected is so by its adjusted p-value (Benjamini & Hochberg 1995; noise scales
+    share runs, so their tests depend positively), what is called not rejected by its plain one:
+    both lean to `undecided`.
+    """
+    tested = [k for k, s in enumerate(scales) if s.p]
+    if len(tested) < 2:
+        return scales
+    names = scales[tested[0]].p
+    together = {n: false_discovery_control([scales[k].p[n] for k in tested]) for n in names}
+    out = list(scales)
+    for at, k in enumerate(tested):
+        out[k] = decide(scales[k], {n: float(together[n][at]) for n in names}, confidence)
+    return out
+
+
+def words(
+    plain: dict[str, Array], adjusted: dict[str, Array], level: float, small: bool
+) -> NDArray[np.str_]:
+    """The verdict of each study from the tails [Q]; small: J* is too small to tell from 0."""
+    needed = adjusted["zero_high"] <= level
+    more, less = adjusted["optimal_high"] <= level, adjusted["optimal_low"] <= level
+    below_zero = plain["zero_low"] <= level
+    excluded = (plain["optimal_high"] <= level) | (plain["optimal_low"] <= level)
+    told = np.full(needed.shape, UNDECIDED)
+    told[needed & more] = ABOVE
+    if not small:
+        told[needed & ~excluded] = CORRECTED
+        told[~(plain["zero_high"] <= level) & ~below_zero & less] = RAW
+    return told
+
+
+def decide(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
+    """The scale with its verdict and a sentence that says why."""
+    level, p = (1 - confidence) / 2, scale.p
+    small = not scale.optimal >= scale.resolution
+    known = np.isfinite(scale.optimal)
+
+    def array(values: dict[str, float]) -> dict[str, Array]:
+        return {name: np.array([value]) for name, value in values.items()}
+
+    told = str(words(array(p), array(adjusted), level, small)[0]) if known else UNDECIDED
+    reason = _reason(scale, told, small, level)
+    wrong = wrong_rate(scale.rates, told)
+    law = scale.laws.get(FLOOR_OF[told])
+    if told != UNDECIDED and wrong > WRONG:
+        reason = f"this design would say '{told}' wrongly in {wrong:.0%} of studies"
+        told = UNDECIDED
+    elif told != UNDECIDED and law is not None and law.misfit <= MISFIT:
+        reason = (
+            f"it would be '{told}', but the joint law itself does not hold: {law.misfit:.2g} of "
+            "its own studies bend away from it as far"
+        )
+        told = UNDECIDED
+    return replace(scale, verdict=told, reason=reason)
+
+
+def wrong_rate(rates: Rates, told: str) -> float:
+    """How often this design says the verdict where it is wrong; nan for `undecided`."""
+    if told == RAW:
+        return rates("optimal", RAW)
+    if told == CORRECTED:
+        return rates("zero", CORRECTED, ABOVE)
+    if told == ABOVE:
+        return max(rates("zero", ABOVE), rates("optimal", ABOVE))
+    return NAN
+
+
+def _reason(scale: JointScale, told: str, small: bool, level: float) -> str:
+    """One sentence for the verdict."""
+    p = scale.p
+    if not np.isfinite(scale.optimal):
+        need = "needed" if p["zero_high"] <= level else "not needed"
+        return f"without J* nothing is tested but a floor: {need} (p = {p['zero_high']:.2g})"
+    if told == CORRECTED:
+        return (
+            f"the losses need a floor (p = {p['zero_high']:.2g} without) and J* fits "
+            f"(p = {2 * min(p['optimal_high'], p['optimal_low'], 0.5):.2g})"
+        )
+    if told == RAW:
+        return (
+            f"no floor is needed (p = {p['zero_high']:.2g}) and J* is too high "
+            f"(p = {p['optimal_low']:.2g})"
+        )
+    if told == ABOVE:
+        return f"the losses need a floor above J* (p = {p['optimal_high']:.2g}): " + excess(scale)
+    if small:
+        return (
+            f"J* = {scale.optimal:.3g} is too small for this design, which knows a floor to "
+            f"±{scale.resolution:.2g}"
+        )
+    needed = p["zero_high"] <= level
+    if needed and p["optimal_low"] <= level:
+        return "the losses need a floor below J*, which none can have: the law or its range is off"
+    if p["zero_low"] <= level:
+        return "the losses fall faster than any law without a floor: the law or its range is off"
+    if needed:
+        return "a floor is needed, but not beyond doubt after testing every noise scale"
+    return "both no floor and J* fit"
+
+
+def excess(scale: JointScale) -> str:
+    """How much of the smallest gap the data do not explain."""
+    gap = scale.smallest_loss - scale.optimal
+    share = (scale.laws["free"].E - scale.optimal) / gap if gap > 0 else NAN
+    return f"{share:.0%} of the smallest gap would stay"
+
+
+def _rates(worlds: Worlds, laws: dict[str, JointLaw], level: float, small: bool) -> Rates:
+    """Verdicts of the studies whose law was redrawn too, by the plain tails."""
+    of = {}
+    for name, world in worlds.wide.items():
+        found = tails(worlds, world.fits)
+        p = {n: getattr(found, n) for n in Tails.__dataclass_fields__}
+        told = words(p, p, level, small)
+        of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
+    law = laws["optimal"]
+    held = alpha_coverage(worlds, "optimal", law.alpha, law.low["alpha"], law.high["alpha"])
+    return Rates(of, held)
+
+
+def _law(
+    points: JointPoints, fits: FloorFits, worlds: Worlds, floor: str, confidence: float
+) -> JointLaw:
+    """The law under one floor with the intervals of its own studies."""
+    theta, drawn = fits.theta[floor], worlds.null[floor].fits.theta[floor]
+    alpha, size = exponents(theta)
+    alpha_Q, size_Q = exponents(drawn)
+    draws_of = {
+        "E": drawn[:, 4] * points.unit, "a": drawn[:, 1], "b": drawn[:, 3], "alpha": alpha_Q,
+        "size_exponent": size_Q,
+    }  # fmt: skip
+    ends = {name: interval(values, confidence) for name, values in draws_of.items()}
+    parameters = 5 if floor == "free" else 4
+    bound = (theta[0] <= LOWEST) | (theta[0] >= HIGHEST)
+    n = len(points.design)
+    return JointLaw(
+        floor,
+        E=float(theta[0, 4]) * points.unit,
+        A=float(np.exp(theta[0, 0])) * points.unit,
+        a=float(theta[0, 1]),
+        B=float(np.exp(theta[0, 2])) * points.unit,
+        b=float(theta[0, 3]),
+        N0=points.params,
+        D0=points.images,
+        alpha=float(alpha[0]),
+        size_exponent=float(size[0]),
+        low={name: low for name, (low, _) in ends.items()},
+        high={name: high for name, (_, high) in ends.items()},
+        misfit=misfit_share(worlds, fits, floor),
+        aicc=aicc(float(fits.rss[floor][0]), n, parameters),
+        n=n,
+        status="at bound" if bound[:parameters].any() else "converged",
+    )
+
+
+def floor_says(floor: float, low: float, high: float, optimal: float) -> str:
+    """What a fitted floor says of J*: agrees, asks for more or less, or cannot be told."""
+    if not np.isfinite([floor, low, high, optimal]).all() or (low <= 0 and high >= optimal):
+        return "cannot be told"
+    if low > optimal:
+        return "asks for more than J*"
+    return "asks for less than J*" if high < optimal else "agrees"
