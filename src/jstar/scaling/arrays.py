@@ -10,7 +10,7 @@ from jstar.errors import JstarError
 from jstar.scaling.compare import LawComparison, compare
 from jstar.scaling.fit import fit_points
 from jstar.scaling.laws import Array, LawFit, LawPoints
-from jstar.scaling.noise_scales import FitOptions, with_intervals
+from jstar.scaling.noise_scales import with_intervals
 
 
 def fit_law(
@@ -39,7 +39,7 @@ def fit_law(
     """
     points = points_of_arrays(flops, loss, optimal, optimal_se, gap, se, run)
     fit = fit_points(points, law, confidence)
-    return with_intervals(points, fit, FitOptions(bootstrap=draws, confidence=confidence), seed)[0]
+    return with_intervals(points, fit, confidence, draws, seed)[0]
 
 
 def compare_laws(

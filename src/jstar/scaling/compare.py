@@ -37,14 +37,14 @@ class LawComparison:
     verdict: str
     reason: str
     delta_aicc: float = float("nan")
+    heldout_raw: float = float("nan")
+    heldout_corrected: float = float("nan")
     independent: float = 1.0
     weight_corrected: float = float("nan")
     p_raw: float = float("nan")
     p_corrected: float = float("nan")
     q_raw: float = float("nan")
     q_corrected: float = float("nan")
-    heldout_raw: float = float("nan")
-    heldout_corrected: float = float("nan")
     hit_raw: str = UNKNOWN
     hit_corrected: str = UNKNOWN
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jstar.constants import CONFIDENCE, TOTAL
+from jstar.config import FitConfig
+from jstar.constants import TOTAL
 from jstar.data.pool import cpu_count, in_order, process_pool
-from jstar.noise import Process, process, total_weights
+from jstar.noise import Process, total_weights
+from jstar.noise import process as make_process
 from jstar.progress import Progress
 from jstar.scaling.fit import fit_points
-from jstar.scaling.frontier import TOLERANCE, Frontier, FrontierStatus, frontier
+from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.input_checks import check_against_optimal, check_total
 from jstar.scaling.inputs import Curve, select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
@@ -21,22 +23,6 @@ from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
 from jstar.scaling.verdict import JointScale, adjust, judge, measure_floor
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What is fitted and how surely. process: of the total loss, if it is to be fitted."""
-
-    process: Process | str | None = None
-    ema: float | None = None
-    split: str = "train"
-    min_images: int = 0
-    tolerance: float = TOLERANCE
-    cluster: str = "size"
-    bootstrap: int = 1000
-    calibration: int = 300
-    seed: int = 0
-    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -65,28 +51,33 @@ class StudyFits:
 
     losses: pd.DataFrame
     scales: tuple[ScaleFits, ...]
-    options: FitOptions
+    config: FitConfig
 
 
-def fit_study(losses: pd.DataFrame, curve: Curve | None, options: FitOptions) -> StudyFits:
-    """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`)."""
-    losses = with_total(losses, options.process)
-    check_total(losses, options.process)
-    rows = select(losses, split=options.split, ema=options.ema, min_images=options.min_images)
+def fit_study(
+    losses: pd.DataFrame, curve: Curve | None, config: FitConfig, process: Process | str | None
+) -> StudyFits:
+    """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`).
+
+    process: of the total loss, if it is to be fitted.
+    """
+    losses = with_total(losses, process)
+    check_total(losses, process)
+    rows = select(losses, ema=config.ema, min_images=config.min_images)
     keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
     jobs = []
     for number, sigma in enumerate(keys):
-        optimal = optimal_of(curve, sigma, keys, options.process)
+        optimal = optimal_of(curve, sigma, keys, process)
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
-        jobs.append((sigma, mine, optimal, replace(options, process=None), number))
+        jobs.append((sigma, mine, optimal, config, number))
     scales = _fit_scales(jobs)
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
-    judged = adjust([s.joint for s in single], options.confidence)
+    judged = adjust([s.joint for s in single], config.confidence)
     scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
-    return StudyFits(losses, tuple(scales), options)
+    return StudyFits(losses, tuple(scales), config)
 
 
 def _fit_scales(jobs: list[tuple[Any, ...]]) -> list[ScaleFits]:
@@ -117,7 +108,7 @@ def optimal_of(
     grid = np.array([float(k) for k in keys if k != TOTAL])
     if proc is None or len(grid) < 2:
         return float("nan"), 0.0
-    chosen = process(proc) if isinstance(proc, str) else proc
+    chosen = make_process(proc) if isinstance(proc, str) else proc
     return curve.total(grid, np.asarray(total_weights(chosen, grid), dtype=float))
 
 
@@ -125,31 +116,31 @@ def fit_scale(
     sigma: float | str,
     rows: pd.DataFrame,
     optimal: tuple[float, float],
-    options: FitOptions,
+    config: FitConfig,
     number: int,
 ) -> ScaleFits:
     """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
     rows, direct = with_gap(rows, optimal[0])
-    edge = frontier(rows, value=frontier_value(rows), tolerance=options.tolerance)
-    points = points_of_rows(edge.points, optimal, direct, options.cluster)
-    seed = options.seed + 1_000_003 * number
+    edge = frontier(rows, value=frontier_value(rows), tolerance=config.frontier_tolerance)
+    points = points_of_rows(edge.points, optimal, direct, config.cluster)
+    seed = config.seed + 1_000_003 * number
     fits, draws, tests = {}, {}, {}
     for law in LAWS:
-        fit = fit_points(points, law, options.confidence)
+        fit = fit_points(points, law, config.confidence)
         if fit.ok and law != "free":
             tests[law] = examine(points, fit)
-        fits[law], sample = with_intervals(points, fit, options, seed)
+        fits[law], sample = with_intervals(points, fit, config.confidence, config.bootstrap, seed)
         if edge.status is FrontierStatus.NO_CROSSING and fits[law].ok:
             fits[law] = replace(fits[law], status=FitStatus.NO_CROSSING)
         elif sample is not None:
             draws[law] = sample
-    chosen = options.confidence, options.calibration, seed
+    chosen = config.confidence, config.calibration, seed
     error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
-    joint = judge(joint_points(rows, "loss_fit", (optimal[0], error), options.cluster), *chosen)
+    joint = judge(joint_points(rows, "loss_fit", (optimal[0], error), config.cluster), *chosen)
     measured = None
     if direct and np.isfinite(optimal[0]):
         same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
-        measured = measure_floor(joint_points(rows, "loss", same_draws, options.cluster), *chosen)
+        measured = measure_floor(joint_points(rows, "loss", same_draws, config.cluster), *chosen)
     return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured)
 
 
@@ -159,7 +150,7 @@ def _common_error(rows: pd.DataFrame) -> float:
 
 
 def with_intervals(
-    points: LawPoints, fit: LawFit, options: FitOptions, seed: int
+    points: LawPoints, fit: LawFit, confidence: float, draws: int, seed: int
 ) -> tuple[LawFit, AlphaDraws | None]:
     """The fit with its bootstrap and profile intervals, and the draws behind the former.
 
@@ -170,13 +161,13 @@ def with_intervals(
     lost = fit.status in (FitStatus.SOLVERS_DISAGREE, FitStatus.NOT_CONVERGED)
     if not (fit.ok or (lost and fit.law == "free")):
         return fit, None
-    profile = profile_interval(points, fit, options.confidence)
+    profile = profile_interval(points, fit, confidence)
     if fit.law == "free":
         if not np.isfinite(profile).all():
             return replace(fit, status=FitStatus.NOT_IDENTIFIABLE), None
         return replace(fit, profile=profile, alpha_low=profile[0], alpha_high=profile[1]), None
-    sample = bootstrap(points, fit, options.bootstrap, seed)
-    low, high = sample.interval(options.confidence)
+    sample = bootstrap(points, fit, draws, seed)
+    low, high = sample.interval(confidence)
     refused = sample.refused > REFUSED_DRAWS
     status = FitStatus.GAP_NOT_RESOLVED if refused else fit.status
     return replace(fit, profile=profile, alpha_low=low, alpha_high=high, status=status), sample

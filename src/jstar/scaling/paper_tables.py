@@ -20,7 +20,7 @@ def write_paper_tables(
     out: Path, tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[str, Any]
 ) -> None:
     """Write out/{laws,sensitivity,checklist}.{md,tex}."""
-    confidence = f"{100 * study.options.confidence:g} %"
+    confidence = f"{100 * study.config.confidence:g} %"
     made = {
         "laws": (_laws(tables), f"Exponents with {confidence} intervals and verdicts."),
         "sensitivity": (
@@ -103,7 +103,7 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
     fits, verdicts, frontier = tables["fits"], tables["verdicts"], tables["frontier"]
     corrected = fits[fits["law"] == "corrected"]
     edge = frontier[frontier["on_frontier"]]
-    first, options = study.scales[0].rows, study.options
+    first, config = study.scales[0].rows, study.config
     minima = tables["isoflop_minima"]
     inside = minima[(minima["status"] == "inside") & (minima["sigma"] == study.scales[-1].sigma)]
     counts = verdicts["verdict"].value_counts()
@@ -119,22 +119,22 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
         ["range of F on the frontier", f"{edge['flops'].min():.4g} to {edge['flops'].max():.4g}"],
         ["points of a fit", f"{int(fits['n'].min())} to {int(fits['n'].max())}"],
         ["frontier", "at every F the size with the lowest loss, seeds averaged; points within "
-                     f"{100 * options.tolerance:g} % of the best so far"],
-        ["snapshots left out", f"before {options.min_images} images"],
-        ["split and EMA", f"{options.split}, EMA {origin['ema'] or 'the first in the table'}"],
+                     f"{100 * config.frontier_tolerance:g} % of the best so far"],
+        ["snapshots left out", f"before {config.min_images} images"],
+        ["split and EMA", f"train, EMA {origin['ema'] or 'the first in the table'}"],
         ["gap", sources],
         ["J*", f"{origin['optimal'] or 'not given'}, card {origin['card_id'] or 'not given'}"],
         ["objective", "least squares of the log response, weights 1 / (scatter² + SE²)"],
         ["optimiser", "lmfit (Levenberg-Marquardt), checked by variable projection: largest "
                       f"difference {number(float(fits['solver_difference'].max()))}"],
         ["start values", "least-squares line; free law: the best of 80 offsets"],
-        ["intervals", f"wild cluster bootstrap, {options.bootstrap} draws over clusters "
-                      f"({options.cluster}) × J* × evaluation, seed {options.seed}; beside it "
+        ["intervals", f"wild cluster bootstrap, {config.bootstrap} draws over clusters "
+                      f"({config.cluster}) × J* × evaluation, seed {config.seed}; beside it "
                       "covariance and profile likelihood"],
         ["fits that converged", f"{int((corrected['status'] == 'converged').sum())} of "
                                 f"{len(corrected)} corrected laws"],
         ["verdict", "joint law J(N, D) with E = 0, J* and free; signed likelihood ratios against "
-                    f"{options.calibration} studies of each law in this design, false discovery "
+                    f"{config.calibration} studies of each law in this design, false discovery "
                     "rate over noise scales"],
         ["verdicts", ", ".join(f"{k}: {v}" for k, v in counts.items())],
         ["exponent of N_opt(F), isoFLOP", number(optimal_exponent(inside, "params"))],

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from jstar.config import FitConfig
 from jstar.constants import NORMAL_95
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
@@ -46,25 +47,25 @@ def sensitivity_frame(study: StudyFits) -> pd.DataFrame:
 
 def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, float, float, int]]:
     """(choice, alpha, low, high, points); intervals only where the choice is about them."""
-    options, base = study.options, scale.fits["corrected"]
+    config, base = study.config, scale.fits["corrected"]
     none = (float("nan"), float("nan"))
     yield "as fitted", base.alpha, base.alpha_low, base.alpha_high, base.n
     for choice, points in _other_points(scale, study):
         yield choice, _alpha(points), *none, len(points)
     robust = huber(scale.points.x, np.log(scale.points.gap))
     yield f"Huber, {HUBER} robust SD", robust, *none, base.n
-    other = "run" if options.cluster == "size" else "size"
+    other = "run" if config.cluster == "size" else "size"
     optimal = (scale.points.optimal, scale.points.optimal_se)
     points = points_of_rows(scale.edge.points, optimal, scale.points.direct, other)
-    fit = fit_points(points, "corrected", options.confidence)
+    fit = fit_points(points, "corrected", config.confidence)
     if fit.ok:
-        sample = bootstrap(points, fit, options.bootstrap, options.seed)
-        yield f"clusters: {other}", fit.alpha, *sample.interval(options.confidence), len(points)
+        sample = bootstrap(points, fit, config.bootstrap, config.seed)
+        yield f"clusters: {other}", fit.alpha, *sample.interval(config.confidence), len(points)
 
 
 def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, LawPoints]]:
     """The points under every other choice."""
-    points, options = scale.points, study.options
+    points, config = scale.points, study.config
     optimal = (points.optimal, points.optimal_se)
     if points.optimal_se > 0 and not points.direct:
         for word, sign in (("low", -1), ("high", 1)):
@@ -72,20 +73,18 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
             yield f"J* at the {word} end of its interval", moved
     for tolerance in TOLERANCES:
         edge = frontier(scale.rows, value=frontier_value(scale.rows), tolerance=tolerance)
-        other = points_of_rows(edge.points, optimal, points.direct, options.cluster)
+        other = points_of_rows(edge.points, optimal, points.direct, config.cluster)
         yield f"frontier tolerance {tolerance:g}", other
     if points.direct and np.isfinite(points.optimal):
         subtracted = scale.rows.drop(columns=["gap", "gap_se"], errors="ignore")
-        yield "gap = loss - J*", _fresh(subtracted, optimal, study)
+        yield "gap = loss - J*", _fresh(subtracted, optimal, config)
     if "ema" in study.losses:
         used = float(scale.rows["ema"].iloc[0])
         for length in sorted(study.losses["ema"].dropna().unique()):
             if length != used:
-                rows = select(
-                    study.losses, split=options.split, ema=length, min_images=options.min_images
-                )
+                rows = select(study.losses, ema=length, min_images=config.min_images)
                 rows = rows[rows["sigma"] == scale.sigma]
-                yield f"EMA {length:g}", _fresh(rows, optimal, study)
+                yield f"EMA {length:g}", _fresh(rows, optimal, config)
     for share in SHARES:
         start = points.x.min() + share * np.ptp(points.x)
         yield f"first {share:.0%} of ln F left out", points.take(points.x >= start)
@@ -94,11 +93,12 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
     yield "equal weights", replace(points, gap_se=np.zeros(len(points)))
 
 
-def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], study: StudyFits) -> LawPoints:
+def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig) -> LawPoints:
     """Points from other rows, with their own frontier."""
     prepared, direct = with_gap(rows, optimal[0])
-    edge = frontier(prepared, value=frontier_value(prepared), tolerance=study.options.tolerance)
-    return points_of_rows(edge.points, optimal, direct, study.options.cluster)
+    tolerance = config.frontier_tolerance
+    edge = frontier(prepared, value=frontier_value(prepared), tolerance=tolerance)
+    return points_of_rows(edge.points, optimal, direct, config.cluster)
 
 
 def _alpha(points: LawPoints) -> float:

@@ -8,7 +8,7 @@ from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import tables as frames
 from jstar.scaling.inputs import read_curve, read_losses
-from jstar.scaling.noise_scales import FitOptions, StudyFits, fit_study
+from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import write_paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
 
@@ -36,18 +36,9 @@ def write_fits(
     """
     table = read_losses([Path(p) for p in losses])
     curve = read_curve(Path(optimal)) if optimal is not None else None
-    options = FitOptions(
-        process=process,
-        ema=config.ema if ema is None else ema,
-        min_images=config.min_images,
-        tolerance=config.frontier_tolerance,
-        cluster=config.cluster,
-        bootstrap=config.bootstrap,
-        calibration=config.calibration,
-        seed=config.seed,
-        confidence=config.confidence,
-    )
-    study = fit_study(table, curve, options)
+    if ema is not None:
+        config = config.model_copy(update={"ema": ema})
+    study = fit_study(table, curve, config, process)
     curve_facts = curve.facts if curve is not None else {}
     origin = provenance(
         losses=[str(p) for p in losses],
@@ -55,7 +46,7 @@ def write_fits(
         card_id=curve_facts.get("card_id"),
         optimal_fingerprint=curve_facts.get("fingerprint"),
         process=getattr(process, "name", process),
-        ema=options.ema,
+        ema=config.ema,
         confidence=config.confidence,
         bootstrap=config.bootstrap,
         seed=config.seed,

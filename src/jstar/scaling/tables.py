@@ -15,6 +15,9 @@ from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, JointLaw, floor_says
 INTERVALS = ("E", "a", "b", "alpha", "size_exponent")  # of a joint law
 ENDS = ("low", "high")
 
+EXPONENT = ("alpha", "alpha_se", "alpha_low", "alpha_high")
+REST = ("beta", "offset", "offset_se", "r2", "r2_response", "aicc", "scatter", "n", "clusters")
+
 
 def losses_frame(study: StudyFits) -> pd.DataFrame:
     """All rows of the input, and `loss_fit` (J* + direct gap) where a row was fitted."""
@@ -34,23 +37,12 @@ def fits_frame(study: StudyFits) -> pd.DataFrame:
                 {
                     "sigma": scale.sigma,
                     "law": law,
-                    "alpha": fit.alpha,
-                    "alpha_se": fit.alpha_se,
-                    "alpha_low": fit.alpha_low,
-                    "alpha_high": fit.alpha_high,
+                    **{name: getattr(fit, name) for name in EXPONENT},
                     "alpha_covariance_low": fit.covariance[0],
                     "alpha_covariance_high": fit.covariance[1],
                     "alpha_profile_low": fit.profile[0],
                     "alpha_profile_high": fit.profile[1],
-                    "beta": fit.beta,
-                    "offset": fit.offset,
-                    "offset_se": fit.offset_se,
-                    "r2": fit.r2,
-                    "r2_response": fit.r2_response,
-                    "aicc": fit.aicc,
-                    "scatter": fit.scatter,
-                    "n": fit.n,
-                    "clusters": fit.clusters,
+                    **{name: getattr(fit, name) for name in REST},
                     "sizes": len(scale.edge.sizes),
                     "flops_min": scale.points.flops.min(),
                     "flops_max": scale.points.flops.max(),
@@ -136,7 +128,7 @@ def frontier_frame(study: StudyFits) -> pd.DataFrame:
 
 def predictions_frame(study: StudyFits) -> pd.DataFrame:
     """Smooth laws over the fitted compute, with the bands of the headline interval."""
-    frames = [_prediction(s, law, study.options.confidence) for s in study.scales for law in LAWS]
+    frames = [_prediction(s, law, study.config.confidence) for s in study.scales for law in LAWS]
     columns = ["sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                "gap_high"]  # fmt: skip
     found = [f for f in frames if f is not None]
@@ -188,7 +180,7 @@ def profile_frame(study: StudyFits) -> pd.DataFrame:
         for law in LAWS:
             fit = scale.fits[law]
             if np.isfinite(fit.alpha) and len(fit.weight):
-                alpha, rise = profile_curve(scale.points, fit, study.options.confidence)
+                alpha, rise = profile_curve(scale.points, fit, study.config.confidence)
                 frame = pd.DataFrame({"alpha": alpha, "rise": rise})
                 frames.append(frame.assign(sigma=scale.sigma, law=law))
     columns = ["sigma", "law", "alpha", "rise"]
