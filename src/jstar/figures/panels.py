@@ -82,14 +82,15 @@ def residual_panel(panel: Axes, tables: StudyTables, sigma: float | str, ticks: 
 
 
 def loss_residuals(tables: StudyTables, sigma: float | str, law: str) -> pd.DataFrame:
-    """Residuals of ln J; those of the corrected law are of ln(J - J*) and have to be turned."""
+    """Residuals of ln J; those of the corrected law are of its own response."""
     rows = tables.at("residuals", sigma)
     rows = rows[rows["law"] == law]
     if law == "raw":
         return rows
     measured = tables.at("frontier", sigma)[["run", "flops", "loss", "gap"]]
     both = rows.merge(measured, on=["run", "flops"])
-    law_loss = both["loss"] - both["gap"] * (1 - np.exp(-both["residual"]))
+    fit = tables.fit(sigma, law)
+    law_loss = both["loss"] - both["gap"] + fit["beta"] * both["flops"] ** fit["alpha"]
     return both.assign(residual=np.log(both["loss"] / law_loss))
 
 

@@ -12,7 +12,7 @@ from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.inputs import select
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Array, LawPoints
+from jstar.scaling.laws import Array, LawPoints, log_response
 from jstar.scaling.many_fits import line
 from jstar.scaling.noise_scales import (
     ScaleFits,
@@ -52,7 +52,7 @@ def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, f
     yield "as fitted", base.alpha, base.alpha_low, base.alpha_high, base.n
     for choice, points in _other_points(scale, study):
         yield choice, _alpha(points), *none, len(points)
-    robust = huber(scale.points.x, np.log(scale.points.gap))
+    robust = huber(scale.points.x, log_response(scale.points, base)[0])
     yield f"Huber, {HUBER} robust SD", robust, *none, base.n
     other = "run" if config.cluster == "size" else "size"
     optimal = (scale.points.optimal, scale.points.optimal_se)
