@@ -21,7 +21,7 @@ from jstar.scaling.inputs import REQUIRED, Curve, read_curve, select
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "losses": (*REQUIRED, "model"),
+    "losses": (*REQUIRED, "sigma", "model"),
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
