@@ -188,17 +188,18 @@ def figures(
     fits: Annotated[
         Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
     ] = None,
-    optimal: Annotated[Path | None, typer.Option(help="With --fits: table of J*")] = None,
+    optimal: Annotated[
+        Path | None, typer.Option(help="With --fits: table of J*, if there is one")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import figures_of
     from jstar.figures.stage import draw_figure, draw_study_figure
 
-    given = [part is not None for part in (fits, optimal, out)]
-    if any(given) and not all(given):
-        raise JstarError("figures: --fits, --optimal and --out must be given together")
-    if config is None and fits and optimal and out:
+    if (fits is None) != (out is None) or (optimal and not fits):
+        raise JstarError("figures: --fits and --out must be given together, --optimal with them")
+    if config is None and fits and out:
         for figure in [name] if name else figures_of("scaling"):
             draw_figure(figure, fits, optimal, out)
         return

@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.panels import LAWS, law_in_numbers
-from jstar.figures.style import COLUMN, LAW_COLOR, LAW_LABEL, SIGMA_LABEL, new_figure, note
+from jstar.figures.style import (
+    COLUMN,
+    LAW_COLOR,
+    LAW_LABEL,
+    ONE_LOSS,
+    SIGMA_LABEL,
+    new_figure,
+    note,
+)
 from jstar.figures.tables import StudyTables
 
 MARKER = {"raw": "s", "corrected": "o"}
@@ -36,10 +44,10 @@ def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, d
                     ms=2.8)  # fmt: skip
     top.set(xscale="log", ylabel=r"exponent $\alpha$")
     bottom.set(ylabel=r"$R^2$, own response", xlabel=SIGMA_LABEL)
-    low, high = float(tables.sigmas[0]), float(tables.sigmas[-1])
-    top.set_xlim(low / 1.4, high * 1.4)
+    if len(tables.sigmas):
+        top.set_xlim(float(tables.sigmas[0]) / 1.4, float(tables.sigmas[-1]) * 1.4)
     if quoted.empty:
-        status = str(tables.fits["status"].iloc[0])
+        status = str(tables.fits["status"].iloc[0]) if len(tables.sigmas) else ONE_LOSS
         note(top, status)
         note(bottom, status)
     else:
@@ -75,7 +83,7 @@ def _verdicts(panel: Axes, tables: StudyTables) -> None:
 def _numbers(tables: StudyTables) -> dict[str, Any]:
     verdicts = _numbered(tables.verdicts)["verdict"].astype(str)
     scales = tables.scales
-    named = {"first": scales[0], "last": float(tables.sigmas[-1])}
+    named = {"first": scales[0], "last": [s for s in scales if s != TOTAL or len(scales) == 1][-1]}
     return {
         "confidence": 100 * tables.confidence,
         "verdicts": verdicts.value_counts().to_dict(),

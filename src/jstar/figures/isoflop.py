@@ -26,7 +26,7 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 from jstar.scaling.isoflop import optimal_exponent
 
-OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$ (images)"}
+OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$"}
 EDGE = "at the edge"
 
 
@@ -44,6 +44,7 @@ def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
     of = tables.isoflop["of"]
     label = r"loss gap $J-J^*$" if len(of) and of.iloc[0] == "gap" else r"loss $J$"
     label_rows(figure, axes, [label, *OPTIMA.values()])
+    axes[2, 0].set_ylabel(f"{OPTIMA['images']} ({tables.data_word})")
     figure.supxlabel(FLOPS_LABEL, fontsize=8.5)
     if colors is not None:
         bar = figure.colorbar(colors, ax=axes[0, :], pad=0.01, aspect=16)

@@ -41,7 +41,8 @@ def laws_panel(
     colors = size_colors(tables.models)
     for _, run in rows.groupby("run"):
         run = run.sort_values("flops")
-        panel.plot(run["flops"], run[column], color=colors[str(run["model"].iloc[0])], lw=0.8)
+        panel.plot(run["flops"], run[column], color=colors[str(run["model"].iloc[0])], lw=0.8,
+                   marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
     edge = rows[rows["on_frontier"].astype(bool)]
     panel.plot(edge["flops"], edge[column], ls="", ms=2.4, **{**FRONTIER_MARK, "mew": 0.5})
     for law in LAWS:

@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
-    "verdicts": ("sigma", "verdict", "reason"),
+    "verdicts": ("sigma", "verdict", "reason", "heldout_says"),
     "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),
@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "isoflop": ("sigma", "flops", "params", "value", "of"),
     "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status"),
     "parametric": ("sigma", "floor", "alpha", "size_exponent", "status"),
+    "held_out": ("sigma", "share", "flops", "floor", "alpha", "ratio", "low", "high", "says"),
 }  # fmt: skip
 
 
@@ -43,7 +44,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 class StudyTables:
     """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted.
 
-    facts: what is said of the curve of J*; confidence: of all intervals.
+    facts: what is said of the curve of J*, which is empty without one; confidence: of all
+    intervals. origin: what the fits say of their tables.
     """
 
     curve: pd.DataFrame
@@ -59,8 +61,20 @@ class StudyTables:
     isoflop: pd.DataFrame
     isoflop_minima: pd.DataFrame
     parametric: pd.DataFrame
+    held_out: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
+    origin: dict[str, Any]
+
+    @property
+    def loss_word(self) -> str:
+        """What the loss is called, where that is stated."""
+        return str(self.origin.get("loss_unit") or "loss").partition(",")[0]
+
+    @property
+    def data_word(self) -> str:
+        """What the data are called that a model has seen."""
+        return str(self.origin.get("data") or "F / N")
 
     @property
     def models(self) -> list[str]:
@@ -105,23 +119,25 @@ class StudyTables:
         return self.losses[self.losses["flops"] == newest]
 
     def optimal(self, sigma: float) -> float:
-        """J* at a noise scale of the grid."""
-        return float(self.at("curve", sigma)["loss"].iloc[0])
+        """J* at a noise scale of the grid; nan without a curve."""
+        return float(self.at("curve", sigma)["loss"].max())
 
 
-def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
-    """Read the tables that the stages optimal and fit wrote.
+def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTables:
+    """Read the tables that the stages optimal (if it ran: `curve`) and fit wrote.
 
     Raises JstarError: one sentence with the file and what is missing in it.
     """
     frames = {name: _read(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
-    optimal = read_curve(curve)
+    optimal = read_curve(curve) if curve is not None else None
+    origin = read_json(fits / "fits.json")
     losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
         **{**frames, "losses": _with_gap(losses, optimal)},
-        curve=_curve_frame(optimal),
-        facts=optimal.facts,
-        confidence=float(read_json(fits / "fits.json")["confidence"]),
+        curve=_curve_frame(optimal) if optimal else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        facts=optimal.facts if optimal else {},
+        confidence=float(origin["confidence"]),
+        origin=origin,
     )
 
 
@@ -131,10 +147,12 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame.assign(model=frame["model"].astype(str)) if "model" in frame else frame
 
 
-def _with_gap(losses: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+def _with_gap(losses: pd.DataFrame, curve: Curve | None) -> pd.DataFrame:
     """Losses with the columns gap and gap_se: loss - J* and its error where none was measured."""
     if "gap" in losses and losses["gap"].notna().all():
         return losses.assign(gap_se=losses.get("gap_se", 0.0))
+    if curve is None:
+        return losses.assign(gap=np.nan, gap_se=np.nan)
     floor = dict(zip(curve.sigma, curve.loss, strict=True))
     gap = [
         np.nan if str(s) == "total" else loss - floor[min(floor, key=lambda k: abs(k - float(s)))]

@@ -1,9 +1,10 @@
 """Held-out prediction: the joint law of less compute, against the largest compute measured.
 
 A law fitted below a cut predicts the gap in the top fifth of ln F. The band is where measured /
-predicted lies if the law holds: parameters and noise drawn together, linearised about the fit, so
-that a size that was half trained on shares its luck with its held-out half. A band wider than the
-gap's fall over the last fifth could not tell the law from no further progress: `uninformative`.
+predicted lies if the law holds: studies drawn from it and refitted, errors of fitted and held-out
+points together, since a size that was half trained on shares its luck with its held-out half. A
+band wider than the gap's fall over the last fifth could not tell the law from no further progress:
+`uninformative`.
 """
 
 from dataclasses import dataclass, replace
@@ -26,26 +27,25 @@ from jstar.scaling.joint import (
     fit_floors,
     fit_joint,
 )
-from jstar.scaling.joint_many import HIGHEST, LOWEST, JointDesign, components, weights
+from jstar.scaling.joint_many import ROUGH, JointDesign, components, solve, weights
 from jstar.scaling.laws import Array
 
 HIT, MISS, UNINFORMATIVE = "hit", "miss", "uninformative"
 SHARES = (0.4, 0.5, 0.6, 0.7, 1 - HELD_OUT)  # of the range of ln F that is fitted
-DRAWS = 400
+DRAWS = 200
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the law under one floor E, fitted below the cut, says of the held-out points.
 
-    rms: of ln J - ln law. ratio: geometric mean of measured / predicted gap; low, high: its band
+    ratio: geometric mean of measured / predicted gap; low, high: its band
     if the law holds. fall: of ln gap from the top fifth of the fitted range to the held-out
     points. E in the table's unit.
     """
 
     E: float
     alpha: float
-    rms: float
     ratio: float
     low: float
     high: float
@@ -62,20 +62,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One cut: the share of the range of ln F below it, its compute, the n points predicted."""
+    """One cut: the share of the range of ln F below it, its compute, the n points predicted.
+
+    rms: error of ln J under each floor.
+    """
 
     share: float
     flops: float
     n: int
+    rms: dict[str, float]
     by_floor: dict[str, Prediction]
 
 
 def rolling(
-    points: JointPoints | str, rows: pd.DataFrame, confidence: float, seed: int
+    points: JointPoints | str, rows: pd.DataFrame, floors: set[str], confidence: float, seed: int
 ) -> tuple[HeldOut, ...]:
     """The top fifth of ln F predicted from ever more compute; cuts that leave no law are left out.
 
-    points: of a noise scale, or why it has none. rows: of its table, for the compute.
+    points: of a noise scale, or why it has none. rows: of its table, for the compute. floors: with
+    which the gap is predicted.
     """
     if isinstance(points, str):
         return ()
@@ -92,9 +97,10 @@ def rolling(
     found = []
     for share, cut in zip(SHARES, cuts, strict=True):
         if _enough(points, x <= cut):
-            by_floor = _predict(points, x, cut, test, fits, power, confidence, seed)
-            reached = float(np.exp(x[x <= cut].max()))
-            found.append(HeldOut(share, reached, int(test.sum()), by_floor))
+            keep = x <= cut
+            rms, laws = _predict(points, x, keep, test, fits, power, floors, confidence, seed)
+            reached = float(np.exp(x[keep].max()))
+            found.append(HeldOut(share, reached, int(test.sum()), rms, laws))
     return tuple(found)
 
 
@@ -117,11 +123,10 @@ def flops_of(points: JointPoints, rows: pd.DataFrame) -> Array:
 
 
 def _predict(
-    points: JointPoints, x: Array, cut: float, test: NDArray[np.bool_], near: FloorFits,
-    power: float, confidence: float, seed: int,
-) -> dict[str, Prediction]:  # fmt: skip
-    """Predictions under every floor from the points below a cut; near: fits to start from."""
-    keep = x <= cut
+    points: JointPoints, x: Array, keep: NDArray[np.bool_], test: NDArray[np.bool_],
+    near: FloorFits, power: float, floors: set[str], confidence: float, seed: int,
+) -> tuple[dict[str, float], dict[str, Prediction]]:  # fmt: skip
+    """RMS errors of ln J, and predictions, from the points `keep`; near: fits to start from."""
     train = _take(points, keep)
     known = np.isfinite(points.optimal)
     fits = fit_floors(
@@ -129,27 +134,25 @@ def _predict(
         {floor: near.theta[floor][0] for floor in FLOORS}, power, rounds=3,
     )  # fmt: skip
     rng = np.random.default_rng([seed, int(keep.sum()), 7])
-    top = keep & (x > cut - HELD_OUT * (cut - x.min()))
-    top = top if top.any() else keep
-    design, floors = points.design, FLOORS if known else ("zero", "free")
-    loss = points.loss_P[test]
-    by_floor = {}
-    for floor in floors:
+    top = keep & (x > x[keep].max() - HELD_OUT * np.ptp(x[keep]))
+    loss, rms, laws = points.loss_P[test], {}, {}
+    for floor in sorted(FLOORS if known else {"zero", "free"}):
         theta = fits.theta[floor]
-        gap_P, level = design.gap(theta)[0], theta[0, 4]
-        drawn = _drawn_ratios(points, keep, test, train, fits, power, floor, rng)
-        low, high = interval(drawn, confidence)
+        gap_P, level = points.design.gap(theta)[0], theta[0, 4]
         law = np.maximum(level + gap_P[test], 1e-300)
-        by_floor[floor] = Prediction(
-            E=float(level) * points.unit,
-            alpha=float(exponents(theta)[0][0]),
-            rms=float(np.sqrt(np.mean(np.log(loss / law) ** 2))),
-            ratio=float(_ratio((loss - level)[None], gap_P[None, test])[0]),
-            low=low,
-            high=high,
-            fall=float(np.log(gap_P[top]).mean() - np.log(gap_P[test]).mean()),
-        )
-    return by_floor
+        rms[floor] = float(np.sqrt(np.mean(np.log(loss / law) ** 2)))
+        if floor in floors:
+            drawn = _drawn_ratios(points, keep, test, train, fits, power, floor, rng)
+            low, high = interval(drawn, confidence)
+            laws[floor] = Prediction(
+                E=float(level) * points.unit,
+                alpha=float(exponents(theta)[0][0]),
+                ratio=float(_ratio((loss - level)[None], gap_P[None, test])[0]),
+                low=low,
+                high=high,
+                fall=float(np.log(gap_P[top]).mean() - np.log(gap_P[test]).mean()),
+            )
+    return rms, laws
 
 
 def _take(points: JointPoints, keep: NDArray[np.bool_]) -> JointPoints:
@@ -181,7 +184,7 @@ def _drawn_ratios(
     at = rng.choice(len(train.design.ratios), size=DRAWS, p=parts.posterior_QL[0])
     freedom = len(train.design) - k
     scale = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, DRAWS))
-    weight_P = weights(design, theta, power)[0]
+    weight_P = weights(design, fits.theta["free"], power)[0]  # as in `fit_floors`
     weight_P[keep] /= train.outlying_P  # of a held-out point nothing is known yet
     # Errors of all points, fitted and held out, as `calibration` draws them.
     phi_P = design.along(fits.white.correlation_Q)[0]
@@ -192,14 +195,8 @@ def _drawn_ratios(
     error_QP = scale[:, None] * (noise + train.design.ratios[at][:, None] * shared) / weight_P
     if floor == "optimal":  # a J* that is too high lowers all gaps together
         error_QP -= points.optimal_error * rng.standard_normal((DRAWS, 1))
-    _, slope_1KP = train.design.jacobian(theta, k)
-    rows = np.concatenate([slope_1KP[0], error_QP[:, keep]])[None]
-    gram = fits.white.gram(train.design, rows)[0]
-    size = np.sqrt(np.diag(gram)[:k]) + 1e-150
-    normal = gram[:k, :k] / size[:, None] / size + 1e-10 * np.eye(k)
-    step = np.linalg.solve(normal, gram[:k, k:] / size[:, None]).T / size
-    found = np.repeat(theta, DRAWS, axis=0)
-    found[:, :k] = np.clip(found[:, :k] + step, LOWEST[:k], HIGHEST[:k])
-    truth = (theta[:, 4:5] + design.gap(theta))[:, test]
-    measured = truth + error_QP[:, test] - found[:, 4:5]
-    return _ratio(measured, design.gap(found)[:, test])
+    loss_QP = theta[:, 4:5] + design.gap(theta) + error_QP
+    same = np.zeros(DRAWS, dtype=np.int64)
+    found, _ = solve(train.design, loss_QP[:, keep], theta[same], fits.white.take(same),
+                     free=floor == "free", tolerance=ROUGH)  # fmt: skip
+    return _ratio(loss_QP[:, test] - found[:, 4:5], design.gap(found)[:, test])

@@ -24,7 +24,7 @@ from jstar.scaling.joint import joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
-from jstar.scaling.verdict import JointScale, adjust, judge, measure_floor
+from jstar.scaling.verdict import FLOOR_OF, UNDECIDED, JointScale, adjust, judge, measure_floor
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def fit_scale(
     error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
     fitted = joint_points(rows, "loss_fit", (optimal[0], error), cluster)
     joint = judge(fitted, *chosen)
-    held = rolling(fitted, rows, config.confidence, seed)
+    floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
+    held = rolling(fitted, rows, floors, config.confidence, seed)
     measured = None
     if direct and np.isfinite(optimal[0]):
         same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0

@@ -110,7 +110,7 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
 def _held_out(scale: ScaleFits) -> dict[str, Any]:
     """The columns heldout_... of one noise scale."""
     laws = scale.held[-1].by_floor if scale.held else {}
-    rms = {f: law.rms for f, law in laws.items()}
+    rms = scale.held[-1].rms if scale.held else {}
     columns: dict[str, Any] = {
         "heldout_raw": rms.get("zero", float("nan")),
         "heldout_corrected": rms.get("optimal", float("nan")),
