@@ -1,4 +1,4 @@
-"""The two other standard views of a ladder: isoFLOP curves and the parametric law L(N, D).
+"""Minima of curves of constant compute (isoFLOP), and the parametric law L(N, D).
 
 Approaches 2 and 3 of arXiv 2203.15556: N parameters, D images, F FLOPs.
 """
@@ -58,12 +58,8 @@ def _curves(rows: pd.DataFrame, value: str) -> dict[float, tuple[Array, Array, A
     curves = {}
     for params, part in mean.groupby("params"):
         if len(part) > 1:
-            columns = [part[c].to_numpy(dtype=float) for c in ("flops", value, "d")]
-            curves[float(str(params))] = (
-                np.log(columns[0]),
-                np.log(columns[1]),
-                np.log(columns[2]),
-            )
+            f, v, d = (np.log(part[c].to_numpy(dtype=float)) for c in ("flops", value, "d"))
+            curves[float(str(params))] = (f, v, d)
     return curves
 
 
