@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jstar import native
-from jstar.devices import claim_gpus, lock_folder
+from jstar.cluster.gpus import claim_gpus, lock_folder
 from jstar.errors import JstarError
 
 OTHER = 65534  # nobody
@@ -227,7 +227,7 @@ import os, sys
 from pathlib import Path
 from jstar import native
 from jstar.data.download import cache_folder
-from jstar.devices import claim_gpus, lock_folder
+from jstar.cluster.gpus import claim_gpus, lock_folder
 native.HEADERS = Path(sys.argv[1])
 os.setgroups([])
 os.setgid(int(sys.argv[2]))
