@@ -144,7 +144,8 @@ def main() -> None:
                 f"{row['floor_held']:.3f}, "
                 + ", ".join(f"{v} {said[f'said_{v}']:.2f}" for v in VERDICTS)
                 + f"; printed c|raw {row['printed_corrected_if_raw']:.3f} r|c "
-                f"{row['printed_raw_if_corrected']:.3f} a|c {row['printed_above_if_corrected']:.3f}",
+                f"{row['printed_raw_if_corrected']:.3f} "
+                f"a|c {row['printed_above_if_corrected']:.3f}",
                 flush=True,
             )
     facts = provenance(

@@ -48,12 +48,8 @@ def _curves(rows: pd.DataFrame, value: str) -> dict[float, tuple[Array, Array, A
     curves = {}
     for params, part in mean.groupby("params"):
         if len(part) > 1:
-            columns = [part[c].to_numpy(dtype=float) for c in ("flops", value, "d")]
-            curves[float(str(params))] = (
-                np.log(columns[0]),
-                np.log(columns[1]),
-                np.log(columns[2]),
-            )
+            f, v, d = (np.log(part[c].to_numpy(dtype=float)) for c in ("flops", value, "d"))
+            curves[float(str(params))] = (f, v, d)
     return curves
 
 
