@@ -135,7 +135,7 @@ def test_stopping_rule_says_what_ended_it(digits):
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_kernel_and_torch_fallback_agree(shifted):
-    if fast_sums.compiled() is None:
+    if fast_sums.sums_kernel() is None:
         pytest.skip("no C compiler")
     make = torch.Generator().manual_seed(0)
     q = torch.rand((33, 1000), generator=make) * 50
@@ -151,12 +151,12 @@ def test_kernel_and_torch_fallback_agree(shifted):
 
 def test_without_a_compiler_there_is_no_kernel(monkeypatch):
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    fast_sums.compiled.cache_clear()
+    fast_sums.sums_kernel.cache_clear()
     try:
-        assert fast_sums.compiled() is None
+        assert fast_sums.sums_kernel() is None
         curve = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     finally:
-        fast_sums.compiled.cache_clear()
+        fast_sums.sums_kernel.cache_clear()
     monkeypatch.delenv("JSTAR_NATIVE")
     again = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     assert np.allclose(curve.loss, again.loss, rtol=1e-5)

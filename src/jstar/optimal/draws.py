@@ -58,6 +58,6 @@ def quantised_noise(noise_MD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return term_KMD, step_KM / (1 + step_KM.square() / 12).sqrt()
 
 
-def noise(seed: int, index_M: NDArray[np.int64], dim: int) -> torch.Tensor:
+def gaussian_noise(seed: int, index_M: NDArray[np.int64], dim: int) -> torch.Tensor:
     """Standard normal noise, float32 [M, dim], row m a function of (seed, index_M[m])."""
     return torch.from_numpy(gaussian(seed, index_M, dim))

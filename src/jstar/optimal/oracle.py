@@ -18,10 +18,10 @@ from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.noise import gaussian
 from jstar.optimal.draws import systematic_sources
-from jstar.optimal.exact.distances import choose_precision
-from jstar.optimal.exact.mixture import LATENT_STREAM, component_draws, posterior_moments
-from jstar.optimal.exact.moments import measure_moments
-from jstar.optimal.points import Points, as_points, check_sigmas
+from jstar.optimal.exact.data_moments import measure_moments
+from jstar.optimal.exact.distances import choose_precision, default_device
+from jstar.optimal.exact.mixture_form import LATENT_STREAM, component_draws, posterior_moments
+from jstar.optimal.points import DataPoints, as_points, check_sigmas
 from jstar.optimal.posterior import mean_of_points
 from jstar.records import provenance, read_json, write_array, write_atomically, write_json
 
@@ -61,7 +61,7 @@ class Oracle:
         return mean_MCHW
 
 
-def dataset_points(dataset: Dataset) -> Points:
+def dataset_points(dataset: Dataset) -> DataPoints:
     """The points of a prepared dataset."""
     card = dataset.card
     return as_points(
@@ -90,7 +90,7 @@ def build_oracle(
     progress: called with the number of draws that are done, S times M in all.
     """
     out, sigma_S = Path(out), check_sigmas(sigmas)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = default_device(device)
     points = dataset_points(dataset)
     by_class = estimator == "exact_by_class"
     labels_N = np.tile(dataset.labels_N, 2 if points.mirror else 1)

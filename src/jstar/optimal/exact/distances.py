@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
-from jstar.optimal.draws import noise, quantised_noise
+from jstar.optimal.draws import gaussian_noise, quantised_noise
 from jstar.optimal.exact import fast_sums
-from jstar.optimal.points import Points
+from jstar.optimal.points import DataPoints
 
 PRECISIONS = ("auto", "int8", "fp32")
 INT8_MAX_DIM = 33_000  # dim * 255^2 stays below 2^31
@@ -28,6 +28,11 @@ EXACT_DIM = 1024  # 1024 * 128^2 = 2^24: a float32 sum of so many products of in
 FAR = 1e20  # squared distance of a point that is left out; its weight underflows
 
 
+def default_device(device: torch.device | str | None = None) -> torch.device:
+    """The device asked for; by default a GPU where there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def has_int8_units(device: torch.device) -> bool:
     """Whether int8 matrix products are faster than float32 ones here."""
     if device.type == "cuda":
@@ -35,7 +40,7 @@ def has_int8_units(device: torch.device) -> bool:
     return bool(torch.cpu._is_vnni_supported())
 
 
-def choose_precision(precision: str, points: Points, device: torch.device) -> str:
+def choose_precision(precision: str, points: DataPoints, device: torch.device) -> str:
     """`int8` or `fp32`. Raises JstarError if int8 is asked for and impossible."""
     if precision not in PRECISIONS:
         raise JstarError(
@@ -81,7 +86,7 @@ def int_dots(a_MD: torch.Tensor, b_MD: torch.Tensor) -> torch.Tensor:
 
 def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Squared norms of the rows [N] and sums of the columns [D] of an int8 tile, exact int32."""
-    kernel = fast_sums.compiled() if z_ND.device.type == "cpu" else None
+    kernel = fast_sums.sums_kernel() if z_ND.device.type == "cpu" else None
     if kernel is None:
         return int_dots(z_ND, z_ND), z_ND.sum(0, dtype=torch.int32)
     z_ND = z_ND.contiguous()
@@ -98,13 +103,13 @@ def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Queries:
     """M draws: their sources and noise, ready for products with tiles of points.
 
-    operand_AD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
+    operand_QD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
     `origin_D`, or [z; term] in int8. In int8 the noise is eps = sum_k step_k term_k (one term k)
     and `own_KM`, `norm_M` are exact int32; else `own_KM` is <z, eps> and `norm_M` |z|^2.
     """
 
     source_M: NDArray[np.int64]
-    operand_AD: torch.Tensor
+    operand_QD: torch.Tensor
     norm_M: torch.Tensor
     own_KM: torch.Tensor
     step_KM: torch.Tensor | None = None
@@ -116,15 +121,15 @@ class Queries:
     @property
     def z_MD(self) -> torch.Tensor:
         """The sources in centred stored units, float32."""
-        z_MD = self.operand_AD[: len(self)].float()
+        z_MD = self.operand_QD[: len(self)].float()
         return z_MD if self.origin_D is None else z_MD + self.origin_D
 
     @property
     def noise_MD(self) -> torch.Tensor:
         """The noise as used, float32."""
         if self.step_KM is None:
-            return self.operand_AD[len(self) :]
-        term_KMD = self.operand_AD[len(self) :].reshape(len(self.step_KM), len(self), -1)
+            return self.operand_QD[len(self) :]
+        term_KMD = self.operand_QD[len(self) :].reshape(len(self.step_KM), len(self), -1)
         out_MD = term_KMD[0].float() * self.step_KM[0, :, None]
         for term_MD, step_M in zip(term_KMD[1:], self.step_KM[1:], strict=True):
             out_MD.addcmul_(term_MD.float(), step_M[:, None])
@@ -133,9 +138,9 @@ class Queries:
     def raw(self, z_ND: torch.Tensor) -> torch.Tensor:
         """The products with a tile as they come, [A, n]: int32 or float32."""
         if self.step_KM is not None:
-            return int8_product(self.operand_AD, z_ND)
+            return int8_product(self.operand_QD, z_ND)
         near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
-        return self.operand_AD @ near_ND.t()
+        return self.operand_QD @ near_ND.t()
 
     def tile(
         self, z_ND: torch.Tensor, start: int, *, drop_own: bool = False
@@ -144,20 +149,20 @@ class Queries:
 
         The source's own term is exactly q = e = 0; with `drop_own` its q is far away.
         """
-        count, raw_AN = len(self), self.raw(z_ND)
+        count, raw_QN = len(self), self.raw(z_ND)
         if self.step_KM is not None:
             norm_N = int_dots(z_ND, z_ND)
-            q = (self.norm_M[:, None] + norm_N).sub_(raw_AN[:count], alpha=2).float().mul_(0.5)
+            q = (self.norm_M[:, None] + norm_N).sub_(raw_QN[:count], alpha=2).float().mul_(0.5)
             e = torch.zeros_like(q)
             for k, step_M in enumerate(self.step_KM):
-                term_MN = raw_AN[(k + 1) * count : (k + 2) * count] - self.own_KM[k][:, None]
+                term_MN = raw_QN[(k + 1) * count : (k + 2) * count] - self.own_KM[k][:, None]
                 e.addcmul_(term_MN.float(), step_M[:, None])
         else:
             near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
             norm_N = near_ND.square().sum(1, dtype=torch.float64)
-            q = (0.5 * (self.norm_M[:, None] + norm_N)).sub_(raw_AN[:count]).float()
+            q = (0.5 * (self.norm_M[:, None] + norm_N)).sub_(raw_QN[:count]).float()
             q.clamp_(0)
-            e = raw_AN[count:] - self.own_KM[0][:, None]
+            e = raw_QN[count:] - self.own_KM[0][:, None]
         self._mark_own(q, e, start, drop_own)
         return q, e
 
@@ -171,7 +176,7 @@ class Queries:
 
 
 def make_queries(
-    points: Points,
+    points: DataPoints,
     source_M: NDArray[np.int64],
     noise_index_M: NDArray[np.int64],
     seed: int,
@@ -183,7 +188,7 @@ def make_queries(
 
     origin_D: a point amid the data. Float32 products are taken about it, which keeps them small.
     """
-    z_MD, eps_MD = points.take(source_M), noise(seed, noise_index_M, points.dim)
+    z_MD, eps_MD = points.take(source_M), gaussian_noise(seed, noise_index_M, points.dim)
     if precision == "int8":
         term_KMD, step_KM = quantised_noise(eps_MD)
         own_KM = torch.stack([int_dots(z_MD, term_MD) for term_MD in term_KMD])

@@ -12,7 +12,7 @@ import torch
 from jstar.errors import JstarError
 from jstar.optimal.exact import fast_sums
 from jstar.optimal.exact.distances import Queries, int_dots
-from jstar.optimal.points import Points
+from jstar.optimal.points import DataPoints
 
 FIELDS = 4  # sums of w, w q, w e, w h
 UNDERFLOW = -40.0  # a term below e^-40 of the source's own cannot change a printed digit
@@ -20,31 +20,31 @@ CHUNK = 1 << 17  # elements that stay in a core's second-level cache
 
 
 def add_sums(
-    out_GMSF: torch.Tensor,
+    out_AMSF: torch.Tensor,
     q_MN: torch.Tensor,
     e_MN: torch.Tensor,
     h_N: torch.Tensor,
     beta_S: torch.Tensor,
-    shift_GMS: torch.Tensor | None = None,
+    shift_AMS: torch.Tensor | None = None,
 ) -> None:
     """Add sum_n w {1, q, e, h} with w = exp(beta (+-e - beta q) - shift) to out, float64.
 
-    beta = 1 / sigma, float64 [S]. G = 1, or 2 for the antithetic pair (the second has -e for e).
+    beta = 1 / sigma, float64 [S]. A = 1, or 2 for the antithetic pair (the second has -e for e).
     """
-    kernel = fast_sums.compiled() if q_MN.device.type == "cpu" else None
+    kernel = fast_sums.sums_kernel() if q_MN.device.type == "cpu" else None
     if kernel is not None:
-        fast_sums.sums_float(kernel, q_MN, e_MN, h_N, beta_S, UNDERFLOW, out_GMSF, shift_GMS)
+        fast_sums.sums_float(kernel, q_MN, e_MN, h_N, beta_S, UNDERFLOW, out_AMSF, shift_AMS)
     else:
-        add_sums_torch(out_GMSF, q_MN, e_MN, h_N, beta_S, shift_GMS)
+        add_sums_torch(out_AMSF, q_MN, e_MN, h_N, beta_S, shift_AMS)
 
 
 def add_sums_torch(
-    out_GMSF: torch.Tensor,
+    out_AMSF: torch.Tensor,
     q_MN: torch.Tensor,
     e_MN: torch.Tensor,
     h_N: torch.Tensor,
     beta_S: torch.Tensor,
-    shift_GMS: torch.Tensor | None = None,
+    shift_AMS: torch.Tensor | None = None,
 ) -> None:
     """`add_sums` in torch: on a GPU, and where there is no C compiler."""
     rows = q_MN.shape[0] if q_MN.is_cuda else max(1, CHUNK // q_MN.shape[1])
@@ -54,22 +54,22 @@ def add_sums_torch(
         q, e = q_MN[part], e_MN[part]
         nearest, widest = float(q.min()), float(e.abs().max())
         for s, beta in enumerate(beta_S.tolist()):
-            if shift_GMS is None and beta * (widest - beta * nearest) < UNDERFLOW:
+            if shift_AMS is None and beta * (widest - beta * nearest) < UNDERFLOW:
                 continue
             base = q * (-beta * beta)
-            for g in range(len(out_GMSF)):
-                w = torch.add(base, e, alpha=-beta if g else beta)
-                if shift_GMS is not None:
-                    w -= shift_GMS[g, part, s, None]
+            for a in range(len(out_AMSF)):
+                w = torch.add(base, e, alpha=-beta if a else beta)
+                if shift_AMS is not None:
+                    w -= shift_AMS[a, part, s, None]
                 w.exp_()
-                target = out_GMSF[g, part, s]
+                target = out_AMSF[a, part, s]
                 target[:, 0::3] += w @ one_h
                 target[:, 1] += torch.linalg.vecdot(w, q)
                 target[:, 2] += torch.linalg.vecdot(w, e)
 
 
 def stream_sums(
-    points: Points,
+    points: DataPoints,
     chunks: list[Queries],
     beta_S: torch.Tensor,
     half_norm_N: torch.Tensor,
@@ -79,16 +79,16 @@ def stream_sums(
     tiles: Iterable[tuple[int, int]],
     advance: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
-    """Sums [G, M, S, F] over the tiles of points for all chunks of draws, float64 on the CPU.
+    """Sums [A, M, S, F] over the tiles of points for all chunks of draws, float64 on the CPU.
 
     half_norm_N: h of every point, float32 (a control variate of known mean). square_N: |z_n|^2.
     """
-    device, sizes = chunks[0].operand_AD.device, [len(chunk) for chunk in chunks]
+    device, sizes = chunks[0].operand_QD.device, [len(chunk) for chunk in chunks]
     shape = (len(beta_S), FIELDS)
     outs = [
         torch.zeros((signs, size, *shape), dtype=torch.float64, device=device) for size in sizes
     ]
-    kernel = fast_sums.compiled() if device.type == "cpu" else None
+    kernel = fast_sums.sums_kernel() if device.type == "cpu" else None
     for start, stop in tiles:
         z_ND = points.tile(start, stop).to(device)
         h_N = half_norm_N[start:stop]

@@ -7,7 +7,7 @@ denoiser's risk is. cDOL is DOL with weight 1/C on the source's own term.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
-from jstar.optimal.exact.distances import Queries, choose_precision, make_queries
-from jstar.optimal.exact.moments import Moments, measure_moments
-from jstar.optimal.points import Points
+from jstar.optimal.exact.data_moments import DataMoments, measure_moments
+from jstar.optimal.exact.distances import choose_precision, make_queries
+from jstar.optimal.exact.regression import INTERVAL
+from jstar.optimal.points import DataPoints
 
 DEFAULT_SUBSET = 5000
 DEFAULT_REPEATS = 8
 OWN_FACTOR = 4.0  # C = 4 N / L, the paper's constant for its moment form
-INTERVAL = 1.959964
 SOURCE_STREAM, SUBSET_STREAM = 1 << 40, 1 << 41  # apart from the streams of the noise
 
 
@@ -56,7 +56,7 @@ class SubsetPlan:
 
 
 def subset_curve(
-    points: Points,
+    points: DataPoints,
     sigma_S: NDArray[np.float64],
     estimator: str,
     plan: SubsetPlan,
@@ -101,8 +101,8 @@ def subset_curve(
 
 
 def subset_means(
-    points: Points,
-    moments: Moments,
+    points: DataPoints,
+    moments: DataMoments,
     sigma_S: NDArray[np.float64],
     size: int,
     constants: Sequence[float],
@@ -136,8 +136,8 @@ def standard_errors(mean_ERS: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _one_subset(
-    points: Points,
-    moments: Moments,
+    points: DataPoints,
+    moments: DataMoments,
     sigma_S: NDArray[np.float64],
     size: int,
     constants: Sequence[float],
@@ -164,7 +164,7 @@ def _one_subset(
         )
         own_M = np.searchsorted(member_L, source_M)
         found = (own_M < size) & (member_L[np.minimum(own_M, size - 1)] == source_M)
-        local = make_local(queries, np.where(found, own_M, -1))
+        local = replace(queries, source_M=np.where(found, own_M, -1))  # places in the subset
         q, e = local.tile(z_LD, 0)
         y_MD = (queries.z_MD.cpu() - moments.anchor_D).to(device)
         for s, sigma in enumerate(sigma_S):
@@ -185,14 +185,6 @@ def _one_subset(
                 square_M = mean_MD.square().sum(1, dtype=torch.float64)
                 out_ES[k, s] = unit * (moments.total - float(square_M.mean()))
     return out_ES
-
-
-def make_local(queries: Queries, place_M: NDArray[np.int64]) -> Queries:
-    """The same draws, their sources numbered by their place in a subset (-1: not in it)."""
-    return Queries(
-        place_M, queries.operand_AD, queries.norm_M, queries.own_KM, queries.step_KM,
-        queries.origin_D,
-    )  # fmt: skip
 
 
 def _random(seed: int, stream: int) -> np.random.Generator:
