@@ -60,7 +60,7 @@ def disagreement(images, precision):
     eps = gaussian_noise(0, np.arange(CHECKED), points.dim)
     if precision == "int8":
         term, step = quantised_noise(eps)
-        eps = (term.double() * step.double()[:, :, None]).sum(0)
+        eps = term.double() * step.double()[:, None]
     y = points.take(source).double()
     pair = torch.empty((CHECKED, len(points)), dtype=torch.float64)
     along = torch.empty_like(pair)

@@ -42,8 +42,8 @@ def test_pair_form_equals_the_textbook_on_the_same_draws(digits, precision, anti
     eps_MD = gaussian_noise(3, np.arange(queries), 64)
     eps = eps_MD.double().numpy()
     if precision == "int8":
-        term_KMD, step_KM = quantised_noise(eps_MD)
-        eps = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0).numpy()
+        term_MD, step_M = quantised_noise(eps_MD)
+        eps = (term_MD.double() * step_M.double()[:, None]).numpy()
     x_ND = (digits.reshape(-1, 64) - 8.0) / 8
     for s, sigma in enumerate(SIGMAS):
         expected = pair_losses(x_ND[source_M], eps, x_ND, sigma)

@@ -120,11 +120,9 @@ def form_of_draws(form: str, points: DataPoints) -> DrawForm:
 
 
 def sums_of_draws(
-    problem: ExactProblem,
-    form: DrawForm,
-    shard: tuple[int, int] = (1, 1),
+    problem: ExactProblem, form: DrawForm, shard: tuple[int, int] = (1, 1),
     advance: Advance | None = None,
-) -> Floats:
+) -> Floats:  # fmt: skip
     """What the form needs of shard k of n of the points (1-based), [B, A, M, S, F]."""
     return np.stack([form.sums(kind, shard, advance) for _, kind in problem.kinds()])
 
@@ -156,12 +154,9 @@ def curve_of_draws(problem: ExactProblem, form: DrawForm, sums_BAMSF: Floats) ->
 
 
 def _until(
-    problem: ExactProblem,
-    form: DrawForm,
-    relative_se: float | None,
-    seconds: float | None,
+    problem: ExactProblem, form: DrawForm, relative_se: float | None, seconds: float | None,
     advance: Advance | None,
-) -> OptimalLoss:
+) -> OptimalLoss:  # fmt: skip
     """Add quarters of the draws until an error target or a time budget ends it."""
     for name, value in (("relative_se", relative_se), ("seconds", seconds)):
         if value is not None and not value > 0:
@@ -169,20 +164,20 @@ def _until(
     count, start = len(problem.source_M), time.monotonic()
     done, parts = [], []
     for number, offset in enumerate((0, 2, 1, 3)):  # halves are evenly spread, too
-        rows_M = np.arange(offset, count, ROUNDS)
-        if len(rows_M) < 2:
-            rows_M = np.arange(count)
-        done.append(rows_M)
-        parts.append(sums_of_draws(problem.part(rows_M), form, advance=advance))
-        all_M = np.concatenate(done)
-        order = np.argsort(all_M)
-        sums = np.concatenate(parts, axis=2)[:, :, order]
-        curve = curve_of_draws(problem.part(all_M[order]), form, sums)
+        rows = np.arange(offset, count, ROUNDS)
+        if len(rows) < 2:
+            rows = np.arange(count)
+        done.append(rows)
+        parts.append(sums_of_draws(problem.part(rows), form, advance=advance))
+        drawn = np.concatenate(done)
+        order = np.argsort(drawn)
+        sums_BAMSF = np.concatenate(parts, axis=2)[:, :, order]
+        curve = curve_of_draws(problem.part(drawn[order]), form, sums_BAMSF)
         shown = curve.loss > CRITICAL_SHARE * curve.variance
         if relative_se and (curve.stderr[shown] <= relative_se * curve.loss[shown]).all():
             return replace(curve, ended="relative_se")
         spent = time.monotonic() - start
-        if len(all_M) >= count:
+        if len(drawn) >= count:
             break
         if seconds is not None and spent * (number + 2) / (number + 1) > seconds:
             return replace(curve, ended="seconds")

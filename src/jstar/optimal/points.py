@@ -7,7 +7,7 @@ z = u - 128 is exactly an int8, which is what makes exact low-precision products
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,7 @@ class DataPoints:
 
     def subset(self, rows_N: NDArray[np.int64]) -> "DataPoints":
         """The points of these images only (and their mirror images)."""
-        base = rows_N if self.rows_N is None else self.rows_N[rows_N]
-        return DataPoints(
-            self.stored_ND, self.shape, self.centre, self.scale, self.mirror, base, self.spread_ND
-        )
+        return replace(self, rows_N=rows_N if self.rows_N is None else self.rows_N[rows_N])
 
     def take(self, index_N: NDArray[np.int64]) -> torch.Tensor:
         """Points by index, [N, D]: int8 if `integer`, else float32. Index >= images is mirrored."""

@@ -44,24 +44,20 @@ def posterior_mean(
     points = as_points(images, scale=scale, offset=offset, mirror=mirror, spread=spread)
     origin = offset if offset is not None else (127.5 if points.integer else 0.0)
     sigma_S = check_sigmas(sigma)
-    inputs = np.asarray(x, dtype=np.float64)
-    if inputs.ndim < 2 or inputs.shape[1:] != points.shape:
-        raise JstarError(
-            f"x: has shape {inputs.shape}, allowed is [M, {points.shape}] as the images"
-        )
-    if not np.isfinite(inputs).all():
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim < 2 or x.shape[1:] != points.shape:
+        raise JstarError(f"x: has shape {x.shape}, allowed is [M, {points.shape}] as the images")
+    if not np.isfinite(x).all():
         raise JstarError("x: holds NaN or infinite values, only finite numbers are allowed")
     where = default_device(device)
-    z_MD = torch.from_numpy(
-        inputs.reshape(len(inputs), -1) / points.scale + (origin - points.centre)
-    )
+    z_MD = torch.from_numpy(x.reshape(len(x), -1) / points.scale + (origin - points.centre))
     tau, chosen = float(sigma_S[0]) / points.scale, choose_precision(precision, points, where)
     if spread is None:
         mean = mean_of_points(points, z_MD, tau, chosen, where)
     else:
         mean = posterior_moments(points, z_MD, tau, where)[0]
     mean = (mean + (points.centre - origin)) * points.scale
-    return mean.reshape(inputs.shape).numpy().astype(np.float32)
+    return mean.reshape(x.shape).numpy().astype(np.float32)
 
 
 def mean_of_points(

@@ -15,7 +15,7 @@ from jstar.config import Study, estimator_conflict
 from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
-from jstar.optimal.exact.problem import ExactProblem, pose_problem
+from jstar.optimal.exact.problem import DrawForm, ExactProblem, pose_problem
 from jstar.optimal.optimal_loss import curve_of_draws, form_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
 from jstar.optimal.stage import write_result
@@ -32,8 +32,7 @@ def write_shard(study: Study, data: Path, out: Path, shard: int, shards: int) ->
         raise JstarError(f"--shard {shard}/{shards}: is not allowed, shards are 1/n to n/n")
     if out.suffix != ".npz":
         raise JstarError(f"{out}: a shard is a .npz file")
-    dataset, problem = _problem(study, data)
-    form = form_of_draws(study.optimal.form, problem.points)
+    dataset, problem, form = _posed(study, data)
     share = len(problem.points) / shards
     with Progress(f"optimal {dataset.card.name} {shard}/{shards}", share, "points") as bar:
         sums = sums_of_draws(problem, form, (shard, shards), bar.advance)
@@ -46,7 +45,7 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
 
     Raises JstarError if one is missing, given twice, damaged, or of another run.
     """
-    dataset, problem = _problem(study, data)
+    dataset, problem, form = _posed(study, data)
     found: dict[int, tuple[Path, NDArray[np.float64]]] = {}
     total = 0
     for path in map(Path, files):
@@ -60,7 +59,6 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
         raise JstarError(f"merge: {what}, all shards of the run are needed")
     # Added in the order of their numbers: the same bits whatever the order of the files.
     merged = sum(found[k][1] for k in sorted(found))
-    form = form_of_draws(study.optimal.form, problem.points)
     return curve_of_draws(problem, form, np.asarray(merged))
 
 
@@ -79,7 +77,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(shards)
 
 
-def _problem(study: Study, data: Path) -> tuple[Dataset, ExactProblem]:
+def _posed(study: Study, data: Path) -> tuple[Dataset, ExactProblem, DrawForm]:
     dataset, config = open_dataset(data), study.optimal
     conflict = estimator_conflict(
         config.estimator, form=config.form, sampled=dataset.stds_NCHW is not None, sharded=True,
@@ -88,10 +86,12 @@ def _problem(study: Study, data: Path) -> tuple[Dataset, ExactProblem]:
     if conflict:
         raise JstarError(f"{data}: {conflict}, set optimal.shards to 1")
     labels = dataset.labels_N if study.conditional else None
-    return dataset, pose_problem(
-        dataset_points(dataset), study.sigmas.values, estimator=config.estimator, labels=labels,
+    points = dataset_points(dataset)
+    problem = pose_problem(
+        points, study.sigmas.values, estimator=config.estimator, labels=labels,
         queries=config.queries, seed=config.seed,
     )  # fmt: skip
+    return dataset, problem, form_of_draws(config.form, points)
 
 
 def _run(study: Study, dataset: Dataset) -> str:

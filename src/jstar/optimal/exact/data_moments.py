@@ -97,19 +97,19 @@ def measure_moments(
     anchor_D = sample_ND.mean(0)
     if points.integer:
         anchor_D = anchor_D.round()
-    direction_DP = _main_directions(sample_ND - anchor_D)
     group_N, groups = None, 1
     if labels_N is not None:
         names, group_N = np.unique(labels_N, return_inverse=True)
         groups = len(names)
-    scan = _Int8Scan if points.integer else _FloatScan
-    pass_over = scan(anchor_D, direction_DP, len(points), groups, device)
+    scan = (_Int8Scan if points.integer else _Scan)(
+        anchor_D, _main_directions(sample_ND - anchor_D), len(points), groups, device
+    )
     for start, stop in points.tiles(TILE):
         tile_group_N = None if group_N is None else torch.from_numpy(group_N[start:stop]).to(device)
-        pass_over.add(points.tile(start, stop).to(device), start, stop, tile_group_N)
+        scan.add(points.tile(start, stop).to(device), slice(start, stop), tile_group_N)
         if advance is not None:
             advance(stop - start)
-    return pass_over.finish(group_N)
+    return scan.finish(group_N)
 
 
 def _main_directions(centred_ND: torch.Tensor) -> torch.Tensor:
@@ -133,29 +133,39 @@ def _add_by_group(sums: torch.Tensor, rows: torch.Tensor, group_N: torch.Tensor 
 
 
 class _Scan:
-    """Sums over tiles of points, by group: what both kinds of points share."""
+    """Sums over tiles of float points, by group."""
 
-    def __init__(self, dim: int, known: int, size: int, groups: int, device: torch.device) -> None:
+    def __init__(
+        self, anchor_D: torch.Tensor, direction_DP: torch.Tensor, size: int, groups: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
         def zeros(columns: int) -> torch.Tensor:
             return torch.zeros((groups, columns), dtype=torch.float64, device=device)
 
-        self.along_GP, self.power_GP, self.sum_GD = zeros(known), zeros(known), zeros(dim)
+        self.anchor_D, self.direction_DP = anchor_D.to(device), direction_DP.to(device)
+        self.origin_D = self.anchor_D  # `sum_GD` is taken about the origin
+        self.square_N: torch.Tensor | None = None
+        known = direction_DP.shape[1]
+        self.along_GP, self.power_GP, self.sum_GD = zeros(known), zeros(known), zeros(len(anchor_D))
         self.half_norm_N = np.empty(size)
+
+    def add(self, z_ND: torch.Tensor, part: slice, group_N: torch.Tensor | None) -> None:
+        """Add a tile of points, which are `part` of all."""
+        near_ND = z_ND - self.anchor_D
+        half_N = 0.5 * near_ND.square().sum(1, dtype=torch.float64)
+        self.half_norm_N[part] = half_N.cpu().numpy()
+        self.add_along((near_ND @ self.direction_DP).double(), group_N)
+        _add_by_group(self.sum_GD, near_ND, group_N)
 
     def add_along(self, along_NP: torch.Tensor, group_N: torch.Tensor | None) -> None:
         """Projections of a tile, about the anchor."""
         _add_by_group(self.along_GP, along_NP, group_N)
         _add_by_group(self.power_GP, along_NP.square(), group_N)
 
-    def result(
-        self,
-        anchor_D: torch.Tensor,
-        direction_DP: torch.Tensor,
-        origin_D: torch.Tensor,
-        square_N: torch.Tensor | None,
-        group_N: NDArray[np.int64] | None,
-    ) -> DataMoments:
-        """From sums to means; `sum_GD` was taken about `origin_D`."""
+    def finish(self, group_N: NDArray[np.int64] | None) -> DataMoments:
+        """From sums to means. Raises JstarError."""
+        if not np.isfinite(self.half_norm_N.mean()):
+            raise JstarError("images: their squares overflow float32, scale the data down")
         size, groups = len(self.half_norm_N), len(self.sum_GD)
         label_N = np.zeros(size, dtype=np.int64) if group_N is None else group_N
         count_G = np.bincount(label_N, minlength=groups).astype(np.float64)
@@ -163,37 +173,11 @@ class _Scan:
         along_GP = self.along_GP.cpu().numpy() / count_G[:, None]
         power_GP = self.power_GP.cpu().numpy() / count_G[:, None] - along_GP**2
         shift_GD = self.sum_GD.cpu().numpy() / count_G[:, None]
-        shift_GD -= (anchor_D - origin_D).double().numpy()
+        shift_GD -= (self.anchor_D - self.origin_D).double().cpu().numpy()
         return DataMoments(
-            anchor_D, direction_DP, self.half_norm_N, square_N, group_N, count_G / size, total_G,
-            shift_GD, np.maximum(power_GP, 0.0),
+            self.anchor_D.cpu(), self.direction_DP.cpu(), self.half_norm_N, self.square_N, group_N,
+            count_G / size, total_G, shift_GD, np.maximum(power_GP, 0.0),
         )  # fmt: skip
-
-
-class _FloatScan(_Scan):
-    """Sums over tiles of float points."""
-
-    def __init__(
-        self, anchor_D: torch.Tensor, direction_DP: torch.Tensor, size: int, groups: int,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        super().__init__(len(anchor_D), direction_DP.shape[1], size, groups, device)
-        self.anchor, self.direction = anchor_D.to(device), direction_DP.to(device)
-
-    def add(
-        self, tile_ND: torch.Tensor, start: int, stop: int, group_N: torch.Tensor | None
-    ) -> None:
-        z_ND = tile_ND - self.anchor
-        half_N = 0.5 * z_ND.square().sum(1, dtype=torch.float64)
-        self.half_norm_N[start:stop] = half_N.cpu().numpy()
-        self.add_along((z_ND @ self.direction).double(), group_N)
-        _add_by_group(self.sum_GD, z_ND, group_N)
-
-    def finish(self, group_N: NDArray[np.int64] | None) -> DataMoments:
-        if not np.isfinite(self.half_norm_N.mean()):
-            raise JstarError("images: their squares overflow float32, scale the data down")
-        anchor_D = self.anchor.cpu()
-        return self.result(anchor_D, self.direction.cpu(), anchor_D, None, group_N)
 
 
 class _Int8Scan(_Scan):
@@ -203,29 +187,25 @@ class _Int8Scan(_Scan):
         self, anchor_D: torch.Tensor, direction_DP: torch.Tensor, size: int, groups: int,
         device: torch.device,
     ) -> None:  # fmt: skip
-        super().__init__(len(anchor_D), direction_DP.shape[1], size, groups, device)
         whole_DP = (direction_DP * (127 / direction_DP.abs().amax(0).clamp_min(1e-30))).round()
         length_P = whole_DP.double().square().sum(0).sqrt().clamp_min(1.0)
-        self.direction_DP = (whole_DP / length_P.float()).float()
-        self.anchor_D = anchor_D
+        super().__init__(anchor_D, (whole_DP / length_P.float()).float(), size, groups, device)
+        self.origin_D = torch.zeros_like(self.anchor_D)
         self.anchor_square = float(anchor_D.double().square().sum())
-        self.operand = torch.cat([anchor_D[None], whole_DP.t()]).to(torch.int8).to(device)
+        self.operand_QD = torch.cat([anchor_D[None], whole_DP.t()]).to(torch.int8).to(device)
         self.offset_P = (anchor_D.double() @ whole_DP.double()).to(device)
         self.length_P = length_P.to(device)
-        self.square_N = torch.empty(size, dtype=torch.int32, device=device)
+        self.square_N = self.square_out = torch.empty(size, dtype=torch.int32, device=device)
 
-    def add(self, z_ND: torch.Tensor, start: int, stop: int, group_N: torch.Tensor | None) -> None:
+    def add(self, z_ND: torch.Tensor, part: slice, group_N: torch.Tensor | None) -> None:
+        """Add a tile of points, which are `part` of all."""
         square_N, sum_D = column_moments(z_ND)
-        raw_NQ = int8_product(z_ND, self.operand).double()
+        raw_NQ = int8_product(z_ND, self.operand_QD).double()
         half_N = 0.5 * (square_N + self.anchor_square) - raw_NQ[:, 0]
-        self.half_norm_N[start:stop] = half_N.cpu().numpy()
+        self.half_norm_N[part] = half_N.cpu().numpy()
         self.add_along((raw_NQ[:, 1:] - self.offset_P) / self.length_P, group_N)
-        self.square_N[start:stop] = square_N
+        self.square_out[part] = square_N
         if group_N is None:
             self.sum_GD[0] += sum_D.double()
         else:
             _add_by_group(self.sum_GD, z_ND.float(), group_N)
-
-    def finish(self, group_N: NDArray[np.int64] | None) -> DataMoments:
-        origin_D = torch.zeros_like(self.anchor_D)
-        return self.result(self.anchor_D, self.direction_DP, origin_D, self.square_N, group_N)

@@ -40,8 +40,8 @@ def sums_int(
     raw_QN: torch.Tensor,
     norm_M: torch.Tensor,
     norm_N: torch.Tensor,
-    own_KM: torch.Tensor,
-    step_KM: torch.Tensor,
+    own_M: torch.Tensor,
+    step_M: torch.Tensor,
     h_N: torch.Tensor,
     beta_S: torch.Tensor,
     underflow: float,
@@ -53,10 +53,9 @@ def sums_int(
 
     def work(first: int, stop: int) -> None:
         kernel.jstar_sums_int(
-            _at(raw_QN, first), _long(count * columns), ctypes.c_int(len(step_KM)),
-            _at(norm_M, first), _at(norm_N), _at(own_KM[0], first), _at(step_KM[0], first),
-            _long(count), _at(h_N), _long(stop - first), _long(columns), _at(beta_S),
-            ctypes.c_int(scales), ctypes.c_int(signs), ctypes.c_float(underflow),
+            _at(raw_QN, first), _long(count * columns), _at(norm_M, first), _at(norm_N),
+            _at(own_M, first), _at(step_M, first), _at(h_N), _long(stop - first), _long(columns),
+            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs), ctypes.c_float(underflow),
             _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 
@@ -71,17 +70,15 @@ def sums_float(
     beta_S: torch.Tensor,
     underflow: float,
     out_AMSF: torch.Tensor,
-    shift_AMS: torch.Tensor | None = None,
 ) -> None:
-    """Add the softmax sums of q and e to `out_AMSF` (float64); logits are lowered by the shift."""
+    """Add the softmax sums of q and e to `out_AMSF` (float64)."""
     signs, count, scales, fields = out_AMSF.shape
     columns = q_MN.shape[1]
 
     def work(first: int, stop: int) -> None:
-        shift = ctypes.c_void_p(None) if shift_AMS is None else _at(shift_AMS[0], first)
         kernel.jstar_sums_float(
             _at(q_MN, first), _at(e_MN, first), _at(h_N), _long(stop - first), _long(columns),
-            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs), shift, _long(count * scales),
+            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs),
             ctypes.c_float(underflow), _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 

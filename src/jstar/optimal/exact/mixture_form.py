@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from jstar.noise import gaussian
 from jstar.optimal.draws import gaussian_noise
-from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, ValueForm
+from jstar.optimal.exact.problem import Advance, DrawForm, ExactProblem, Floats
 from jstar.optimal.points import DataPoints
 
 TILE = 512
 LATENT_STREAM = 1 << 42  # draws of x0 inside its component, apart from the streams of the noise
 
 
-class MixtureForm(ValueForm):
+class MixtureForm(DrawForm):
     """The variance of each draw's posterior."""
 
     name = "posterior variance"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from jstar.optimal.exact.control_variates import controls_at, project_draws
-from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, chunks_of
+from jstar.optimal.exact.problem import Advance, DrawForm, ExactProblem, Floats, chunks_of
 from jstar.optimal.exact.regression import LossEstimate, mean_of_draws, regress
 from jstar.optimal.exact.softmax_sums import FIELDS, stream_sums
 
@@ -26,7 +26,7 @@ def pair_of_draws(sums_AMF: Floats, total: float) -> Floats:
     return pair_M
 
 
-class PairForm:
+class PairForm(DrawForm):
     """The pair form as it is. Its sums over the points of shards add up."""
 
     def sums(

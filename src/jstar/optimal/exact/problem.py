@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -137,20 +137,11 @@ class ExactProblem:
         return entropy - float((several * np.log(several)).sum()) / count
 
 
-class DrawForm(Protocol):
-    """What each draw contributes to J*: one small class a form."""
+class DrawForm:
+    """What each draw contributes to J*: one small class a form.
 
-    def sums(
-        self, problem: ExactProblem, shard: tuple[int, int], advance: Advance | None
-    ) -> Floats:
-        """What each draw needs of the points of shard k of n (1-based), [A, M, S, F]."""
-
-    def estimates(self, problem: ExactProblem, sums_AMSF: Floats) -> list[LossEstimate]:
-        """J* at each noise scale, in stored units, summed over the dimensions."""
-
-
-class ValueForm:
-    """A form whose value is known only with all points at hand: no shards, A = F = 1."""
+    By default a value that is known only with all points at hand: no shards, A = F = 1.
+    """
 
     name: ClassVar[str]
 
@@ -161,27 +152,21 @@ class ValueForm:
     def sums(
         self, problem: ExactProblem, shard: tuple[int, int], advance: Advance | None
     ) -> Floats:
+        """What each draw needs of the points of shard k of n (1-based), [A, M, S, F]."""
         if shard != (1, 1):
             raise ValueError("the values of such a form do not add up over shards")
         return self.values(problem, advance)[None, :, :, None]
 
     def estimates(self, problem: ExactProblem, sums_AMSF: Floats) -> list[LossEstimate]:
+        """J* at each noise scale, in stored units, summed over the dimensions."""
         return [mean_of_draws(value_M, self.name) for value_M in sums_AMSF[0, :, :, 0].T]
 
 
 def pose_problem(
-    points: DataPoints,
-    sigmas: Any,
-    *,
-    estimator: str,
-    labels: Any = None,
-    queries: int | None = None,
-    seed: int = 0,
-    antithetic: bool = True,
-    precision: str = "auto",
-    label_drop: float = 0.0,
-    device: torch.device | str | None = None,
-) -> ExactProblem:
+    points: DataPoints, sigmas: Any, *, estimator: str, labels: Any = None,
+    queries: int | None = None, seed: int = 0, antithetic: bool = True, precision: str = "auto",
+    label_drop: float = 0.0, device: torch.device | str | None = None,
+) -> ExactProblem:  # fmt: skip
     """Check the arguments of `optimal_loss`, read the points once, choose the draws."""
     sigma_S = check_sigmas(sigmas)
     labels_N = _check_labels(labels, points, estimator)

@@ -34,6 +34,7 @@ TRANSITION = 0.1  # of the variance: J* where the estimators differ most
 SUBSETS = 16  # in the convergence over subsets
 SIZES = (64, 16, 4, 1)  # L = N / these, if it fits
 LARGEST_SUBSET = 32_768
+SUBSET_NAMES = ("dol", "cdol", "snis")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)  # C in units of N / L
 SUBSET_DRAWS = 128  # of each subset
 
@@ -87,15 +88,18 @@ def compare_forms(
     pair = curve_of_draws(problem, PairForm(), sums_BAMSF)
     products = 4.0 * draws * len(points) * points.dim
     third = 0.5 * products * len(problem.sigma_S) * problem.signs
-    rows: list[tuple[object, ...]] = []
-    for name, curve, stderr_S, flops in (
+    columns = (
         ("moment, random draws", moment, random, products + third),
         ("moment", moment, moment.stderr, products + third),
         ("pair", pair, pair.stderr, products),
         ("pair+controls", exact, exact.stderr, products),
-    ):
-        rows += _rows(name, curve.sigma, curve.loss, stderr_S, flops)
-    return pd.DataFrame(rows, columns=["sigma", "form", "loss", "stderr", "flops"])
+    )
+    tables = [
+        pd.DataFrame({"sigma": curve.sigma, "form": name, "loss": curve.loss, "stderr": stderr_S,
+                      "flops": flops})
+        for name, curve, stderr_S, flops in columns
+    ]  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
 def compare_estimators(
@@ -107,12 +111,13 @@ def compare_estimators(
         points, moments, exact.sigma, size, [constant], plan.repeats,
         plan.repeats * SUBSET_DRAWS, seed, default_device(None),
     )  # fmt: skip
-    rows = _rows("exact", exact.sigma, exact.loss, exact.stderr)
-    for name, mean_S, error_S in zip(
-        ("dol", "cdol", "snis"), mean_ERS.mean(axis=1), standard_errors(mean_ERS), strict=True
-    ):
-        rows += _rows(name, exact.sigma, mean_S, error_S)
-    return pd.DataFrame(rows, columns=["sigma", "estimator", "loss", "stderr"])
+    losses = (exact.loss, *mean_ERS.mean(axis=1))
+    errors = (exact.stderr, *standard_errors(mean_ERS))
+    tables = [
+        pd.DataFrame({"sigma": exact.sigma, "estimator": name, "loss": loss_S, "stderr": error_S})
+        for name, loss_S, error_S in zip(("exact", *SUBSET_NAMES), losses, errors, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def compare_convergence(
@@ -129,19 +134,21 @@ def compare_convergence(
             points, moments, sigma_1, size, constants, repeats, draws, seed, device
         )[:, :, 0]
 
-    names = ("dol", "cdol", "snis")
+    def add(varied: str, value: float, names: Iterable[str], mean_ER: Floats) -> None:
+        for name, mean_R, error in zip(names, mean_ER, standard_errors(mean_ER), strict=True):
+            rows.append((varied, value, name, mean_R.mean(), error, sigma_1[0]))
+
     many_ER = means(size, [plan.constant(count)], SUBSETS)
     for r in range(2, SUBSETS + 1):
-        rows += _convergence_rows("subsets", r, names, many_ER[:, :r], sigma_1)
+        add("subsets", r, SUBSET_NAMES, many_ER[:, :r])
     for length in sorted({count // share for share in SIZES}):
         if 2 <= length <= LARGEST_SUBSET:
             own = replace(plan, subset=length, own_weight=None)
-            found_ER = means(length, [own.constant(count)], plan.repeats)
-            rows += _convergence_rows("L", length, names, found_ER, sigma_1)
+            add("L", length, SUBSET_NAMES, means(length, [own.constant(count)], plan.repeats))
     constants = [factor * count / size for factor in FACTORS if factor * count / size >= 1]
     by_constant = means(size, constants, plan.repeats)[1:-1]
     for constant, mean_R in zip(constants, by_constant, strict=True):
-        rows += _convergence_rows("C", constant, ("cdol",), mean_R[None], sigma_1)
+        add("C", constant, ("cdol",), mean_R[None])
     return pd.DataFrame(rows, columns=["varied", "value", "estimator", "loss", "stderr", "sigma"])
 
 
@@ -149,24 +156,3 @@ def transition_sigma(exact: OptimalLoss) -> Floats:
     """The noise scale [1] at which J* is nearest a tenth of the variance, on the log scale."""
     away = np.abs(np.log(np.maximum(exact.loss, 1e-300) / (TRANSITION * exact.variance)))
     return exact.sigma[[int(away.argmin())]]
-
-
-def _rows(
-    name: str, sigma_S: Floats, loss_S: Floats,
-    stderr_S: Floats, *more: float,
-) -> list[tuple[object, ...]]:  # fmt: skip
-    return [
-        (float(sigma), name, float(loss), float(stderr), *more)
-        for sigma, loss, stderr in zip(sigma_S, loss_S, stderr_S, strict=True)
-    ]
-
-
-def _convergence_rows(
-    varied: str, value: float, names: Iterable[str], mean_ER: Floats,
-    sigma_1: Floats,
-) -> list[tuple[object, ...]]:  # fmt: skip
-    error_E = standard_errors(mean_ER)
-    return [
-        (varied, value, name, float(mean_R.mean()), float(error), float(sigma_1[0]))
-        for name, mean_R, error in zip(names, mean_ER, error_E, strict=True)
-    ]

@@ -11,14 +11,14 @@ import torch
 
 from jstar.errors import JstarError
 from jstar.optimal.exact.distances import Queries
-from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, ValueForm, chunks_of
+from jstar.optimal.exact.problem import Advance, DrawForm, ExactProblem, Floats, chunks_of
 from jstar.optimal.exact.softmax_sums import UNDERFLOW
 from jstar.optimal.points import DataPoints
 
 MEAN_BYTES = 1 << 28  # of the posterior means that are summed at a time
 
 
-class MomentForm(ValueForm):
+class MomentForm(DrawForm):
     """A - |D*|^2, both taken about the anchor."""
 
     name = "moment"

@@ -23,6 +23,8 @@ from jstar.optimal.points import DataPoints
 DEFAULT_SUBSET = 5000
 DEFAULT_REPEATS = 8
 OWN_FACTOR = 4.0  # C = 4 N / L, the paper's constant for its moment form
+Floats = NDArray[np.float64]
+
 SOURCE_STREAM, SUBSET_STREAM = 1 << 40, 1 << 41  # apart from the streams of the noise
 
 
@@ -56,14 +58,9 @@ class SubsetPlan:
 
 
 def subset_curve(
-    points: DataPoints,
-    sigma_S: NDArray[np.float64],
-    estimator: str,
-    plan: SubsetPlan,
-    queries: int,
-    seed: int,
+    points: DataPoints, sigma_S: Floats, estimator: str, plan: SubsetPlan, queries: int, seed: int,
     device: torch.device,
-) -> OptimalLoss:
+) -> OptimalLoss:  # fmt: skip
     """The curve of `snis`, `dol` or `cdol`, with DOL and SNIS as its bounds.
 
     Errors come from the scatter of the subsets' means: the draws of one subset share its luck.
@@ -101,16 +98,9 @@ def subset_curve(
 
 
 def subset_means(
-    points: DataPoints,
-    moments: DataMoments,
-    sigma_S: NDArray[np.float64],
-    size: int,
-    constants: Sequence[float],
-    repeats: int,
-    queries: int,
-    seed: int,
-    device: torch.device,
-) -> NDArray[np.float64]:
+    points: DataPoints, moments: DataMoments, sigma_S: Floats, size: int,
+    constants: Sequence[float], repeats: int, queries: int, seed: int, device: torch.device,
+) -> Floats:  # fmt: skip
     """Means of each random subset of `size` points, data scale, per dimension, [E, R, S].
 
     E: DOL, cDOL for each constant C, SNIS. Each subset has queries / repeats draws.
@@ -121,30 +111,26 @@ def subset_means(
         raise JstarError(
             f"queries = {queries} is not allowed, {repeats} subsets need at least {2 * repeats}"
         )
-    numbers = [np.arange(r * each, (r + 1) * each) for r in range(repeats)]
     means = [
-        _one_subset(points, moments, sigma_S, size, constants, number_M, seed, device)
-        for number_M in numbers
-    ]
+        _one_subset(
+            points, moments, sigma_S, size, constants, np.arange(r * each, (r + 1) * each), seed,
+            device,
+        )
+        for r in range(repeats)
+    ]  # fmt: skip
     return np.stack(means, axis=1)
 
 
-def standard_errors(mean_ERS: NDArray[np.float64]) -> NDArray[np.float64]:
+def standard_errors(mean_ERS: Floats) -> Floats:
     """Of the mean over the subsets, [E, S]."""
-    error_ES: NDArray[np.float64] = mean_ERS.std(axis=1, ddof=1) / np.sqrt(mean_ERS.shape[1])
+    error_ES: Floats = mean_ERS.std(axis=1, ddof=1) / np.sqrt(mean_ERS.shape[1])
     return error_ES
 
 
 def _one_subset(
-    points: DataPoints,
-    moments: DataMoments,
-    sigma_S: NDArray[np.float64],
-    size: int,
-    constants: Sequence[float],
-    number_M: NDArray[np.int64],
-    seed: int,
-    device: torch.device,
-) -> NDArray[np.float64]:
+    points: DataPoints, moments: DataMoments, sigma_S: Floats, size: int,
+    constants: Sequence[float], number_M: NDArray[np.int64], seed: int, device: torch.device,
+) -> Floats:  # fmt: skip
     """Mean DOL (pair form), cDOL (moment form) of each C and SNIS (risk) of one subset, [E, S]."""
     stream = int(number_M[0])
     chosen = _random(seed, SUBSET_STREAM + stream)
