@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 4), dtype=np.uint8)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
+BY_CLASS = {"estimator": "exact_by_class"}
 FLOATS = IMAGES.astype(np.float32)
 
 
@@ -38,15 +39,9 @@ def digits():
         (IMAGES, [1.0], {"form": "trio"}, "allowed are"),
         (IMAGES, [1.0], {"precision": "fp8"}, "allowed are auto"),
         (FLOATS, [1.0], {"precision": "int8"}, "needs uint8"),
-        (IMAGES, [1.0], {"estimator": "exact_by_class"}, "labels: are missing"),
-        (
-            IMAGES, [1.0], {"estimator": "exact_by_class", "labels": np.zeros(39, int)},
-            "39 given for 40",
-        ),
-        (
-            IMAGES, [1.0], {"estimator": "exact_by_class", "labels": np.zeros(40)},
-            "allowed is integer",
-        ),
+        (IMAGES, [1.0], BY_CLASS, "labels: are missing"),
+        (IMAGES, [1.0], {**BY_CLASS, "labels": np.zeros(39, int)}, "39 given for 40"),
+        (IMAGES, [1.0], {**BY_CLASS, "labels": np.zeros(40)}, "allowed is integer"),
         (IMAGES, [1.0], {"estimator": "dol", "subset": 41}, "1 to 40"),
         (IMAGES, [1.0], {"estimator": "cdol", "own_weight": 0.5}, "at least 1"),
         (IMAGES, [1.0], {"estimator": "snis", "repeats": 1}, "at least 2"),

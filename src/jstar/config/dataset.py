@@ -17,18 +17,14 @@ EXACT_ESTIMATORS = ("exact", "exact_by_class")  # sums over all points: these ha
 
 
 def estimator_conflict(
-    estimator: str,
-    *,
-    form: str = FORMS[0],
-    sampled: bool = False,
-    sharded: bool = False,
+    estimator: str, *, form: str = FORMS[0], sampled: bool = False, sharded: bool = False,
     **options: float | None,
-) -> str | None:
+) -> str | None:  # fmt: skip
     """Why an estimator of J* cannot do what is asked of it, in one sentence, or None.
 
-    The one rule for studies, for `optimal_loss` and for shards. Random subsets have a form of their
-    own and their errors from their scatter. The sums of shards add up where no draw needs D*
-    itself, and for all draws at once. options: label_drop, relative_se, seconds.
+    The one rule for studies, `optimal_loss` and shards. Random subsets have a form and errors of
+    their own. Sums of shards add up where no draw needs D* itself, and for all draws at once.
+    options: label_drop, relative_se, seconds.
     """
     asked = {"shards": sharded, f"form = '{form}'": form != FORMS[0],
              "spread (sampled latents)": sampled, **options}  # fmt: skip

@@ -111,12 +111,8 @@ def optimal_loss(
 
 def form_of_draws(form: str, points: DataPoints) -> DrawForm:
     """The class of the form; sampled latents have only one."""
-    if points.spread_ND is not None:
-        return MixtureForm()
-    forms: dict[str, DrawForm] = {
-        "pair+controls": ControlledPairForm(), "pair": PairForm(), "moment": MomentForm(),
-    }  # fmt: skip
-    return forms[form]
+    forms = {"pair+controls": ControlledPairForm, "pair": PairForm, "moment": MomentForm}
+    return MixtureForm() if points.spread_ND is not None else forms[form]()
 
 
 def sums_of_draws(

@@ -4,16 +4,14 @@ They come from the draw's softmax sums, and from projections of its source and n
 main directions (METHOD section 1, item 3). All in stored units, summed over the D dimensions.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from jstar.optimal.exact.data_moments import DataMoments
-from jstar.optimal.exact.problem import ExactProblem, chunks_of
-
-Floats = NDArray[np.float64]
+from jstar.optimal.exact.problem import ExactProblem, Floats, chunks_of
 
 
 @dataclass(frozen=True)
@@ -35,42 +33,33 @@ class DrawProjections:
 
 def project_draws(problem: ExactProblem) -> DrawProjections:
     """Projections of all draws, in the order of the problem."""
-    whole = replace(problem, labels_N=None, device=torch.device("cpu"))
-    group_N, parts = problem.moments.group_N, []
-    for group in whole.groups():
-        for part in chunks_of(len(group.rows_M)):
-            draws, source_M = whole.queries(group, part), group.source_M[part]
-            group_M = np.zeros_like(source_M) if group_N is None else group_N[source_M]
-            parts.append(_project(draws.z_MD, draws.noise_MD, group_M, problem.moments))
-    names = [field.name for field in fields(DrawProjections)]
-    gathered = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    return DrawProjections(*gathered)
-
-
-def _project(
-    z_MD: torch.Tensor, eps_MD: torch.Tensor, group_M: NDArray[np.int64], moments: DataMoments
-) -> DrawProjections:
-    """Projections of the draws; z and noise in stored units."""
-    y_MD = z_MD.sub_(moments.anchor_D)
+    moments, parts = problem.moments, []
     shift_GD = torch.from_numpy(moments.shift_GD).float()
-    shift_MD = shift_GD.expand(len(y_MD), -1) if len(shift_GD) == 1 else shift_GD[group_M]
+    whole = replace(problem, labels_N=None, device=torch.device("cpu"))
+    (group,) = whole.groups()
+    for part in chunks_of(len(group.rows_M)):
+        draws, source_M = whole.queries(group, part), group.source_M[part]
+        group_M = np.zeros_like(source_M) if moments.group_N is None else moments.group_N[source_M]
+        y_MD, eps_MD = draws.z_MD.sub_(moments.anchor_D), draws.noise_MD
+        shift_MD = shift_GD.expand(len(y_MD), -1) if len(shift_GD) == 1 else shift_GD[group_M]
+        norm_shift_M, noise_shift_M = _dots(shift_MD, shift_MD), _dots(eps_MD, shift_MD)
+        shift_M = _dots(y_MD, shift_MD) - norm_shift_M
+        parts.append((
+            group_M,
+            _dots(y_MD, y_MD) - 2 * shift_M - norm_shift_M,
+            _dots(y_MD, eps_MD) - noise_shift_M,
+            _dots(eps_MD, eps_MD),
+            shift_M,
+            noise_shift_M,
+            ((y_MD - shift_MD) @ moments.direction_DP).double().numpy(),
+            (eps_MD @ moments.direction_DP).double().numpy(),
+        ))  # fmt: skip
+    return DrawProjections(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
-    def dot(a_MD: torch.Tensor, b_MD: torch.Tensor) -> Floats:
-        product: Floats = torch.linalg.vecdot(a_MD, b_MD).double().numpy()
-        return product
 
-    norm_shift_M, noise_shift_M = dot(shift_MD, shift_MD), dot(eps_MD, shift_MD)
-    shift_M = dot(y_MD, shift_MD) - norm_shift_M
-    return DrawProjections(
-        group_M,
-        dot(y_MD, y_MD) - 2 * shift_M - norm_shift_M,
-        dot(y_MD, eps_MD) - noise_shift_M,
-        dot(eps_MD, eps_MD),
-        shift_M,
-        noise_shift_M,
-        ((y_MD - shift_MD) @ moments.direction_DP).double().numpy(),
-        (eps_MD @ moments.direction_DP).double().numpy(),
-    )
+def _dots(a_MD: torch.Tensor, b_MD: torch.Tensor) -> Floats:
+    product_M: Floats = torch.linalg.vecdot(a_MD, b_MD).double().numpy()
+    return product_M
 
 
 def controls_at(

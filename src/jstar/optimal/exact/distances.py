@@ -162,14 +162,9 @@ class Queries:
 
 
 def make_queries(
-    points: DataPoints,
-    source_M: NDArray[np.int64],
-    noise_index_M: NDArray[np.int64],
-    seed: int,
-    precision: str,
-    device: torch.device,
-    origin_D: torch.Tensor,
-) -> Queries:
+    points: DataPoints, source_M: NDArray[np.int64], noise_index_M: NDArray[np.int64], seed: int,
+    precision: str, device: torch.device, origin_D: torch.Tensor,
+) -> Queries:  # fmt: skip
     """Draws number `noise_index_M` at the sources `source_M`.
 
     origin_D: a point amid the data. Float32 products are taken about it, which keeps them small.

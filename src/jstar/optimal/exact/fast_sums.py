@@ -36,17 +36,10 @@ def moments_int8(
 
 
 def sums_int(
-    kernel: ctypes.CDLL,
-    raw_QN: torch.Tensor,
-    norm_M: torch.Tensor,
-    norm_N: torch.Tensor,
-    own_M: torch.Tensor,
-    step_M: torch.Tensor,
-    h_N: torch.Tensor,
-    beta_S: torch.Tensor,
-    underflow: float,
-    out_AMSF: torch.Tensor,
-) -> None:
+    kernel: ctypes.CDLL, raw_QN: torch.Tensor, norm_M: torch.Tensor, norm_N: torch.Tensor,
+    own_M: torch.Tensor, step_M: torch.Tensor, h_N: torch.Tensor, beta_S: torch.Tensor,
+    underflow: float, out_AMSF: torch.Tensor,
+) -> None:  # fmt: skip
     """Add the softmax sums of exact int32 products to `out_AMSF` (float64)."""
     signs, count, scales, fields = out_AMSF.shape
     columns = raw_QN.shape[1]
@@ -63,14 +56,9 @@ def sums_int(
 
 
 def sums_float(
-    kernel: ctypes.CDLL,
-    q_MN: torch.Tensor,
-    e_MN: torch.Tensor,
-    h_N: torch.Tensor,
-    beta_S: torch.Tensor,
-    underflow: float,
-    out_AMSF: torch.Tensor,
-) -> None:
+    kernel: ctypes.CDLL, q_MN: torch.Tensor, e_MN: torch.Tensor, h_N: torch.Tensor,
+    beta_S: torch.Tensor, underflow: float, out_AMSF: torch.Tensor,
+) -> None:  # fmt: skip
     """Add the softmax sums of q and e to `out_AMSF` (float64)."""
     signs, count, scales, fields = out_AMSF.shape
     columns = q_MN.shape[1]

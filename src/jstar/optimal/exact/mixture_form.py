@@ -31,7 +31,7 @@ class MixtureForm(DrawForm):
 
     def values(self, problem: ExactProblem, advance: Advance | None) -> Floats:
         """tr Cov[x0|x] of each draw, averaged over the antithetic pair, [M, S]."""
-        points, seed = problem.points, problem.seed
+        points, seed, where = problem.points, problem.seed, problem.device
         value_MS = np.empty((len(problem.source_M), len(problem.sigma_S)))
         for group in problem.groups():
             number_M, source_M = problem.number_M[group.rows_M], problem.source_M[group.rows_M]
@@ -39,12 +39,8 @@ class MixtureForm(DrawForm):
             noise_MD = gaussian_noise(seed, number_M, points.dim).double()
             for s, sigma in enumerate(problem.sigma_S):
                 tau = float(sigma) / points.scale
-                both = [
-                    posterior_moments(
-                        group.points, x0_MD + sign * tau * noise_MD, tau, problem.device
-                    )[1]
-                    for sign in (1, -1)[: problem.signs]
-                ]
+                noisy = (x0_MD + sign * tau * noise_MD for sign in (1, -1)[: problem.signs])
+                both = [posterior_moments(group.points, x_MD, tau, where)[1] for x_MD in noisy]
                 value_MS[group.rows_M, s] = np.mean(both, axis=0)
                 if advance is not None:
                     advance(len(group.points) / len(problem.sigma_S))

@@ -66,14 +66,9 @@ class ControlledPairForm(PairForm):
 
     def estimates(self, problem: ExactProblem, sums_AMSF: Floats) -> list[LossEstimate]:
         """J* at each noise scale, in stored units, summed over the dimensions."""
-        draws, moments = project_draws(problem), problem.moments
-        return [
-            regress(
-                pair_M,
-                controls_at(sigma / problem.points.scale, sums_AMSF[:, :, s], draws, moments),
-                moments.total,
-            )
-            for s, (sigma, pair_M) in enumerate(
-                zip(problem.sigma_S, self.pairs(problem, sums_AMSF), strict=True)
-            )
-        ]
+        draws, moments, estimates = project_draws(problem), problem.moments, []
+        for s, pair_M in enumerate(self.pairs(problem, sums_AMSF)):
+            tau = problem.sigma_S[s] / problem.points.scale
+            control_MV = controls_at(tau, sums_AMSF[:, :, s], draws, moments)
+            estimates.append(regress(pair_M, control_MV, moments.total))
+        return estimates

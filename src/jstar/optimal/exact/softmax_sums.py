@@ -20,12 +20,9 @@ CHUNK = 1 << 17  # elements that stay in a core's second-level cache
 
 
 def add_sums_torch(
-    q_MN: torch.Tensor,
-    e_MN: torch.Tensor,
-    h_N: torch.Tensor,
-    beta_S: torch.Tensor,
+    q_MN: torch.Tensor, e_MN: torch.Tensor, h_N: torch.Tensor, beta_S: torch.Tensor,
     out_AMSF: torch.Tensor,
-) -> None:
+) -> None:  # fmt: skip
     """Add sum_n w {1, q, e, h} with w = exp(beta (+-e - beta q)) to out, float64.
 
     In torch: on a GPU, and where there is no C compiler. beta = 1 / sigma, float64 [S]. A = 1, or
@@ -50,16 +47,10 @@ def add_sums_torch(
 
 
 def stream_sums(
-    points: DataPoints,
-    chunks: list[Queries],
-    beta_S: torch.Tensor,
-    half_norm_N: torch.Tensor,
-    square_N: torch.Tensor | None,
-    *,
-    signs: int = 2,
-    tiles: Iterable[tuple[int, int]],
+    points: DataPoints, chunks: list[Queries], beta_S: torch.Tensor, half_norm_N: torch.Tensor,
+    square_N: torch.Tensor | None, *, signs: int = 2, tiles: Iterable[tuple[int, int]],
     advance: Callable[[float], None] | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """Sums [A, M, S, F] over the tiles of points for all chunks of draws, float64 on the CPU.
 
     half_norm_N: h of every point, float32 (a control variate of known mean). square_N: |z_n|^2.

@@ -25,7 +25,7 @@ from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, pose_prob
 from jstar.optimal.optimal_loss import curve_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
 from jstar.optimal.paper.moment_form import MomentForm
-from jstar.optimal.paper.subsets import SubsetPlan, standard_errors, subset_means
+from jstar.optimal.paper.subsets import SUBSET_ESTIMATORS, SubsetPlan, standard_errors, subset_means
 from jstar.optimal.points import DataPoints
 from jstar.progress import Progress
 from jstar.records import provenance, write_table
@@ -34,7 +34,6 @@ TRANSITION = 0.1  # of the variance: J* where the estimators differ most
 SUBSETS = 16  # in the convergence over subsets
 SIZES = (64, 16, 4, 1)  # L = N / these, if it fits
 LARGEST_SUBSET = 32_768
-SUBSET_NAMES = ("dol", "cdol", "snis")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)  # C in units of N / L
 SUBSET_DRAWS = 128  # of each subset
 
@@ -115,7 +114,7 @@ def compare_estimators(
     errors = (exact.stderr, *standard_errors(mean_ERS))
     tables = [
         pd.DataFrame({"sigma": exact.sigma, "estimator": name, "loss": loss_S, "stderr": error_S})
-        for name, loss_S, error_S in zip(("exact", *SUBSET_NAMES), losses, errors, strict=True)
+        for name, loss_S, error_S in zip(("exact", *SUBSET_ESTIMATORS), losses, errors, strict=True)
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -140,11 +139,11 @@ def compare_convergence(
 
     many_ER = means(size, [plan.constant(count)], SUBSETS)
     for r in range(2, SUBSETS + 1):
-        add("subsets", r, SUBSET_NAMES, many_ER[:, :r])
+        add("subsets", r, SUBSET_ESTIMATORS, many_ER[:, :r])
     for length in sorted({count // share for share in SIZES}):
         if 2 <= length <= LARGEST_SUBSET:
             own = replace(plan, subset=length, own_weight=None)
-            add("L", length, SUBSET_NAMES, means(length, [own.constant(count)], plan.repeats))
+            add("L", length, SUBSET_ESTIMATORS, means(length, [own.constant(count)], plan.repeats))
     constants = [factor * count / size for factor in FACTORS if factor * count / size >= 1]
     by_constant = means(size, constants, plan.repeats)[1:-1]
     for constant, mean_R in zip(constants, by_constant, strict=True):

@@ -17,14 +17,14 @@ from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
 from jstar.optimal.exact.data_moments import DataMoments, measure_moments
 from jstar.optimal.exact.distances import choose_precision, make_queries
+from jstar.optimal.exact.problem import Floats
 from jstar.optimal.exact.regression import INTERVAL
 from jstar.optimal.points import DataPoints
 
+SUBSET_ESTIMATORS = ("dol", "cdol", "snis")
 DEFAULT_SUBSET = 5000
 DEFAULT_REPEATS = 8
 OWN_FACTOR = 4.0  # C = 4 N / L, the paper's constant for its moment form
-Floats = NDArray[np.float64]
-
 SOURCE_STREAM, SUBSET_STREAM = 1 << 40, 1 << 41  # apart from the streams of the noise
 
 
@@ -72,7 +72,7 @@ def subset_curve(
     )
     value_ES = mean_ERS.mean(axis=1)
     error_ES = standard_errors(mean_ERS)
-    k = ("dol", "cdol", "snis").index(estimator)
+    k = SUBSET_ESTIMATORS.index(estimator)
     residual_RS = mean_ERS[k] - value_ES[k]
     spread_S = np.sqrt((residual_RS**2).sum(0))
     spread_S = np.where(spread_S > 0, spread_S, 1.0)
