@@ -8,10 +8,12 @@ from jstar.config.base import Part
 from jstar.config.dataset import (
     ESTIMATORS,
     EXACT_ESTIMATORS,
+    FORMS,
     SOURCES,
     DatasetConfig,
     OptimalConfig,
     SigmaConfig,
+    estimator_conflict,
 )
 from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
 from jstar.config.sampling import SampleConfig, SamplerConfig
@@ -29,6 +31,7 @@ from jstar.config.training import (
 __all__ = [
     "ESTIMATORS",
     "EXACT_ESTIMATORS",
+    "FORMS",
     "SIZES",
     "SOURCES",
     "DatasetConfig",
@@ -47,4 +50,5 @@ __all__ = [
     "Study",
     "TrainConfig",
     "Variant",
+    "estimator_conflict",
 ]

@@ -16,6 +16,26 @@ FORMS = ("pair+controls", "pair", "moment")
 EXACT_ESTIMATORS = ("exact", "exact_by_class")  # sums over all points: these have shards
 
 
+def estimator_conflict(
+    estimator: str, *, form: str = FORMS[0], sampled: bool = False, sharded: bool = False,
+    **options: float | None,
+) -> str | None:  # fmt: skip
+    """Why an estimator of J* cannot do what is asked of it, in one sentence, or None.
+
+    The one rule for studies, `optimal_loss` and shards. Random subsets have a form and errors of
+    their own. Sums of shards add up where no draw needs D* itself, and for all draws at once.
+    options: label_drop, relative_se, seconds.
+    """
+    asked = {"shards": sharded, f"form = '{form}'": form != FORMS[0],
+             "spread (sampled latents)": sampled, **options}  # fmt: skip
+    found = [name for name, given in asked.items() if given]
+    if found and estimator not in EXACT_ESTIMATORS:
+        exact = ", ".join(EXACT_ESTIMATORS)
+        return f"{found[0]}: not allowed with estimator = '{estimator}', only with {exact}"
+    found = [name for name in found if name not in ("shards", "form = 'pair'")]
+    return f"shards: not allowed with {' and '.join(found)}" if sharded and found else None
+
+
 class SigmaConfig(Part):
     """The noise scales at which J* and every model's loss are measured."""
 
@@ -105,21 +125,10 @@ class OptimalConfig(Part):
     )
 
     @model_validator(mode="after")
-    def _shared(self) -> "OptimalConfig":
-        if self.shards > 1 and self.estimator not in EXACT_ESTIMATORS:
-            raise ValueError(
-                f"shards = {self.shards} is not allowed with estimator = '{self.estimator}', "
-                f"only with {', '.join(EXACT_ESTIMATORS)}"
-            )
-        if self.shards > 1 and self.relative_se is not None:
-            raise ValueError(f"shards = {self.shards} is not allowed with relative_se")
-        if self.form != FORMS[0] and self.estimator not in EXACT_ESTIMATORS:
-            raise ValueError(
-                f"form = '{self.form}' is not allowed with estimator = '{self.estimator}', which "
-                "has a form of its own"
-            )
-        if self.relative_se is not None and self.estimator not in EXACT_ESTIMATORS:
-            raise ValueError(f"relative_se is not allowed with estimator = '{self.estimator}'")
-        if self.shards > 1 and self.form == "moment":
-            raise ValueError(f"shards = {self.shards} is not allowed with form = 'moment'")
+    def _together(self) -> "OptimalConfig":
+        conflict = estimator_conflict(
+            self.estimator, form=self.form, sharded=self.shards > 1, relative_se=self.relative_se
+        )
+        if conflict:
+            raise ValueError(conflict)
         return self

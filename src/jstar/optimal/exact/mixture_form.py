@@ -16,14 +16,39 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.noise import gaussian
-from jstar.optimal.points import Points
+from jstar.optimal.draws import gaussian_noise
+from jstar.optimal.exact.problem import Advance, DrawForm, ExactProblem, Floats
+from jstar.optimal.points import DataPoints
 
 TILE = 512
 LATENT_STREAM = 1 << 42  # draws of x0 inside its component, apart from the streams of the noise
 
 
+class MixtureForm(DrawForm):
+    """The variance of each draw's posterior."""
+
+    name = "posterior variance"
+
+    def values(self, problem: ExactProblem, advance: Advance | None) -> Floats:
+        """tr Cov[x0|x] of each draw, averaged over the antithetic pair, [M, S]."""
+        points, seed, where = problem.points, problem.seed, problem.device
+        value_MS = np.empty((len(problem.source_M), len(problem.sigma_S)))
+        for group in problem.groups():
+            number_M, source_M = problem.number_M[group.rows_M], problem.source_M[group.rows_M]
+            x0_MD = component_draws(points, source_M, number_M, seed)
+            noise_MD = gaussian_noise(seed, number_M, points.dim).double()
+            for s, sigma in enumerate(problem.sigma_S):
+                tau = float(sigma) / points.scale
+                noisy = (x0_MD + sign * tau * noise_MD for sign in (1, -1)[: problem.signs])
+                both = [posterior_moments(group.points, x_MD, tau, where)[1] for x_MD in noisy]
+                value_MS[group.rows_M, s] = np.mean(both, axis=0)
+                if advance is not None:
+                    advance(len(group.points) / len(problem.sigma_S))
+        return value_MS
+
+
 def component_draws(
-    points: Points, source_M: NDArray[np.int64], number_M: NDArray[np.int64], seed: int
+    points: DataPoints, source_M: NDArray[np.int64], number_M: NDArray[np.int64], seed: int
 ) -> torch.Tensor:
     """x0 of the draws: a random point of the source's component, float64 [M, D]."""
     latent = gaussian(seed, number_M + LATENT_STREAM, points.dim)
@@ -31,8 +56,8 @@ def component_draws(
 
 
 def posterior_moments(
-    points: Points, x_MD: torch.Tensor, tau: float, device: torch.device
-) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    points: DataPoints, x_MD: torch.Tensor, tau: float, device: torch.device
+) -> tuple[torch.Tensor, Floats]:
     """Mean [M, D] and tr Cov [M] of x0 given x = x0 + tau * noise, centred stored units."""
     x_MD = x_MD.to(device)
     x2_MD = x_MD.square()
