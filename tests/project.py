@@ -60,9 +60,9 @@ def train_undisturbed(folder: Path, config: Path, *runs: tuple[str, int]) -> Pat
     """Train (model, seed) runs by the plain commands; the results folder."""
     results = folder / "undisturbed"
     common = ["--config", config, "--results", results]
-    train = ["jstar.cli", "train", *common, "--device", "cpu", "--threads", 1]
+    train = ["jstar", "train", *common, "--device", "cpu", "--threads", 1]
     commands = [[*train, "--model", model, "--seed", seed] for model, seed in runs]
-    for command in [["jstar.cli", "prepare", *common], *commands]:
+    for command in [["jstar", "prepare", *common], *commands]:
         assert start(folder, *command).wait(300) == 0, output(folder)
     return results / "runs" / "tiny"
 

@@ -9,7 +9,7 @@ from jstar.commands import stages  # noqa: F401
 from jstar.commands import diagnose  # noqa: F401
 
 # isort: split
-from jstar.commands import noise  # noqa: F401
+from jstar.commands import variants  # noqa: F401
 
 # isort: split
 from jstar.commands import fits  # noqa: F401
@@ -31,7 +31,3 @@ def main() -> None:
         raise SystemExit(2) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

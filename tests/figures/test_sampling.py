@@ -47,10 +47,10 @@ def test_few_runs_still_give_a_figure():
 
 
 def test_theory_with_and_without_trials():
-    figure, numbers = theory.draw(table("bounds"), table("schedules"), table("theory_quality"))
+    figure, numbers = theory.draw(table("bounds"), table("steps"), table("theory_quality"))
     assert numbers["run"] == "d7-s0"
     assert {"no gap", "sde, exponential", "414k"} <= set(legends(figure))
-    figure, _ = theory.draw(table("bounds"), table("schedules"), None)
+    figure, _ = theory.draw(table("bounds"), table("steps"), None)
     assert "sde, exponential" not in legends(figure)
 
 

@@ -40,7 +40,7 @@ def draw_figure(
         )
     mpl.use("Agg")
     tables: StudyTables | VariantTables
-    tables = load_variants(fits, curve) if kind == "diagnosis" else load_tables(fits, curve, ema)
+    tables = load_variants(fits, curve) if kind == "variants" else load_tables(fits, curve, ema)
     drawn, numbers = import_module(known[name]).draw(tables, shown or FiguresConfig())
     save(drawn if isinstance(drawn, list) else [drawn], out / name)
     write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))

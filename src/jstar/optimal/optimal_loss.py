@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jstar.config import ESTIMATORS, EXACT_ESTIMATORS
-from jstar.config.dataset import FORMS
+from jstar.config.choices import FORMS
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError, nearest
 from jstar.optimal.exact.job import DEFAULT_QUERIES, Advance, Job, default_device, make_job

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jstar.config.dataset import FORMS
+from jstar.config.choices import FORMS
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError, nearest
 from jstar.optimal.draws import noise, systematic_sources
