@@ -37,6 +37,28 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def snakemake(folder: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    """Run Snakemake in the copy; with `check` a failure shows what it and the jobs printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    if check:
+        logs = "".join(p.read_text() for p in folder.glob("*/**/*.log"))
+        assert done.returncode == 0, done.stdout + done.stderr + logs
+    return done
+
+
+def jobs(folder: Path, *arguments: object) -> dict[str, int]:
+    """Rules that would run, and how often, as Snakemake's dry run counts them."""
+    text = snakemake(folder, "-n", *arguments).stdout
+    if "Nothing to be done" in text:
+        return {}
+    rows = text.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
+    return {row.split()[0]: int(row.split()[1]) for row in rows}
+
+
 def start(folder: Path, *command: object) -> subprocess.Popen:
     """`python -m <command>` in the copy, its output in a file."""
     with (folder / "output.txt").open("a") as output:
