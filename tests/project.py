@@ -11,6 +11,16 @@ from conftest import ROOT
 
 from jstar.records import read_json
 
+WITHOUT_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch was imported")
+sys.meta_path.insert(0, NoTorch())
+from jstar.cli import main
+main()
+"""
 COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
 TINY = ROOT / "tests/workflow/tiny.yaml"
 
@@ -57,6 +67,13 @@ def jobs(folder: Path, *arguments: object) -> dict[str, int]:
         return {}
     rows = text.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
     return {row.split()[0]: int(row.split()[1]) for row in rows}
+
+
+def without_torch(*arguments: object) -> None:
+    """Run `jstar` where importing torch is an error."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def start(folder: Path, *command: object) -> subprocess.Popen:

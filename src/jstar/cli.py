@@ -3,21 +3,10 @@
 import sys
 
 # Importing adds the subcommands, in the order of the help.
-from jstar.commands import stages  # noqa: F401
+# isort: off
+from jstar.commands import stages, diagnose, variants, fits, sampling  # noqa: F401
 
-# isort: split
-from jstar.commands import diagnose  # noqa: F401
-
-# isort: split
-from jstar.commands import variants  # noqa: F401
-
-# isort: split
-from jstar.commands import fits  # noqa: F401
-
-# isort: split
-from jstar.commands import sampling  # noqa: F401
-
-# isort: split
+# isort: on
 from jstar.commands.options import app
 from jstar.errors import JstarError
 

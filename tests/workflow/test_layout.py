@@ -9,10 +9,7 @@ from project import copy_project, jobs, snakemake, write_study
 
 SAMPLING = {"count": 64, "steps": 4, "snapshots": 2}
 FOLLOWS = {"process": "edm", "noise": {"law": "optimal_loss"}}
-LADDER = [
-    {"name": "own", "depth": 1, "seeds": [0]},
-    {"name": "new", "depth": 1, "seeds": [0], "variant": FOLLOWS},
-]
+LADDER = [{"name": "own", "depth": 1}, {"name": "new", "depth": 1, "variant": FOLLOWS}]
 
 
 @pytest.fixture(scope="module")

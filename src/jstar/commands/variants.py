@@ -9,10 +9,7 @@ variants = group("variants", "Compare runs of one size that differ in how they a
 
 @variants.command()
 def losses(config: Config, results: Results = RESULTS) -> None:
-    """Say where each variant of a study of kind 'variants' is weak: tables and a paragraph.
-
-    Its last snapshots beside J*, a row each, and in words.
-    """
+    """Say where each variant of a study of kind 'variants' is weak: tables and a paragraph."""
     from jstar.variants.losses import write_variants
 
     typer.echo(write_variants(layout_of(config, results)))

@@ -76,8 +76,7 @@ def write_quality(
     with Progress(f"sample {run.name}", len(trials) * config.count, "images") as bar:
         for trial in trials:
             denoiser = load_denoiser(run, trial.snapshot.index, ema, where)
-            draw = _Draw(study, dataset, known, denoiser, where)
-            features_NF, first = draw(trial, bar.advance)
+            features_NF, first = _drawn(study, dataset, known, denoiser, trial, where, bar.advance)
             rows.append((*key, *_row(trial, ema, features_NF, known)))
             if trial.config is config:
                 shown.append(first)
@@ -109,36 +108,26 @@ def _trials(study: Study, snapshots: list[Snapshot]) -> list[Trial]:
     ]
 
 
-class _Draw:
-    """Draws the images of a trial batch by batch and keeps their features."""
-
-    def __init__(
-        self, study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, device: str
-    ) -> None:
-        self.config, self.dataset, self.known = study.sampling, dataset, known
-        self.denoiser, self.device = denoiser, device
-        self.labels_N = draw_labels(dataset, study.sampling) if study.conditional else None
-
-    def __call__(
-        self, trial: Trial, advance: Callable[[float], None]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features [N, F] of all images, and the first `SHOWN` images in the data scale."""
-        features, first = [], []
-        for start in range(0, self.config.count, self.config.batch):
-            index_B = np.arange(start, min(start + self.config.batch, self.config.count))
-            labels = None
-            if self.labels_N is not None:
-                labels = torch.from_numpy(self.labels_N[index_B]).to(self.device)
-            drawn = draw_images(
-                self.denoiser, index_B, self.dataset.card.shape, trial.steps_K, trial.sampler,
-                seed=self.config.seed, labels=labels, device=self.device,
-            )  # fmt: skip
-            images = quantised(self.dataset, drawn.cpu().numpy())
-            features.append(self.known.network(images, self.device))
-            if start < SHOWN:
-                first.append(images[: SHOWN - start])
-            advance(len(index_B))
-        return np.concatenate(features), np.concatenate(first)
+def _drawn(
+    study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, trial: Trial,
+    device: str, advance: Callable[[float], None],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+    """Features [N, F] of a trial's images, and the first `SHOWN` images in the data scale."""
+    config, features, first = study.sampling, [], []
+    labels_N = draw_labels(dataset, config) if study.conditional else None
+    for start in range(0, config.count, config.batch):
+        index_B = np.arange(start, min(start + config.batch, config.count))
+        labels = None if labels_N is None else torch.from_numpy(labels_N[index_B]).to(device)
+        drawn = draw_images(
+            denoiser, index_B, dataset.card.shape, trial.steps_K, trial.sampler,
+            seed=config.seed, labels=labels, device=device,
+        )  # fmt: skip
+        images = quantised(dataset, drawn.cpu().numpy())
+        features.append(known.network(images, device))
+        if start < SHOWN:
+            first.append(images[: SHOWN - start])
+        advance(len(index_B))
+    return np.concatenate(features), np.concatenate(first)
 
 
 def draw_labels(dataset: Dataset, config: Any) -> NDArray[np.int64]:

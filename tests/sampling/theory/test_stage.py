@@ -1,12 +1,10 @@
 """The theory stage from tables alone: parts, best steps, and no torch."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from project import without_torch
 
 from jstar.errors import JstarError
 from jstar.sampling.steps import noise_steps
@@ -106,22 +104,8 @@ def test_the_crossover_is_where_both_bounds_are_equal(tmp_path):
 
 
 def test_the_command_needs_no_torch(tmp_path):
-    code = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch was imported")
-sys.meta_path.insert(0, NoTorch())
-from jstar.cli import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "sampling", "theory", "--losses", DIGITS / "losses.csv",
-         "--optimal", DIGITS / "curve.csv", "--out", tmp_path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    tables = ["--losses", DIGITS / "losses.csv", "--optimal", DIGITS / "curve.csv"]
+    without_torch("sampling", "theory", *tables, "--out", tmp_path)
     assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
 
 

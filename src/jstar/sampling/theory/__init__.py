@@ -1,4 +1,1 @@
-"""Room of the sampling theory: the error of a sampler from J*, gaps, and which steps to take.
-
-Reads tables only, imports no torch.
-"""
+"""The error of a sampler from J* and gaps, and which steps to take: tables only, no torch."""
