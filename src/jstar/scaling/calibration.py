@@ -6,7 +6,7 @@ known of them. How far a floor lies from 0 and from J* in these studies says how
 whose law is redrawn too say how often the resulting verdict would be wrong.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,11 +33,11 @@ class Worlds:
 
 
 def draw_worlds(
-    points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int
-) -> Worlds:
-    """Studies from the laws of one study: null of every floor, wide of those that are tested."""
+    points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int,
+    floors: tuple[str, ...],
+) -> Worlds:  # fmt: skip
+    """Studies from the laws of one study: null of the floors, wide of those that are tested."""
     rng = np.random.default_rng([seed, len(points.design), 5])
-    floors = ("zero", "optimal", "free") if np.isfinite(points.optimal) else ("zero", "free")
     null, wide = {}, {}
     for floor in floors:
         exact = np.repeat(fits.theta[floor], draws, axis=0)
@@ -133,22 +133,14 @@ def interval(values_Q: Array, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def alpha_coverage(worlds: Worlds, floor: str, at: float, low: float, high: float) -> float:
-    """Share of studies of a law whose true exponent an interval of this width would hold."""
-    wide = worlds.wide[floor]
-    found = exponents(wide.fits.theta[floor])[0]
-    true = exponents(wide.truth_QK)[0]
-    held = (found + (low - at) <= true) & (true <= found + (high - at))
-    return float(held.mean())
+def alpha_coverage(world: World, floor: str, confidence: float) -> float:
+    """Share of the studies of a world whose interval for alpha would hold their own alpha.
 
-
-def split(fits: FloorFits, rows: Array) -> FloorFits:
-    """Some of the studies."""
-    return replace(
-        fits,
-        theta={f: v[rows] for f, v in fits.theta.items()},
-        rss={f: v[rows] for f, v in fits.rss.items()},
-        from_zero_Q=fits.from_zero_Q[rows],
-        from_optimal_Q=fits.from_optimal_Q[rows],
-        misfit={f: v[rows] for f, v in fits.misfit.items()},
-    )
+    A study's interval spans the quantiles of the estimates from laws like the one it found; here
+    of those among the world's laws whose exponents are nearest to its estimate.
+    """
+    true_Q, found_Q = exponents(world.truth_QK)[0], exponents(world.fits.theta[floor])[0]
+    near = np.argsort(np.abs(found_Q[:, None] - true_Q), axis=1)[:, : max(len(true_Q) // 3, 50)]
+    levels = [0.5 - confidence / 2, 0.5 + confidence / 2]
+    low_Q, high_Q = found_Q + np.quantile((found_Q - true_Q)[near], levels, axis=1)
+    return float(((low_Q <= true_Q) & (true_Q <= high_Q)).mean())

@@ -7,6 +7,7 @@ sizes never cross. How errors are correlated: `jstar.scaling.joint_many`.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,9 @@ from jstar.scaling.joint_many import (
     JointDesign,
     Whitening,
     components,
-    correlation,
+    error_weights,
+    snapshot_correlation,
     solve,
-    weights,
 )
 from jstar.scaling.laws import Array
 
@@ -70,7 +71,7 @@ def joint_points(
     if cluster == "size" and table.groupby("params")["run"].nunique().max() > 1:
         shared = table["run"].map(seeds)
         table = table.assign(run=table["params"].astype(str) + shared.astype(str))
-        table = table.groupby(["run", "params", "images"], as_index=False)["loss"].mean()
+        table = table.groupby(["run", "params", "images"])[["loss"]].mean().reset_index()
     if table["params"].nunique() < MIN_SIZES:
         return f"{table['params'].nunique()} sizes, a joint law needs {MIN_SIZES}"
     if table["images"].nunique() < MIN_IMAGES:
@@ -90,7 +91,7 @@ def joint_points(
     )  # fmt: skip
 
 
-def _codes(labels: "pd.Series[object]") -> NDArray[np.int64]:
+def _codes(labels: "pd.Series[Any]") -> NDArray[np.int64]:
     return np.asarray(pd.factorize(labels)[0], dtype=np.int64)
 
 
@@ -133,12 +134,12 @@ def fit_floors(
     """
     design, studies = points.design, len(loss_QP)
     free = np.repeat(starts["free"][None], studies, axis=0)
-    weight = weights(design, free, power) / points.outlying_P
+    weight = error_weights(design, free, power) / points.outlying_P
     white = Whitening.of(design, weight, np.zeros(studies), np.ones(studies))
     for _ in range(rounds):
         free, _ = solve(design, loss_QP, free, white, free=True, tolerance=ROUGH)
-        weight = weights(design, free, power) / points.outlying_P
-        along = correlation(design, loss_QP, free, weight)
+        weight = error_weights(design, free, power) / points.outlying_P
+        along = snapshot_correlation(design, loss_QP, free, weight)
         white = Whitening.of(design, weight, along, white.ratio_Q)
         parts, _ = components(design, loss_QP, free, white, 5)
         white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
@@ -211,13 +212,15 @@ def _known(optimal: float) -> float:
 def _outlying(points: JointPoints, fits: FloorFits, power: float) -> Array:
     """Factor on the error of points beyond OUTLYING robust standard deviations of their cluster."""
     design, theta = points.design, fits.theta["free"]
-    rest = (points.loss_P - theta[0, 4] - design.gap(theta)[0]) * weights(design, theta, power)[0]
+    rest = (points.loss_P - theta[0, 4] - design.gap(theta)[0]) * error_weights(
+        design, theta, power
+    )[0]
     code = design.cluster_P
     if len(design.start_R) < len(design):
         middle = pd.Series(rest).groupby(code).median().to_numpy()
         rest = rest - middle[code]
     spread = 1.4826 * float(np.median(np.abs(rest)))
-    return np.maximum(np.abs(rest) / max(OUTLYING * spread, 1e-300), 1.0)
+    return np.asarray(np.maximum(np.abs(rest) / max(OUTLYING * spread, 1e-300), 1.0))
 
 
 def _guess(points: JointPoints, floor: str) -> Array:

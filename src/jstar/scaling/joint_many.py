@@ -1,4 +1,4 @@
-"""Thousands of joint laws at once: J(N, D) = E + A (N/N0)^-a + B (D/D0)^-b, Q studies of one design.
+"""Thousands of joint laws at once, J(N, D) = E + A (N/N0)^-a + B (D/D0)^-b: Q studies, one design.
 
 A point misses its law by a relative error of the gap A (N/N0)^-a + B (D/D0)^-b that has two parts:
 what its cluster (a size, or a run) shares, tau, and what changes along the run, s, correlated from
@@ -63,12 +63,13 @@ class JointDesign:
     @property
     def cluster_P(self) -> NDArray[np.int64]:
         """Number of each point's cluster."""
-        return np.repeat(np.arange(len(self.start_R)), np.diff(np.r_[self.start_R, len(self)]))
+        count_R = np.diff(np.r_[self.start_R, len(self)])
+        return np.repeat(np.arange(len(self.start_R), dtype=np.int64), count_R)
 
     @property
     def ratios(self) -> Array:
         """tau / s that can be told apart: none where every cluster is one point."""
-        return RATIO_L if len(self.start_R) < len(self) else RATIO_L[:1]
+        return np.asarray(RATIO_L if len(self.start_R) < len(self) else RATIO_L[:1])
 
     def along(self, correlation_Q: Array) -> Array:
         """Correlation with the snapshot before, 0 where a run begins, [Q, P]."""
@@ -272,7 +273,9 @@ def components(
     return found, np.log(total) + highest[:, 0] + np.log(white.weight_QP).sum(axis=1)
 
 
-def correlation(design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP: Array) -> Array:
+def snapshot_correlation(
+    design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP: Array
+) -> Array:
     """Of neighbouring snapshots' relative errors, [Q], corrected for the means taken out.
 
     Runs of fewer than five snapshots on average do not know it: 0.
@@ -287,10 +290,11 @@ def correlation(design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP:
     rest = rest - (np.add.reduceat(rest, start, axis=1) / count)[:, series_P]
     near = (rest[:, 1:] * rest[:, :-1])[:, ~design.first_P[1:]].sum(axis=1)
     plain = near / np.maximum((rest * rest).sum(axis=1), 1e-300)
-    return np.clip(plain + (1 + 3 * np.clip(plain, 0, 1)) / mean, 0.0, LARGEST_CORRELATION)
+    known = plain + (1 + 3 * np.clip(plain, 0, 1)) / mean
+    return np.asarray(np.clip(known, 0.0, LARGEST_CORRELATION))
 
 
-def weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
+def error_weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
     """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power."""
     gap = design.gap(theta_QK)
     return np.asarray(np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power)

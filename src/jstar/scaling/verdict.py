@@ -26,7 +26,7 @@ from jstar.scaling.calibration import (
     tails,
 )
 from jstar.scaling.fit import aicc
-from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_joint
+from jstar.scaling.joint import FLOORS, FloorFits, JointPoints, exponents, fit_joint
 from jstar.scaling.joint_many import HIGHEST, LOWEST
 from jstar.scaling.laws import Array
 
@@ -101,16 +101,16 @@ class JointScale:
         return self.laws.get(FLOOR_OF[self.verdict])
 
 
-def judge(points: JointPoints | str, *, confidence: float, draws: int, seed: int) -> JointScale:
+def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -> JointScale:
     """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none."""
     if isinstance(points, str):
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
-    worlds = draw_worlds(points, fits, power, draws, seed)
+    floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
+    worlds = draw_worlds(points, fits, power, draws, seed, floors)
     known = np.isfinite(points.optimal)
     laws = {f: _law(points, fits, worlds, f, confidence) for f in worlds.null}
     free = laws["free"]
-    level = (1 - confidence) / 2
     resolution = (free.high["E"] - free.low["E"]) / 2
     small = not known or points.optimal * points.unit < resolution
     found = tails(worlds, fits)
@@ -121,12 +121,24 @@ def judge(points: JointPoints | str, *, confidence: float, draws: int, seed: int
         smallest_loss=float(points.loss_P.min()) * points.unit,
         resolution=resolution,
         p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
-        rates=_rates(worlds, laws, level, small) if known else Rates(),
+        rates=_rates(worlds, confidence, small) if known else Rates(),
     )
-    return decide(scale, scale.p, confidence)
+    return with_verdict(scale, scale.p, confidence)
 
 
-def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
+def measure_floor(
+    points: JointPoints | str, confidence: float, draws: int, seed: int
+) -> JointScale:
+    """The free law of one noise scale alone: where its floor lies, and nothing tested."""
+    if isinstance(points, str):
+        return JointScale(points, reason=points)
+    points, fits, power = fit_joint(points)
+    worlds = draw_worlds(points, fits, power, draws, seed, ("free",))
+    law = _law(points, fits, worlds, "free", confidence)
+    return JointScale(law.status, {"free": law}, optimal=points.optimal * points.unit)
+
+
+def adjust_verdicts(scales: list[JointScale], confidence: float) -> list[JointScale]:
     """Verdicts of many noise scales together: false discovery rate of what a verdict rests on.
 
     What is called rejected is so by its adjusted p-value (Benjamini & Hochberg 1995; noise scales
@@ -140,7 +152,7 @@ def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
     together = {n: false_discovery_control([scales[k].p[n] for k in tested]) for n in names}
     out = list(scales)
     for at, k in enumerate(tested):
-        out[k] = decide(scales[k], {n: float(together[n][at]) for n in names}, confidence)
+        out[k] = with_verdict(scales[k], {n: float(together[n][at]) for n in names}, confidence)
     return out
 
 
@@ -160,7 +172,7 @@ def words(
     return told
 
 
-def decide(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
+def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
     """The scale with its verdict and a sentence that says why."""
     level, p = (1 - confidence) / 2, scale.p
     small = not scale.optimal >= scale.resolution
@@ -236,17 +248,15 @@ def excess(scale: JointScale) -> str:
     return f"{share:.0%} of the smallest gap would stay"
 
 
-def _rates(worlds: Worlds, laws: dict[str, JointLaw], level: float, small: bool) -> Rates:
+def _rates(worlds: Worlds, confidence: float, small: bool) -> Rates:
     """Verdicts of the studies whose law was redrawn too, by the plain tails."""
-    of = {}
+    of, level = {}, (1 - confidence) / 2
     for name, world in worlds.wide.items():
         found = tails(worlds, world.fits)
         p = {n: getattr(found, n) for n in Tails.__dataclass_fields__}
         told = words(p, p, level, small)
         of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
-    law = laws["optimal"]
-    held = alpha_coverage(worlds, "optimal", law.alpha, law.low["alpha"], law.high["alpha"])
-    return Rates(of, held)
+    return Rates(of, alpha_coverage(worlds.wide["optimal"], "optimal", confidence))
 
 
 def _law(

@@ -1,34 +1,12 @@
-"""Keys of training and evaluation: the ladder of models, the loop, the measured losses."""
+"""Keys of the stage train: the loop, and what a run draws its noise from."""
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from jstar.config.base import Name, Part, Positive, PositiveInt, Seed, one_of
-from jstar.errors import nearest
-from jstar.noise import PROCESSES, Process, process
-
-# Name -> (depth, width). Width = 64 x depth, but for the two ends (arXiv 2506.13763: 120M, 1.5B).
-SIZES = {
-    "dit-120m": (11, 768),
-    "dit-206m": (14, 896),
-    "dit-367m": (17, 1088),
-    "dit-596m": (20, 1280),
-    "dit-905m": (23, 1472),
-    "dit-1.5b": (28, 1728),
-}
-
-
-class ModelConfig(Part):
-    """What all sizes of the ladder share; the depth of each is its one dial."""
-
-    patch: PositiveInt = Field(2, description="pixels on a side of a token")
-    width_per_depth: PositiveInt = Field(64, description="width = width_per_depth x depth")
-    head_width: PositiveInt = Field(64, description="width of one attention head")
-    class_drop: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="share of labels replaced by 'no label'; 1 trains without labels"
-    )
-    classic: bool = Field(False, description="the 2023 DiT block: LayerNorm, no QK-norm")
+from jstar.config.base import Part, Positive, PositiveInt, one_of
+from jstar.config.choices import PROCESSES
+from jstar.noise import Process, process
 
 
 class OptimalLossNoise(Part):
@@ -78,39 +56,6 @@ class Variant(Part):
     noise: OptimalLossNoise | None = Field(None, description="as in train")
 
     _weight = model_validator(mode="after")(_weight_once)
-
-
-class LadderEntry(Part):
-    """One size of the ladder. A published name, dit-120m to dit-1.5b, says depth and width."""
-
-    name: Name = Field(description="name of the size, for example dit-120m")
-    depth: Annotated[int, Field(ge=1, le=128)] = Field(
-        description="number of blocks: the dial; may be left out under a published name"
-    )
-    width: PositiveInt | None = Field(None, description="width, if not width_per_depth x depth")
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
-        [0], description="seeds; one training run each"
-    )
-    variant: Variant | None = Field(
-        None, description="another training process for this entry: process, noise_mean, …"
-    )
-
-    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("depth"))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, values: Any) -> Any:
-        """Depth and width of a published name, where the entry says neither."""
-        if not isinstance(values, dict) or "name" not in values or "depth" in values:
-            return values
-        name = str(values["name"])
-        if name not in SIZES:
-            raise ValueError(
-                f"depth is missing: '{name}' is none of the published sizes {', '.join(SIZES)}"
-                + nearest(name, SIZES)
-            )
-        depth, width = SIZES[name]
-        return {"width": width, **values, "depth": depth}
 
 
 class TrainConfig(Part):
@@ -193,12 +138,3 @@ class TrainConfig(Part):
                 f"first_snapshot = {self.first_snapshot} must not exceed images = {self.images}"
             )
         return self
-
-
-class EvaluateConfig(Part):
-    """Loss on the fixed sigma grid: the same images and noise for every model."""
-
-    queries: PositiveInt = Field(1024, description="noisy draws a noise scale")
-    seed: Seed = Field(1, description="seed of the draws (another than optimal.seed)")
-    batch: PositiveInt = Field(1024, description="images in one forward pass")
-    ema: list[Positive] | None = Field(None, description="EMA lengths measured; default: all")
