@@ -67,13 +67,12 @@ def features(
 ) -> None:
     """Make the reference that samples are compared with: the data's features. Once a dataset."""
     set_threads(threads)
-    import torch
-
     from jstar.data import open_dataset
     from jstar.sampling.quality.reference import reference
+    from jstar.torch_device import default_device
 
     layout = layout_of(config, results)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = str(default_device(device))
     dataset = open_dataset(layout.data)
     known = reference(dataset, layout.study.sampling.features, layout.features, where)
     accuracy = known.network.accuracy

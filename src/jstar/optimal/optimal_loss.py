@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from jstar.config import ESTIMATORS, EXACT_ESTIMATORS, FORMS, estimator_conflict
+from jstar.constants import NORMAL_95
 from jstar.curve import CRITICAL_SHARE, OptimalLoss
 from jstar.errors import JstarError, nearest
-from jstar.optimal.exact.distances import default_device
 from jstar.optimal.exact.mixture_form import MixtureForm
 from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm
 from jstar.optimal.exact.problem import (
@@ -21,10 +21,11 @@ from jstar.optimal.exact.problem import (
     Floats,
     pose_problem,
 )
-from jstar.optimal.exact.regression import INTERVAL, error_correlation, weighted_estimate
+from jstar.optimal.exact.regression import error_correlation, weighted_estimate
 from jstar.optimal.paper.moment_form import MomentForm
 from jstar.optimal.paper.subsets import DEFAULT_REPEATS, SubsetPlan, subset_curve
 from jstar.optimal.points import DataPoints, as_points, check_sigmas
+from jstar.torch_device import default_device
 
 ROUNDS = 4  # of the stopping rule: every 4th draw, ..., each a systematic sample by itself
 
@@ -136,8 +137,8 @@ def curve_of_draws(problem: ExactProblem, form: DrawForm, sums_BAMSF: Floats) ->
         sigma=problem.sigma_S,
         loss=loss,
         stderr=stderr,
-        lower=np.maximum(loss - INTERVAL * stderr, 0.0),
-        upper=loss + INTERVAL * stderr,
+        lower=np.maximum(loss - NORMAL_95 * stderr, 0.0),
+        upper=loss + NORMAL_95 * stderr,
         correlation_SS=error_correlation(np.stack([e.residual_M for e in estimates], axis=1)),
         form=tuple(e.form for e in estimates),
         estimator=problem.estimator,

@@ -10,12 +10,12 @@ from jstar.errors import JstarError
 from jstar.optimal.draws import split_int8
 from jstar.optimal.exact.distances import (
     choose_precision,
-    default_device,
     int8_product,
     int_dots,
 )
 from jstar.optimal.exact.mixture_form import posterior_moments
 from jstar.optimal.points import TILE, DataPoints, as_points, check_sigmas
+from jstar.torch_device import default_device
 
 INPUT_TERMS = 4  # int8 terms of an input: 7 + 3 * 8 bits, all of a float32
 ROWS = 1024

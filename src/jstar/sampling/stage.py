@@ -20,6 +20,7 @@ from jstar.sampling.quality.features import quantised
 from jstar.sampling.quality.reference import Reference, reference
 from jstar.sampling.samplers import LABEL, Denoiser, Sampler, draw_images
 from jstar.sampling.steps import noise_steps
+from jstar.torch_device import default_device
 from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser
 
 SHOWN = 64  # images of each snapshot that are kept for the eye
@@ -67,7 +68,7 @@ def write_quality(
     dataset, config = open_dataset(data), study.sampling
     info = read_json(run / "run.json")
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = str(default_device(device))
     known = reference(dataset, config.features, references, where)
     ema = config.ema or study.fit.ema or study.train.ema[0]
     trials = _trials(study, list_snapshots(run))

@@ -27,11 +27,6 @@ MIN_ROWS = 17  # and more than 16 rows
 EXACT_DIM = 1024  # 1024 * 128^2 = 2^24: a float32 sum of so many products of int8 is exact
 
 
-def default_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for; by default a GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
 def has_int8_units(device: torch.device) -> bool:
     """Whether int8 matrix products are faster than float32 ones here."""
     if device.type == "cuda":

@@ -13,9 +13,10 @@ from jstar.config import EXACT_ESTIMATORS
 from jstar.errors import JstarError
 from jstar.optimal.draws import systematic_sources
 from jstar.optimal.exact.data_moments import DataMoments, measure_moments
-from jstar.optimal.exact.distances import Queries, choose_precision, default_device, make_queries
+from jstar.optimal.exact.distances import Queries, choose_precision, make_queries
 from jstar.optimal.exact.regression import LossEstimate, mean_of_draws
 from jstar.optimal.points import DataPoints, check_sigmas
+from jstar.torch_device import default_device
 
 DEFAULT_QUERIES = 4096
 CHUNK_DRAWS = 2048  # draws in one product: bounds the memory whatever M

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 DRAWS_A_CONTROL = 8  # draws that carry J*, needed for each control variate that is fitted
 RANK_TOLERANCE = 1e-7
 ROUNDING = 1e-5
-INTERVAL = 1.959964  # normal quantile of a 95 % interval
 
 Floats = NDArray[np.float64]
 

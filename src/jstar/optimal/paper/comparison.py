@@ -19,7 +19,6 @@ from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.optimal.exact.data_moments import DataMoments
-from jstar.optimal.exact.distances import default_device
 from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm
 from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, pose_problem
 from jstar.optimal.optimal_loss import curve_of_draws, sums_of_draws
@@ -29,6 +28,7 @@ from jstar.optimal.paper.subsets import SUBSET_ESTIMATORS, SubsetPlan, standard_
 from jstar.optimal.points import DataPoints
 from jstar.progress import Progress
 from jstar.records import provenance, write_table
+from jstar.torch_device import default_device
 
 TRANSITION = 0.1  # of the variance: J* where the estimators differ most
 SUBSETS = 16  # in the convergence over subsets

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jstar.constants import NORMAL_95
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
 from jstar.optimal.exact.data_moments import DataMoments, measure_moments
 from jstar.optimal.exact.distances import choose_precision, make_queries
 from jstar.optimal.exact.problem import Floats
-from jstar.optimal.exact.regression import INTERVAL
 from jstar.optimal.points import DataPoints
 
 SUBSET_ESTIMATORS = ("dol", "cdol", "snis")
@@ -82,8 +82,8 @@ def subset_curve(
         sigma=sigma_S,
         loss=value_ES[k],
         stderr=error_ES[k],
-        lower=np.maximum(value_ES[0] - INTERVAL * error_ES[0], 0.0),
-        upper=value_ES[2] + INTERVAL * error_ES[2],
+        lower=np.maximum(value_ES[0] - NORMAL_95 * error_ES[0], 0.0),
+        upper=value_ES[2] + NORMAL_95 * error_ES[2],
         correlation_SS=correlation_SS,
         form=(("pair", "moment", "risk")[k],) * len(sigma_S),
         estimator=estimator,
