@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 REFERENCE = ROOT / "results" / "reference" / "digits"
+TABLES = ("--losses", REFERENCE / "losses.csv", "--optimal", REFERENCE / "curve.csv")
 
 WITHOUT_TORCH = """
 import sys
@@ -32,8 +33,7 @@ def jstar(*arguments):
 @pytest.fixture(scope="module")
 def refitted(tmp_path_factory):
     out = tmp_path_factory.mktemp("fits")
-    tables = ["--losses", REFERENCE / "losses.csv", "--optimal", REFERENCE / "curve.csv"]
-    jstar("fit", *tables, "--process", "edm", "--min-images", 16000, "--out", out)
+    jstar("fit", *TABLES, "--process", "edm", "--min-images", 16000, "--out", out)
     return out
 
 
@@ -52,3 +52,8 @@ def test_a_figure_is_drawn_again(refitted, tmp_path):
         "--out", tmp_path,
     )  # fmt: skip
     assert (tmp_path / "exponents.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_theory_is_drawn_again(tmp_path):
+    jstar("theory", *TABLES, "--out", tmp_path)
+    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,27 +199,6 @@ def test_a_missing_column_is_one_sentence(fitted, tmp_path, table, column):
     with pytest.raises(JstarError, match="'skaling' is unknown.*did you mean 'scaling'"):
         draw_study_figure("skaling", layout.study, layout.fits, layout.curve, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_figures_need_no_torch(fitted, tmp_path):
-    study = fitted("whole")
-    code = (
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'torch':\n"
-        "            raise ImportError('torch is not here')\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "from jstar.cli import main\n"
-        "sys.argv = ['jstar', 'figures', sys.argv[3], '--config', sys.argv[1],\n"
-        "            '--results', sys.argv[2]]\n"
-        "main()\n"
-    )
-    shutil.copytree(study.layout.root, tmp_path / "results")
-    shutil.rmtree(tmp_path / "results/studies/simulated/figures", ignore_errors=True)
-    command = [sys.executable, "-c", code, study.file, str(tmp_path / "results"), "exponents"]
-    subprocess.run(command, check=True)
-    assert (tmp_path / "results/studies/simulated/figures/exponents.png").is_file()
 
 
 @pytest.mark.parametrize(

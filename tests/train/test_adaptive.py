@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from jstar.config import OptimalLossNoise, Study
+from jstar.curve import read_curve
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.noise import process
 from jstar.optimal import posterior_mean
-from jstar.optimal.stage import read_curve
 from jstar.train.adaptive import AdaptiveLaw, OptimalWeight
 from jstar.train.control import LinearControl
 from jstar.train.parallel import Ranks

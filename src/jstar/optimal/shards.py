@@ -17,7 +17,6 @@ from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
 from jstar.optimal.exact.job import Job, make_job
 from jstar.optimal.oracle import dataset_points
-from jstar.optimal.stage import write_result
 from jstar.progress import Progress
 from jstar.records import fingerprint, write_atomically
 
@@ -64,7 +63,7 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
 def write_merged(study: Study, data: Path, files: list[Path], out: Path) -> OptimalLoss:
     """`merge_shards`, written to `out` (curve.csv) as `write_curve` does."""
     curve = merge_shards(study, data, files)
-    write_result(curve, open_dataset(data).card.id, study.optimal.seed, out)
+    curve.write(out, card_id=open_dataset(data).card.id, seed=study.optimal.seed, label_drop=0.0)
     return curve
 
 

@@ -38,12 +38,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from jstar.config import OptimalLossNoise, TrainConfig
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.noise import Array, NoiseLaw, Process, histogram, log_normal, process
-from jstar.optimal.stage import read_curve
 from jstar.records import fingerprint, read_json
 from jstar.train.control import LinearControl
 from jstar.train.parallel import Ranks

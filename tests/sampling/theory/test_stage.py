@@ -1,8 +1,5 @@
 """The theory stage from tables alone: parts, best schedules, and no torch."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,26 +100,6 @@ def test_the_crossover_is_where_both_bounds_are_equal(tmp_path):
     one, other = (x["discretisation"] + factor * x["score"] for x in (edm, exponential))
     assert one == pytest.approx(other)
     assert edm["discretisation"] > exponential["discretisation"]
-
-
-def test_the_command_needs_no_torch(tmp_path):
-    code = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch was imported")
-sys.meta_path.insert(0, NoTorch())
-from jstar.cli import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "theory", "--losses", DIGITS / "losses.csv", "--optimal",
-         DIGITS / "curve.csv", "--out", tmp_path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_refusals(tables, tmp_path):
