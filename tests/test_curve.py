@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.interpolate import PchipInterpolator
 
-from jstar.config import Study
+from jstar.config import OptimalLossNoise, Study
 from jstar.curve import OptimalLoss, read_curve
 from jstar.data import prepare
 from jstar.diagnose.oracle_draws import DrawOptions, open_truth
@@ -22,6 +22,7 @@ from jstar.optimal.stage import write_curve
 from jstar.records import write_json, write_table
 from jstar.sampling.theory.stage import read_data
 from jstar.scaling.stage import write_fits
+from jstar.train.adaptive import OptimalWeight
 from jstar.train.status import STATE_FILE, study_status
 
 VARIANCE = 0.3
@@ -141,7 +142,7 @@ def test_status_takes_off_the_optimal_training_loss(name, tiny_study, tmp_path):
 
 
 def test_everybody_is_told_the_same(tiny_study, tmp_path):
-    """Within 1e-9: status, fits, figures, theory and the diagnosis."""
+    """Within 1e-9: status, fits, figures, theory, the noise law and the diagnosis."""
     grid = {"min": 0.02, "max": 101, "count": 6}  # the noise law of VE lies inside
     study = Study.parse(tiny_study(sigmas=grid, train={"process": "ve"}))
     layout = Layout(study, tmp_path)
@@ -160,6 +161,7 @@ def test_everybody_is_told_the_same(tiny_study, tmp_path):
     fitted = {scale.sigma: scale.points.optimal for scale in fits.scales}
     tables = load_tables(layout.fits, layout.curve, None)
     theory = read_data(layout.curve, None, None).optimal
+    law = OptimalWeight(curve, OptimalLossNoise(law="optimal_loss"), 0.5).optimal
     draws = DrawOptions(grid["min"], grid["max"], grid["count"], queries=16)
     truth = open_truth(layout.data, layout.curve.parent, prepared=tmp_path, conditional=False,
                        draws=draws)  # fmt: skip
@@ -173,7 +175,7 @@ def test_everybody_is_told_the_same(tiny_study, tmp_path):
     between = np.sqrt(curve.sigma[1:] * curve.sigma[:-1])
     cubic = PchipInterpolator(np.log(frame["sigma"]), frame["loss"])
     for sigma, expected in ((curve.sigma, frame["loss"]), (between, cubic(np.log(between)))):
-        for told in (theory(sigma), [tables.optimal(s) for s in sigma]):
+        for told in (theory(sigma), law(sigma), [tables.optimal(s) for s in sigma]):
             agree(told, expected)
     rows = tables.losses[tables.losses["sigma"] != "total"].astype({"sigma": float})
     agree(rows["gap"], rows["loss"] - rows["sigma"].map(fitted))
