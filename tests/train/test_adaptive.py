@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from jstar.config import OptimalLossNoise, Study
+from jstar.curve import read_curve
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.noise import process
 from jstar.optimal import posterior_mean
-from jstar.optimal.stage import read_curve
 from jstar.train.adaptive import AdaptiveLaw, OptimalWeight
 from jstar.train.control import LinearControl
 from jstar.train.parallel import Ranks
@@ -42,7 +42,7 @@ def make(digits, curve):
 def test_the_weight_is_the_formula(curve):
     optimal = read_curve(curve)
     noise = OptimalLossNoise(law="optimal_loss", a=0.2, w_max=3, mu=-1.5, s=0.8)
-    weight = OptimalWeight.of(optimal, noise, sigma_data=0.5)
+    weight = OptimalWeight(optimal, noise, sigma_data=0.5)
     assert 0.2 < optimal.critical_sigma < 1
     for sigma in (0.06, 0.15, 0.9, 3.0, 15.0):
         unit = sigma**2 * 0.25 / (sigma**2 + 0.25)
@@ -51,9 +51,9 @@ def test_the_weight_is_the_formula(curve):
         cap = 3 * unit / 0.25
         expected = 0.2 * min(1 / j if j > 0 else cap, cap)
         expected += bell * (sigma < optimal.critical_sigma)
-        assert weight(np.array([sigma]))[0] == pytest.approx(expected, rel=1e-5)
+        assert weight(np.array([sigma]))[0] == pytest.approx(expected, rel=1e-9)
         as_tensor = weight(torch.tensor([sigma], dtype=torch.float64))
-        assert float(as_tensor) == pytest.approx(expected, rel=1e-5)
+        assert float(as_tensor) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["edm", "fm", "vp"])

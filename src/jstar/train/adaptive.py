@@ -38,19 +38,17 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from jstar.config import OptimalLossNoise, TrainConfig
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.noise import Array, NoiseLaw, Process, histogram, log_normal, process
-from jstar.optimal.stage import read_curve
-from jstar.records import fingerprint, read_json
+from jstar.records import read_json
 from jstar.train.control import LinearControl
 from jstar.train.parallel import Ranks
 from jstar.train.stream import Chunk
 
 BINS = 32
-NODES = 2048  # of the table from which J* is read for each draw
 SURE_DRAWS = 8.0  # in a bin, before the control's coefficient is estimated
 OFFSET = 128  # images; keeps the ratio of the sums where nothing was drawn yet
 SCHEDULE_COLUMNS = ("images", "sigma", "weight", "gap", "density", "draws")
@@ -60,24 +58,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OptimalWeight:
-    """w of the module's head, on j. J* is read from a table of NODES noise scales."""
+    """w of the module's head, on j."""
 
-    log_sigma: Floats
-    loss: Floats
-    critical_sigma: float
+    curve: OptimalLoss
     noise: OptimalLossNoise
     sigma_data: float
     scale: float = 1.0
 
-    @classmethod
-    def of(cls, curve: OptimalLoss, noise: OptimalLossNoise, sigma_data: float) -> "OptimalWeight":
-        """The weight that belongs to a curve; a table of it costs less than its monotone cubic."""
-        sigma = np.geomspace(curve.sigma[0], curve.sigma[-1], NODES)
-        return cls(np.log(sigma), curve.at(sigma)[0], curve.critical_sigma, noise, sigma_data)
-
     def optimal(self, sigma: Floats) -> Floats:
-        """J*, the x0 loss of the best denoiser."""
-        return np.interp(np.log(sigma), self.log_sigma, self.loss)
+        """J*, the x0 loss of the best denoiser; a rounded draw may lie just outside the curve."""
+        return self.curve.at(np.clip(sigma, *self.curve.sigma[[0, -1]]))[0]
 
     def unit(self, sigma: Array) -> Array:
         """x0 loss of the linear denoiser of N(0, sigma_data^2): the unit of j."""
@@ -88,7 +78,7 @@ class OptimalWeight:
         value = np.asarray(sigma, dtype=np.float64)
         n = self.noise
         optimal = self.optimal(value) / self.unit(value)
-        bell = log_normal(n.mu, n.s).density(value) * (value < self.critical_sigma)
+        bell = log_normal(n.mu, n.s).density(value) * (value < self.curve.critical_sigma)
         cap = n.w_max * self.unit(value) / self.sigma_data**2
         weight = self.scale * (n.a * np.minimum(1 / np.maximum(optimal, 1e-12), cap) + bell)
         return torch.from_numpy(weight) if isinstance(sigma, Tensor) else weight
@@ -128,20 +118,19 @@ class AdaptiveLaw:
         dataset: Dataset,
         device: torch.device,
     ) -> None:
-        self.curve_id = fingerprint([curve.sigma.tolist(), curve.loss.tolist()])
+        self.curve_id = curve.fingerprint
         self.share, self.gamma = noise.share, 1 / noise.memory - 2
         self.unlabelled = dataset.card.classes
         self.edges = np.geomspace(curve.sigma[0], curve.sigma[-1], BINS + 1)
         self.centres = np.sqrt(self.edges[1:] * self.edges[:-1])
-        raw = OptimalWeight.of(curve, noise, sigma_data)
+        raw = OptimalWeight(curve, noise, sigma_data)
         own = base.law.density(self.centres)
         self.weight = replace(raw, scale=float(own.sum() / (own @ raw(self.centres))))
         self.base = replace(base, weight=lambda s: self.weight(s) / self.weight.unit(s))
         # Sampled latents have a spread that the control's known mean does not have.
         self.control = None if dataset.card.sampled else LinearControl(dataset, device)
         self.centre_weight = self.weight(self.centres)
-        self.optimal = torch.from_numpy(raw.loss).float().to(device)
-        self.low, self.span = raw.log_sigma[0], raw.log_sigma[-1] - raw.log_sigma[0]
+        self.low, self.span = np.log(self.edges[0]), np.log(self.edges[-1] / self.edges[0])
         self.images, self.rows = 0, list[list[float]]()
         # Decayed sums in each bin: draws, gap, control, gap x control, control^2.
         start = np.zeros((BINS, 5))
@@ -178,9 +167,7 @@ class AdaptiveLaw:
         """
         log_sigma, sigma = chunk.log_sigma.flatten(), chunk.log_sigma.flatten().exp()
         place = ((log_sigma - self.low) / self.span).clamp(0, 1)
-        node = (place * (NODES - 1)).clamp(max=NODES - 1.001)
-        left = node.long()
-        optimal = torch.lerp(self.optimal[left], self.optimal[left + 1], node - left)
+        optimal = torch.from_numpy(self.weight.optimal(sigma.double().cpu().numpy())).to(sigma)
         unit = self.weight.unit(sigma)
         gap = (error_KB.flatten() * chunk.to_x0.flatten() - optimal) / unit
         kept = torch.isfinite(gap)
