@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jstar.data import open_dataset
-from jstar.model.dit import Block
+from jstar.model.fast_block import FastBlock
 from jstar.noise import PROCESSES
 from jstar.train.ema import PowerEMA, power_exponent
 
@@ -66,9 +66,9 @@ def test_memory_options_change_only_the_rounding(options, run_tiny):
 
 
 def test_recomputed_blocks_run_twice(run_tiny, monkeypatch):
-    calls, forward = [], Block.forward
+    calls, forward = [], FastBlock.forward
     monkeypatch.setattr(
-        Block, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
+        FastBlock, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
     )
     run_tiny("plain", train={"images": 640})
     plain = len(calls)
