@@ -50,7 +50,7 @@ def write_run(layout, model, seed, card, gap_S, fid):
         centres = np.geomspace(0.06, 17, 32)
         law = pd.DataFrame({"images": np.repeat([64, 640, 6400], 32), "sigma": np.tile(centres, 3)})
         columns = {"weight": 1.0, "gap": 0.5, "density": 0.17, "draws": 10.0}
-        law.assign(**columns).to_csv(run / "schedule.csv", index=False)
+        law.assign(**columns).to_csv(run / "noise_law.csv", index=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ COMPARED = [
 rule noise:
     input:
         losses=expand("results/runs/{{study}}/{run}/losses.csv", run=RUNS),
-        law=expand("results/runs/{{study}}/{run}/schedule.csv", run=COMPARED),
+        law=expand("results/runs/{{study}}/{run}/noise_law.csv", run=COMPARED),
         quality=(
             expand("results/runs/{{study}}/{run}/quality.csv", run=RUNS)
             if STUDY.sample.enabled

@@ -8,9 +8,8 @@ REQUEUE = "--requeue" if workflow.remote_exec else ""
 # Snakemake deletes the declared outputs of a job that is killed. One rule a size, because only so
 # can the longest runs start first and a profile give each size its own resources.
 for rank, entry in enumerate(STUDY.ladder):
-    adaptive = (
-        STUDY.train_of(entry.name).noise is not None
-    )  # then it needs J*, and tells its law
+    # With train.noise a run needs J*, and tells its law.
+    follows = STUDY.train_of(entry.name).noise is not None
 
     rule:
         name:
@@ -19,14 +18,14 @@ for rank, entry in enumerate(STUDY.ladder):
             card=f"results/data/{STUDY.dataset.name}/card.json",
             images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
             curve=(
-                f"results/optimal/{STUDY.dataset.name}/curve.csv" if adaptive else []
+                f"results/optimal/{STUDY.dataset.name}/curve.csv" if follows else []
             ),
         output:
             **(
                 {
-                    "schedule": f"results/runs/{{study}}/{entry.name}-s{{seed}}/schedule.csv"
+                    "law": f"results/runs/{{study}}/{entry.name}-s{{seed}}/noise_law.csv"
                 }
-                if adaptive
+                if follows
                 else {}
             ),
             run=f"results/runs/{{study}}/{entry.name}-s{{seed}}/run.json",

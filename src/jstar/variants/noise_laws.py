@@ -27,7 +27,7 @@ LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "
                "own_density", "own_weight")  # fmt: skip
 NAMES = {"fid": "FID of samples", "precision": "precision", "recall": "recall"}
 CONFIDENCE = 0.95
-TIMES = 8  # at which law.csv has the law of a run, log-spaced; its schedule.csv has all
+TIMES = 8  # at which law.csv has the law of a run, log-spaced; its noise_law.csv has all
 
 Floats = NDArray[np.float64]
 
@@ -158,7 +158,7 @@ def _law(layout: Layout, pair: Pair) -> pd.DataFrame:
     base, unit = chosen.make_process(), process("edm", sigma_data=chosen.sigma_data)
     frames = []
     for seed in pair.seeds:
-        path = layout.run(pair.optimal, seed) / "schedule.csv"
+        path = layout.run(pair.optimal, seed) / "noise_law.csv"
         frame = read_table(path, LAW_COLUMNS[3:9])
         times = np.sort(frame["images"].unique())
         wanted = np.geomspace(times[0], times[-1], TIMES)
