@@ -22,7 +22,7 @@ from jstar.optimal.stage import write_curve
 from jstar.records import write_json, write_table
 from jstar.sampling.theory.stage import read_data_facts
 from jstar.scaling.stage import write_fits
-from jstar.train.adaptive import OptimalWeight
+from jstar.train.optimal_noise_law import OptimalWeight
 from jstar.train.status import STATE_FILE, study_status
 
 VARIANCE = 0.3

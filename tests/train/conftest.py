@@ -54,7 +54,7 @@ def contents():
     def read(folder: Path) -> dict[str, bytes]:
         out = folder / "out"
         files = [*sorted((out / "snapshots").iterdir()), out / "telemetry.csv"]
-        files += out.glob("schedule.csv")
+        files += out.glob("noise_law.csv")
         return {file.name: file.read_bytes() for file in files}
 
     return read

@@ -34,7 +34,7 @@ def with_facts(table):
     return [table, table.with_suffix(".json")]
 
 
-def adaptive(model):
+def has_optimal_noise_law(model):
     """Whether a run's noise law follows the gap: then it needs J*, and leaves its law."""
     return STUDY.train_of(model).noise is not None
 

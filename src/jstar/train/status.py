@@ -97,8 +97,8 @@ def write_state(run: Run, loss: float) -> None:
     """Note how far a run is, for `study_status`."""
     speed = run.speed.rows[-1].images_per_second
     facts = {"images": run.images, "loss": loss, "images_per_second": speed, "time": time.time()}
-    if run.adaptive is not None:
-        facts["floor"] = run.adaptive.floor
+    if run.noise_law.floor is not None:
+        facts["floor"] = run.noise_law.floor
     write_json(run.state / STATE_FILE, facts)
 
 
