@@ -19,7 +19,7 @@ FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 WIDE = ("-mprefer-vector-width=512",)
 MAX_TOKENS = 64  # block.c says the same
 # With AVX2 at least 1.1 times as fast as torch up to here, forward and backward, and at width 256
-# .6 times (benchmarks/train_block.py). AVX-512 was not measured: the same bound.
+# .7 times (benchmarks/train_block.py). AVX-512 was not measured: the same bound.
 MAX_WIDTH = 96
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
 
