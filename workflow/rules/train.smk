@@ -9,7 +9,8 @@ REQUEUE = "--requeue" if workflow.remote_exec else ""
 # can the longest runs start first and a profile give each size its own resources.
 for rank, entry in enumerate(STUDY.ladder):
     run = LAYOUT.run(entry.name, "{seed}")
-    follows = has_optimal_noise_law(entry.name)
+    # A run whose noise law follows the gap needs J*, and leaves its law.
+    follows = STUDY.train_of(entry.name).noise is not None
 
     rule:
         name:
