@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 
 from jstar.config import FitConfig
+from jstar.curve import read_curve
 from jstar.records import provenance, write_table
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
-from jstar.scaling.inputs import read_curve, read_losses
+from jstar.scaling.inputs import read_losses
 from jstar.scaling.noise_scales import fit_study
 from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, VERDICTS
 

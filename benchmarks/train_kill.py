@@ -35,7 +35,7 @@ def newest(state: Path) -> str:
 def contents(run: Path) -> dict[str, bytes]:
     """What must not depend on interruptions."""
     files = [*sorted((run / "snapshots").iterdir()), run / "telemetry.csv"]
-    files += run.glob("schedule.csv")
+    files += run.glob("noise_law.csv")
     return {file.name: file.read_bytes() for file in files}
 
 

@@ -7,13 +7,13 @@ from conftest import ROOT
 from project import without_torch
 
 REFERENCE = ROOT / "results" / "reference" / "digits"
+TABLES = ("--losses", REFERENCE / "losses.csv", "--optimal", REFERENCE / "curve.csv")
 
 
 @pytest.fixture(scope="module")
 def refitted(tmp_path_factory):
     out = tmp_path_factory.mktemp("fits")
-    tables = ["--losses", REFERENCE / "losses.csv", "--optimal", REFERENCE / "curve.csv"]
-    without_torch("fit", *tables, "--process", "edm", "--min-images", 16000, "--out", out)
+    without_torch("fit", *TABLES, "--process", "edm", "--min-images", 16000, "--out", out)
     return out
 
 
@@ -32,3 +32,8 @@ def test_a_figure_is_drawn_again(refitted, tmp_path):
         "--out", tmp_path,
     )  # fmt: skip
     assert (tmp_path / "exponents.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_theory_is_drawn_again(tmp_path):
+    without_torch("sampling", "theory", *TABLES, "--out", tmp_path)
+    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")

@@ -57,7 +57,7 @@ class Layout:
 
     def noise_law(self, model: str, seed: int | str) -> Path:
         """Table of the noise law that a run with train.noise followed (stage train)."""
-        return self.run(model, seed) / "schedule.csv"
+        return self.run(model, seed) / "noise_law.csv"
 
     def losses(self, model: str, seed: int | str) -> Path:
         """Table of the measured losses of a run (stage evaluate)."""

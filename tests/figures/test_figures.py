@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from project import without_torch
 
 from jstar.errors import JstarError
 from jstar.figures import FIGURES, scaling, scaling_by_sigma
@@ -190,14 +189,6 @@ def test_a_missing_column_is_one_sentence(fitted, tmp_path, table, column):
     with pytest.raises(JstarError, match="'skaling' is unknown.*did you mean 'scaling'"):
         draw_study_figure("skaling", layout.study, layout.fits, layout.curve, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_figures_need_no_torch(fitted, tmp_path):
-    study = fitted("whole")
-    shutil.copytree(study.layout.root, tmp_path / "results")
-    shutil.rmtree(tmp_path / "results/studies/simulated/figures", ignore_errors=True)
-    without_torch("figures", "exponents", "--config", study.file, "--results", tmp_path / "results")
-    assert (tmp_path / "results/studies/simulated/figures/exponents.png").is_file()
 
 
 @pytest.mark.parametrize(

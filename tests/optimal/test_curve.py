@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from jstar.errors import JstarError
-from jstar.noise import process, sigma_grid
+from jstar.noise import sigma_grid
 from jstar.optimal import optimal_loss
 from jstar.optimal.draws import gaussian_noise, quantised_noise, systematic_sources
 from jstar.optimal.exact.control_variates import controls_at, project_draws
@@ -238,18 +237,3 @@ def test_interpolation_is_monotone_and_close(digits):
     fine = coarse.at(np.geomspace(0.05, 20, 500))[0]
     assert (np.diff(fine) >= 0).all()
     assert (np.abs(value - truth.loss) < 4 * np.hypot(error, truth.stderr) + 1e-9).all()
-    with pytest.raises(JstarError, match="outside the curve"):
-        coarse.at(30.0)
-
-
-def test_total_is_the_weighted_sum_and_targets_convert(digits):
-    curve = optimal_loss(digits, SIGMAS, queries=256, **DIGITS)
-    edm = process("edm")
-    value, error = curve.total(edm)
-    from jstar.noise import total_weights
-
-    assert value == pytest.approx(total_weights(edm, SIGMAS) @ curve.loss)
-    assert 0 < error < value
-    loss, _ = curve.converted("fm", "velocity")
-    t = SIGMAS / (1 + SIGMAS)
-    assert np.allclose(loss, curve.loss / t**2)

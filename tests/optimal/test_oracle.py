@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from jstar.config import Study
+from jstar.curve import read_curve
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
 from jstar.optimal import posterior_mean
 from jstar.optimal.oracle import build_oracle, open_oracle
-from jstar.optimal.stage import read_curve, write_curve, write_oracle
+from jstar.optimal.stage import write_curve, write_oracle
 from jstar.optimal.textbook import best_denoiser
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -75,6 +75,6 @@ def test_two_processes_follow_the_gap_as_one_does(tmp_path, tiny_study):
     study = tiny_study(train={**TRAIN, "noise": {"law": "optimal_loss"}})
     one, two = (launch(tmp_path / str(n), study, n, before=("prepare", "optimal")) for n in (1, 2))
     np.testing.assert_allclose(losses(one)[0], losses(two)[0], rtol=1e-4)
-    a, b = (pd.read_csv(run / "schedule.csv") for run in (one, two))
+    a, b = (pd.read_csv(run / "noise_law.csv") for run in (one, two))
     np.testing.assert_allclose(a["density"], b["density"], rtol=1e-3)
     assert a.groupby("sigma")["density"].std().max() > 0.01  # it moved

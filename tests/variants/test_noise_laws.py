@@ -9,12 +9,13 @@ import pytest
 from scipy.stats import ttest_rel
 
 from jstar.config import Study
+from jstar.curve import read_curve
 from jstar.data import prepare
 from jstar.errors import JstarError
 from jstar.figures.noise_laws import draw_noise
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve, write_curve
+from jstar.optimal.stage import write_curve
 from jstar.records import write_json
 from jstar.variants.noise_laws import LAW_COLUMNS, write_noise
 

@@ -6,7 +6,8 @@ rule evaluate:
         oracle=LAYOUT.oracle / "oracle.json",
         images=ancient(LAYOUT.data / "images.npy"),
     output:
-        with_facts(LAYOUT.losses("{model}", "{seed}")),
+        table=LAYOUT.losses("{model}", "{seed}"),
+        facts=LAYOUT.losses("{model}", "{seed}").with_suffix(".json"),
     log:
         RUN / "evaluate.log",
     conda:

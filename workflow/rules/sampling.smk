@@ -30,8 +30,9 @@ rule sampling_draw:
         features=FEATURES,
         images=ancient(LAYOUT.data / "images.npy"),
     output:
-        with_facts(LAYOUT.quality("{model}", "{seed}")),
-        RUN / "samples.npz",
+        table=LAYOUT.quality("{model}", "{seed}"),
+        facts=LAYOUT.quality("{model}", "{seed}").with_suffix(".json"),
+        samples=RUN / "samples.npz",
     log:
         RUN / "sampling.log",
     conda:

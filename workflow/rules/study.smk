@@ -28,17 +28,6 @@ LOSSES = [LAYOUT.losses(*run) for run in STUDY.runs()]
 QUALITY = [LAYOUT.quality(*run) for run in STUDY.runs()]
 MODELS = [entry.name for entry in STUDY.ladder]
 
-
-def with_facts(table):
-    """A table and its provenance, which lies beside it."""
-    return [table, table.with_suffix(".json")]
-
-
-def adaptive(model):
-    """Whether a run's noise law follows the gap: then it needs J*, and leaves its law."""
-    return STUDY.train_of(model).noise is not None
-
-
 # Captions read their numbers from the result files when the report is made; what a fit could not
 # give (null) is shown as a dash.
 config["numbers"] = lambda output: read_json(

@@ -9,6 +9,8 @@ REQUEUE = "--requeue" if workflow.remote_exec else ""
 # can the longest runs start first and a profile give each size its own resources.
 for rank, entry in enumerate(STUDY.ladder):
     run = LAYOUT.run(entry.name, "{seed}")
+    # A run whose noise law follows the gap needs J*, and leaves its law.
+    follows = STUDY.train_of(entry.name).noise is not None
 
     rule:
         name:
@@ -16,9 +18,9 @@ for rank, entry in enumerate(STUDY.ladder):
         input:
             card=LAYOUT.data / "card.json",
             images=ancient(LAYOUT.data / "images.npy"),
-            curve=LAYOUT.curve if adaptive(entry.name) else [],
+            curve=LAYOUT.curve if follows else [],
         output:
-            [LAYOUT.noise_law(entry.name, "{seed}")] if adaptive(entry.name) else [],
+            [LAYOUT.noise_law(entry.name, "{seed}")] if follows else [],
             run=run / "run.json",
             telemetry=run / "telemetry.csv",
             snapshots=directory(run / "snapshots"),

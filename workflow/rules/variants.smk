@@ -34,7 +34,11 @@ if STUDY.kind == "variants":
 rule variants_noise_laws:
     input:
         losses=LOSSES,
-        law=[LAYOUT.noise_law(*run) for run in STUDY.runs() if adaptive(run[0])],
+        law=[
+            LAYOUT.noise_law(*run)
+            for run in STUDY.runs()
+            if STUDY.train_of(run[0]).noise
+        ],
         quality=QUALITY if STUDY.sampling.enabled else [],
         curve=LAYOUT.curve,
     output:

@@ -10,7 +10,7 @@ from jstar.noise import Process, process
 
 
 class OptimalLossNoise(Part):
-    """Weight from the optimal loss, noise law from the gap to it (`jstar.train.adaptive`).
+    """Weight from the optimal loss, noise law from the gap to it (`jstar.train.optimal_noise_law`).
 
     The constants are not published. mu and s are EDM's own emphasis, where J* says nothing; a,
     w_max and share were chosen on the digits, seed 0 (with a = 1 the gap at small sigma is larger,

@@ -2,22 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jstar.constants import TOTAL
+from jstar.curve import OptimalLoss, read_curve
 from jstar.layout import FIT_TABLES
-from jstar.records import (
-    CURVE_COLUMNS,
-    LOSSES_COLUMNS,
-    VARIANTS_COLUMNS,
-    read_json,
-    read_table,
-)
-from jstar.scaling.inputs import REQUIRED, Curve, read_curve, select
+from jstar.records import LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
+from jstar.scaling.inputs import REQUIRED, select
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -43,9 +38,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 class StudyTables:
     """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted.
 
-    facts: what is said of the curve of J*; confidence: of all intervals.
+    floor, curve: J* and its table; facts: what is said of it; confidence: of all intervals.
     """
 
+    floor: OptimalLoss
     curve: pd.DataFrame
     losses: pd.DataFrame
     fits: pd.DataFrame
@@ -105,8 +101,8 @@ class StudyTables:
         return self.losses[self.losses["flops"] == newest]
 
     def optimal(self, sigma: float) -> float:
-        """J* at a noise scale of the grid."""
-        return float(self.at("curve", sigma)["loss"].iloc[0])
+        """J* at a noise scale."""
+        return float(self.floor.at(sigma)[0][0])
 
 
 def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
@@ -119,8 +115,9 @@ def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
     losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
         **{**frames, "losses": _with_gap(losses, optimal)},
-        curve=_curve_frame(optimal),
-        facts=optimal.facts,
+        floor=optimal,
+        curve=optimal.to_frame(),
+        facts=optimal.origin,
         confidence=float(read_json(fits / "fits.json")["confidence"]),
     )
 
@@ -131,23 +128,14 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame.assign(model=frame["model"].astype(str)) if "model" in frame else frame
 
 
-def _with_gap(losses: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+def _with_gap(losses: pd.DataFrame, curve: OptimalLoss) -> pd.DataFrame:
     """Losses with the columns gap and gap_se: loss - J* and its error where none was measured."""
     if "gap" in losses and losses["gap"].notna().all():
         return losses.assign(gap_se=losses.get("gap_se", 0.0))
-    floor = dict(zip(curve.sigma, curve.loss, strict=True))
-    gap = [
-        np.nan if str(s) == "total" else loss - floor[min(floor, key=lambda k: abs(k - float(s)))]
-        for s, loss in zip(losses["sigma"], losses["loss"], strict=True)
-    ]
+    single = losses["sigma"].astype(str) != TOTAL
+    gap = losses["loss"].where(single)
+    gap[single] -= curve.at(losses.loc[single, "sigma"].astype(float))[0]
     return losses.assign(gap=gap, gap_se=losses.get("loss_se", 0.0))
-
-
-def _curve_frame(curve: Curve) -> pd.DataFrame:
-    """The table of J* with its interval, whichever of them its file has."""
-    error = NormalDist().inv_cdf(0.975) * curve.stderr
-    frame = pd.DataFrame({"sigma": curve.sigma, "loss": curve.loss, "stderr": curve.stderr})
-    return frame.assign(lower=(frame["loss"] - error).clip(lower=0), upper=frame["loss"] + error)
 
 
 @dataclass(frozen=True)
@@ -188,7 +176,7 @@ class VariantTables:
 def load_variants(folder: Path, curve: Path) -> VariantTables:
     """Read the tables that `jstar variants losses` wrote. Raises JstarError."""
     return VariantTables(
-        curve=read_table(curve, CURVE_COLUMNS),
+        curve=read_curve(curve).to_frame(),
         last=read_table(folder / "last.csv", VARIANTS_COLUMNS),
         losses=read_table(folder / "losses.csv", LOSSES_COLUMNS),
         facts=read_json(folder / "last.json"),

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from jstar.config import ESTIMATORS, EXACT_ESTIMATORS, FORMS, estimator_conflict
-from jstar.constants import NORMAL_95
-from jstar.curve import CRITICAL_SHARE, OptimalLoss
+from jstar.constants import CRITICAL_SHARE, NORMAL_95
+from jstar.curve import OptimalLoss
 from jstar.errors import JstarError, nearest
 from jstar.optimal.exact.mixture_form import MixtureForm
 from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm

@@ -18,7 +18,6 @@ from jstar.errors import JstarError
 from jstar.optimal.exact.problem import DrawForm, ExactProblem, pose_problem
 from jstar.optimal.optimal_loss import curve_of_draws, form_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
-from jstar.optimal.stage import write_result
 from jstar.progress import Progress
 from jstar.records import fingerprint, write_atomically
 
@@ -65,7 +64,7 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
 def write_merged(study: Study, data: Path, files: list[Path], out: Path) -> OptimalLoss:
     """`merge_shards`, written to `out` (curve.csv) as `write_curve` does."""
     curve = merge_shards(study, data, files)
-    write_result(curve, open_dataset(data).card.id, study.optimal.seed, out)
+    curve.write(out, card_id=open_dataset(data).card.id, seed=study.optimal.seed, label_drop=0.0)
     return curve
 
 

@@ -1,13 +1,13 @@
 """The fit stage: from tables of losses and J* to the tables of a study."""
 
 from pathlib import Path
-from typing import Any
 
 from jstar.config import FitConfig
+from jstar.curve import read_curve
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import tables as frames
-from jstar.scaling.inputs import read_curve, read_losses
+from jstar.scaling.inputs import read_losses
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import write_paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
@@ -21,7 +21,6 @@ def write_fits(
     config: FitConfig,
     process: Process | str | None,
     ema: float | None = None,
-    **facts: Any,
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
@@ -31,26 +30,24 @@ def write_fits(
 
     losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
     gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
-    training process, whose weights make the total. facts: the caller's own provenance.
+    training process, whose weights make the total.
     Raises JstarError: one sentence with file, line and column.
     """
     table = read_losses([Path(p) for p in losses])
-    curve = read_curve(Path(optimal)) if optimal is not None else None
+    curve = read_curve(optimal) if optimal is not None else None
     if ema is not None:
         config = config.model_copy(update={"ema": ema})
     study = fit_study(table, curve, config, process)
-    curve_facts = curve.facts if curve is not None else {}
     origin = provenance(
         losses=[str(p) for p in losses],
         optimal=None if optimal is None else str(optimal),
-        card_id=curve_facts.get("card_id"),
-        optimal_fingerprint=curve_facts.get("fingerprint"),
+        card_id=None if curve is None else curve.origin.get("card_id"),
+        optimal_fingerprint=None if curve is None else curve.fingerprint,
         process=getattr(process, "name", process),
         ema=config.ema,
         confidence=config.confidence,
         bootstrap=config.bootstrap,
         seed=config.seed,
-        **facts,
     )
     curves, minima = frames.isoflop_frames(study)
     written = {

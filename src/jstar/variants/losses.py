@@ -5,14 +5,13 @@ import pandas as pd
 
 from jstar.config import Study
 from jstar.constants import CRITICAL_SHARE, TOTAL
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data.card import require_same
 from jstar.diagnose.measure import floor_share
 from jstar.diagnose.words import bulk, percent, scales, times, worse_than_mean_image
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve
 from jstar.records import (
     LOSSES_COLUMNS,
     VARIANTS_COLUMNS,

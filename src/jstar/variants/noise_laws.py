@@ -15,12 +15,11 @@ from scipy.stats import t as student
 
 from jstar.config import Study
 from jstar.constants import CONFIDENCE, TOTAL
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve
 from jstar.records import provenance, read_json, read_table, write_table, write_text
 from jstar.typeset import markdown
 

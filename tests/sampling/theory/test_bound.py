@@ -7,8 +7,8 @@ import pytest
 
 from jstar.errors import JstarError
 from jstar.sampling.steps import noise_steps
-from jstar.sampling.theory.bound import FROZEN, bound, initial_error
-from jstar.sampling.theory.curves import gap_curve, optimal_curve
+from jstar.sampling.theory.bound import FROZEN, bound
+from jstar.sampling.theory.curves import gap_curve
 
 VARIANCE = np.array([1.0, 0.3, 0.05])
 MEAN = np.array([0.4, -0.1, 0.0])
@@ -133,28 +133,6 @@ def test_the_crossover_from_polynomial_to_exponential(count):
     assert better(trained=0.999) == "exponential"
 
 
-def test_curves_from_a_table_of_the_gaussian():
-    sigma = np.geomspace(0.02, 30, 33)
-    variance = float(VARIANCE.mean())
-    table = optimal_curve(sigma, optimal(sigma), variance)
-    s = steps_of("polynomial", 7.0, 40)
-    exact = bound("ancestral", s, optimal, gap, dim=DIM, second_moment=SECOND)
-    read = bound("ancestral", s, table, gap_curve(sigma, gap(sigma)), dim=DIM, second_moment=SECOND)
-    assert read.discretisation == pytest.approx(exact.discretisation, rel=0.01)
-    assert read.score == pytest.approx(exact.score, rel=1e-6)
-    assert read.initial == pytest.approx(exact.initial, rel=0.01)
-
-
-def test_one_variance_is_continued_exactly():
-    sigma = np.geomspace(0.1, 3, 9)
-    table = optimal_curve(sigma, 0.5 * sigma**2 / (0.5 + sigma**2), 0.5)
-    far = np.array([4.0, 50.0])
-    np.testing.assert_allclose(table(far), 0.5 * far**2 / (0.5 + far**2), rtol=1e-9)
-    assert initial_error(50.0, table, 0.5) == pytest.approx(
-        0.5 * (0.5 / 2500 - np.log1p(0.5 / 2500)), rel=1e-6
-    )
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -164,8 +142,6 @@ def test_one_variance_is_continued_exactly():
          "must decrease"),
         (lambda: gap_curve(np.geomspace(0.1, 1, 5), np.ones(5))(np.array([2.0])),
          "the gap was measured for noise scales from 0.1 to 1, asked is for 2"),
-        (lambda: optimal_curve(np.geomspace(0.1, 1, 5), np.ones(5), 1)(np.array([0.05])),
-         r"J\* was measured for noise scales from 0.1"),
         (lambda: gap_curve(np.geomspace(0.1, 1, 3), np.ones(3)), "at 3 noise scales"),
         (lambda: gap_curve(np.geomspace(0.1, 1, 5), -np.ones(5)), "not negative"),
     ],

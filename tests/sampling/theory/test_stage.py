@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from project import without_torch
 
 from jstar.errors import JstarError
 from jstar.sampling.steps import noise_steps
@@ -101,12 +100,6 @@ def test_the_crossover_is_where_both_bounds_are_equal(tmp_path):
     one, other = (x["discretisation"] + factor * x["score"] for x in (edm, exponential))
     assert one == pytest.approx(other)
     assert edm["discretisation"] > exponential["discretisation"]
-
-
-def test_the_command_needs_no_torch(tmp_path):
-    tables = ["--losses", DIGITS / "losses.csv", "--optimal", DIGITS / "curve.csv"]
-    without_torch("sampling", "theory", *tables, "--out", tmp_path)
-    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_refusals(tables, tmp_path):

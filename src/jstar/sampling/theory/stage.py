@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.curve import read_curve
 from jstar.errors import JstarError
-from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_table
+from jstar.records import provenance, read_table, write_table
 from jstar.sampling.steps import noise_steps, theory_rho
 from jstar.sampling.theory.bound import (
     FROZEN,
@@ -20,7 +21,7 @@ from jstar.sampling.theory.bound import (
     initial_error,
     score_error,
 )
-from jstar.sampling.theory.curves import gap_curve, optimal_curve
+from jstar.sampling.theory.curves import check_table, gap_curve
 
 STEPS = (8, 12, 18, 32, 64, 128, 256)
 RHOS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0)
@@ -66,20 +67,19 @@ def read_data_facts(curve: Path, dim: int | None, second_moment: float | None) -
 
     Without a second moment the data count as centred: E_I is then a little too small.
     """
-    table = read_table(curve, CURVE_COLUMNS).sort_values("sigma")
-    facts_file = curve.with_suffix(".json")
-    facts = read_json(facts_file) if facts_file.is_file() else {}
-    dim = dim or facts.get("dim")
+    known = read_curve(curve)
+    check_table(known.sigma, known.loss, "J*")
+    dim = dim or known.dim
     if not dim:
-        raise JstarError(f"{facts_file}: does not say the dimensions of an image, give --dim")
-    sigma, loss = table["sigma"].to_numpy(float), table["loss"].to_numpy(float)
-    variance = float(facts.get("variance", loss[-1]))
+        raise JstarError(
+            f"{curve.with_suffix('.json')}: does not say the dimensions of an image, give --dim"
+        )
     return DataFacts(
-        optimal_curve(sigma, loss, variance),
-        float(sigma[0]),
-        float(sigma[-1]),
+        lambda sigma: known.at(sigma)[0],
+        float(known.sigma[0]),
+        float(known.sigma[-1]),
         int(dim),
-        variance if second_moment is None else second_moment,
+        known.variance if second_moment is None else second_moment,
     )
 
 

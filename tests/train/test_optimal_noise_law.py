@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from jstar.config import OptimalLossNoise, Study
+from jstar.curve import read_curve
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.noise import process
 from jstar.optimal import posterior_mean
-from jstar.optimal.stage import read_curve
-from jstar.train.adaptive import AdaptiveLaw, OptimalWeight
 from jstar.train.control import LinearControl
+from jstar.train.optimal_noise_law import OptimalLossNoiseLaw, OptimalWeight
 from jstar.train.parallel import Ranks
 from jstar.train.stream import Stream
 
@@ -25,16 +25,14 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 
 @pytest.fixture
 def make(digits, curve):
-    """`make(name, **noise)`: an adaptive law and the stream that draws with it."""
+    """`make(name, **noise)`: the optimal-loss noise law and the stream that draws with it."""
 
     def build(name="edm", seed=0, **noise):
         dataset = open_dataset(digits)
         config = OptimalLossNoise(**LAW, **noise)
         base = process(name)
-        law = AdaptiveLaw(config, base, 0.5, read_curve(curve), dataset, ONE.device)
-        stream = Stream(dataset, law.process, seed, batch=64)
-        stream.control = law.control
-        return law, stream
+        law = OptimalLossNoiseLaw(config, base, 0.5, read_curve(curve), dataset, ONE.device)
+        return law, Stream(dataset, law, seed, batch=64)
 
     return build
 
@@ -42,7 +40,7 @@ def make(digits, curve):
 def test_the_weight_is_the_formula(curve):
     optimal = read_curve(curve)
     noise = OptimalLossNoise(law="optimal_loss", a=0.2, w_max=3, mu=-1.5, s=0.8)
-    weight = OptimalWeight.of(optimal, noise, sigma_data=0.5)
+    weight = OptimalWeight(optimal, noise, sigma_data=0.5)
     assert 0.2 < optimal.critical_sigma < 1
     for sigma in (0.06, 0.15, 0.9, 3.0, 15.0):
         unit = sigma**2 * 0.25 / (sigma**2 + 0.25)
@@ -51,9 +49,9 @@ def test_the_weight_is_the_formula(curve):
         cap = 3 * unit / 0.25
         expected = 0.2 * min(1 / j if j > 0 else cap, cap)
         expected += bell * (sigma < optimal.critical_sigma)
-        assert weight(np.array([sigma]))[0] == pytest.approx(expected, rel=1e-5)
+        assert weight(np.array([sigma]))[0] == pytest.approx(expected, rel=1e-9)
         as_tensor = weight(torch.tensor([sigma], dtype=torch.float64))
-        assert float(as_tensor) == pytest.approx(expected, rel=1e-5)
+        assert float(as_tensor) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["edm", "fm", "vp"])
@@ -102,7 +100,6 @@ def known_gap(law, stream, wrong, chunks=24, steps=16):
     board[::2, ::2] = board[1::2, 1::2] = -1
     images = torch.from_numpy(dataset.scaled(slice(None)))
     for k in range(chunks):
-        stream.process = law.process
         start, stop = k * steps, (k + 1) * steps
         chunk = stream.chunk(start, stop)
         index = np.arange(start * 64, stop * 64)
@@ -128,7 +125,7 @@ def test_the_gap_of_a_known_denoiser_is_found_and_followed(name, make):
     wanted = law.weight(centres) * law.gap
     expected = 0.5 * wanted / wanted.sum() + 0.5 / len(centres)
     width = np.diff(np.log(law.edges))
-    assert law.law.density(centres) * width == pytest.approx(expected)
+    assert law.process.law.density(centres) * width == pytest.approx(expected)
 
 
 def test_the_control_is_worth_having(make):
@@ -137,7 +134,7 @@ def test_the_control_is_worth_having(make):
     for kept in (True, False):
         law, stream = make(share=1, memory=0.4)
         if not kept:
-            stream.control = None
+            law.control = None
         known_gap(law, stream, lambda s: 0.1 + 0 * s)
         large = law.centres > 5
         truth = 0.1**2 / law.weight.unit(law.centres[large])
@@ -149,14 +146,13 @@ def test_draws_follow_the_law_and_depend_only_on_seed_index_and_state(make):
     law, stream = make(share=0.3)
     law.sums[:, 1] = law.sums[:, 0] * torch.linspace(0, 2, 32, dtype=torch.float64)
     law._renew()
-    stream.process = law.process
     chunk = stream.chunk(0, 64)
     count = np.histogram(chunk.log_sigma.flatten(), np.log(law.edges))[0]
-    share = law.law.density(law.centres) * np.diff(np.log(law.edges))
+    share = law.process.law.density(law.centres) * np.diff(np.log(law.edges))
     assert count / count.sum() == pytest.approx(share, abs=4 * np.sqrt(0.06 / count.sum()))
     late = stream.chunk(40, 64)
     torch.testing.assert_close(late.log_sigma, chunk.log_sigma[40:])
-    halves = [Stream(stream.dataset, law.process, 0, batch=64, rank=r, world=2) for r in (0, 1)]
+    halves = [Stream(stream.dataset, law, 0, batch=64, rank=r, world=2) for r in (0, 1)]
     both = torch.cat([half.chunk(0, 64).log_sigma for half in halves], 1)
     torch.testing.assert_close(both, chunk.log_sigma)
 
@@ -178,7 +174,7 @@ def test_dropped_labels_and_broken_losses_do_not_count(make):
 def test_a_run_follows_its_gap_and_says_so(run_tiny, curve):
     status, folder = run_tiny(model="d2", curve=curve, train={"noise": {**LAW, "share": 0.2}})
     assert status.finished
-    table = pd.read_csv(folder / "out" / "schedule.csv")
+    table = pd.read_csv(folder / "out" / "noise_law.csv")
     assert list(table) == ["images", "sigma", "weight", "gap", "density", "draws"]
     last = table[table["images"] == 6400]
     assert len(last) == 32

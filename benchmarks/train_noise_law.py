@@ -1,4 +1,4 @@
-"""What the optimal-loss noise law costs: python benchmarks/train_schedule.py [--json FILE].
+"""What the optimal-loss noise law costs: python benchmarks/train_noise_law.py [--json FILE].
 
 Two runs of one size of the digits study, with the own law and with train.noise, in turns; CPU time
 of this process, so that other work on the machine hardly matters. Beside the difference of whole
@@ -43,9 +43,7 @@ def around(run: Run, steps: int) -> Callable[[], None]:
     def work() -> None:
         chunk = run.stream.chunk(run.step, run.step + steps)
         run.bins.add(chunk, error)
-        if run.adaptive is not None:
-            run.adaptive.follow(chunk, error, run.images + steps * run.config.batch, run.ranks)
-            run.stream.process = run.adaptive.process
+        run.noise_law.follow(chunk, error, run.images + steps * run.config.batch, run.ranks)
 
     return work
 
@@ -61,8 +59,8 @@ def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
         runs[law] = Run(
             Study.parse(tree), name, 0, folder / "data", folder / law, cpu, folder / "curve.csv"
         )
-    schedule = runs["own"].schedule
-    steps = schedule.border(0)  # the first chunk, as long as the others: they end at records
+    events = runs["own"].events
+    steps = events.border(0)  # the first chunk, as long as the others: they end at records
     whole: dict[str, list[float]] = {law: [] for law in runs}
     outside: dict[str, list[float]] = {law: [] for law in runs}
     for k in range(rounds + 1):
@@ -78,7 +76,7 @@ def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
     rest = {law: min(values) for law, values in outside.items()}
     added = rest["optimal_loss"] - rest["own"]
     return {
-        "model": name, "batch": schedule.batch, "steps_a_chunk": steps, "rounds": rounds,
+        "model": name, "batch": events.batch, "steps_a_chunk": steps, "rounds": rounds,
         "step_ms_own": step["own"], "step_ms_optimal_loss": step["optimal_loss"],
         "step_difference": step["optimal_loss"] / step["own"] - 1,
         "around_ms_own": rest["own"], "around_ms_optimal_loss": rest["optimal_loss"],
@@ -102,7 +100,9 @@ def main() -> None:
         rows = [measure(model, args.rounds, folder) for model in args.models]
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.4g"))
     if args.json:
-        facts = provenance(command=" ".join(["python benchmarks/train_schedule.py", *sys.argv[1:]]))
+        facts = provenance(
+            command=" ".join(["python benchmarks/train_noise_law.py", *sys.argv[1:]])
+        )
         args.json.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
 
 

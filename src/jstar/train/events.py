@@ -18,7 +18,7 @@ RECORDS = 50  # telemetry rows per noise bin, evenly spaced, besides those at sn
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingEvents:
     """Steps at which things happen, all counted after the step."""
 
     batch: int
@@ -33,8 +33,8 @@ class Schedule:
         return min([end, *(s for s in self.records if step < s < end)])
 
 
-def make_schedule(config: TrainConfig, train_flops: float, image_bytes: int) -> Schedule:
-    """The schedule of a run; `train_flops` and `image_bytes` are those of one image.
+def training_events(config: TrainConfig, train_flops: float, image_bytes: int) -> TrainingEvents:
+    """The events of a run; `train_flops` and `image_bytes` are those of one image.
 
     A run is a whole number of batches: its length is rounded up. Snapshots are log-spaced in
     images from first_snapshot to the end; those that fall on the same step are one.
@@ -47,7 +47,7 @@ def make_schedule(config: TrainConfig, train_flops: float, image_bytes: int) -> 
     chunk = min(
         CHUNK_STEPS, CHUNK_FLOPS / (train_flops * batch), CHUNK_BYTES / (image_bytes * batch)
     )
-    return Schedule(
+    return TrainingEvents(
         batch=batch,
         steps=steps,
         snapshots=tuple(snapshots),

@@ -38,46 +38,37 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from jstar.config import OptimalLossNoise, TrainConfig
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
-from jstar.noise import Array, NoiseLaw, Process, histogram, log_normal, process
-from jstar.optimal.stage import read_curve
-from jstar.records import fingerprint, read_json
+from jstar.noise import Array, Process, histogram, log_normal, process
+from jstar.records import read_json
+from jstar.train.chunk import Chunk
 from jstar.train.control import LinearControl
+from jstar.train.noise_law import TrainingNoiseLaw
 from jstar.train.parallel import Ranks
-from jstar.train.stream import Chunk
 
 BINS = 32
-NODES = 2048  # of the table from which J* is read for each draw
 SURE_DRAWS = 8.0  # in a bin, before the control's coefficient is estimated
 OFFSET = 128  # images; keeps the ratio of the sums where nothing was drawn yet
-SCHEDULE_COLUMNS = ("images", "sigma", "weight", "gap", "density", "draws")
+NOISE_LAW_COLUMNS = ("images", "sigma", "weight", "gap", "density", "draws")
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class OptimalWeight:
-    """w of the module's head, on j. J* is read from a table of NODES noise scales."""
+    """w of the module's head, on j."""
 
-    log_sigma: Floats
-    loss: Floats
-    critical_sigma: float
+    curve: OptimalLoss
     noise: OptimalLossNoise
     sigma_data: float
     scale: float = 1.0
 
-    @classmethod
-    def of(cls, curve: OptimalLoss, noise: OptimalLossNoise, sigma_data: float) -> "OptimalWeight":
-        """The weight that belongs to a curve; a table of it costs less than its monotone cubic."""
-        sigma = np.geomspace(curve.sigma[0], curve.sigma[-1], NODES)
-        return cls(np.log(sigma), curve.at(sigma)[0], curve.critical_sigma, noise, sigma_data)
-
     def optimal(self, sigma: Floats) -> Floats:
-        """J*, the x0 loss of the best denoiser."""
-        return np.interp(np.log(sigma), self.log_sigma, self.loss)
+        """J*, the x0 loss of the best denoiser; a rounded draw may lie just outside the curve."""
+        return self.curve.at(np.clip(sigma, *self.curve.sigma[[0, -1]]))[0]
 
     def unit(self, sigma: Array) -> Array:
         """x0 loss of the linear denoiser of N(0, sigma_data^2): the unit of j."""
@@ -88,32 +79,34 @@ class OptimalWeight:
         value = np.asarray(sigma, dtype=np.float64)
         n = self.noise
         optimal = self.optimal(value) / self.unit(value)
-        bell = log_normal(n.mu, n.s).density(value) * (value < self.critical_sigma)
+        bell = log_normal(n.mu, n.s).density(value) * (value < self.curve.critical_sigma)
         cap = n.w_max * self.unit(value) / self.sigma_data**2
         weight = self.scale * (n.a * np.minimum(1 / np.maximum(optimal, 1e-12), cap) + bell)
         return torch.from_numpy(weight) if isinstance(sigma, Tensor) else weight
 
 
-def adaptive_law(
+def choose_noise_law(
     config: TrainConfig, base: Process, dataset: Dataset, curve: Path | None, device: torch.device
-) -> "AdaptiveLaw | None":
-    """The law of a run, with J* from the table `curve`; None without `train.noise`.
+) -> TrainingNoiseLaw:
+    """The law of a run: that of `train.noise`, with J* from the table `curve`, or its process' own.
 
     Raises JstarError if J* is not there, or is that of another training distribution.
     """
     if config.noise is None:
-        return None
+        return TrainingNoiseLaw(base)
     if curve is None or not curve.is_file():
         raise JstarError(
             f"{curve or 'curve.csv'}: is not there, train.noise needs J*: run 'jstar optimal' first"
         )
     known = read_json(curve.with_suffix(".json")).get("card_id", "(unknown)")
     require_same(dataset.card.id, known, "the dataset to train on", str(curve))
-    return AdaptiveLaw(config.noise, base, config.sigma_data, read_curve(curve), dataset, device)
+    return OptimalLossNoiseLaw(
+        config.noise, base, config.sigma_data, read_curve(curve), dataset, device
+    )
 
 
-class AdaptiveLaw:
-    """The weight and the present law of a run that is trained with `train.noise`.
+class OptimalLossNoiseLaw(TrainingNoiseLaw):
+    """The law of a run that is trained with `train.noise`.
 
     `base` is the process with its own law, whose preconditioning is kept. w is scaled to the mean 1
     under that law, so that learning rate and clip_norm mean what they mean without it.
@@ -128,20 +121,20 @@ class AdaptiveLaw:
         dataset: Dataset,
         device: torch.device,
     ) -> None:
-        self.curve_id = fingerprint([curve.sigma.tolist(), curve.loss.tolist()])
+        self.curve_id = curve.fingerprint
         self.share, self.gamma = noise.share, 1 / noise.memory - 2
         self.unlabelled = dataset.card.classes
         self.edges = np.geomspace(curve.sigma[0], curve.sigma[-1], BINS + 1)
         self.centres = np.sqrt(self.edges[1:] * self.edges[:-1])
-        raw = OptimalWeight.of(curve, noise, sigma_data)
+        raw = OptimalWeight(curve, noise, sigma_data)
         own = base.law.density(self.centres)
         self.weight = replace(raw, scale=float(own.sum() / (own @ raw(self.centres))))
         self.base = replace(base, weight=lambda s: self.weight(s) / self.weight.unit(s))
         # Sampled latents have a spread that the control's known mean does not have.
         self.control = None if dataset.card.sampled else LinearControl(dataset, device)
+        self.identity = {"curve": self.curve_id}
         self.centre_weight = self.weight(self.centres)
-        self.optimal = torch.from_numpy(raw.loss).float().to(device)
-        self.low, self.span = raw.log_sigma[0], raw.log_sigma[-1] - raw.log_sigma[0]
+        self.low, self.span = np.log(self.edges[0]), np.log(self.edges[-1] / self.edges[0])
         self.images, self.rows = 0, list[list[float]]()
         # Decayed sums in each bin: draws, gap, control, gap x control, control^2.
         start = np.zeros((BINS, 5))
@@ -158,15 +151,10 @@ class AdaptiveLaw:
         return np.asarray((loss - self.weight.optimal(s)) / self.weight.unit(s))
 
     @property
-    def process(self) -> Process:
-        """The process as it is to be trained now."""
-        return replace(self.base, law=self.law)
-
-    @property
     def floor(self) -> float:
         """The training loss of the best denoiser under the present law."""
         u = (np.arange(4096) + 0.5) / 4096
-        sigma = self.law.quantile(u)
+        sigma = self.process.law.quantile(u)
         return float(np.mean(self.base.weight(sigma) * self.weight.optimal(sigma)))
 
     @torch.no_grad()
@@ -178,9 +166,7 @@ class AdaptiveLaw:
         """
         log_sigma, sigma = chunk.log_sigma.flatten(), chunk.log_sigma.flatten().exp()
         place = ((log_sigma - self.low) / self.span).clamp(0, 1)
-        node = (place * (NODES - 1)).clamp(max=NODES - 1.001)
-        left = node.long()
-        optimal = torch.lerp(self.optimal[left], self.optimal[left + 1], node - left)
+        optimal = torch.from_numpy(self.weight.optimal(sigma.double().cpu().numpy())).to(sigma)
         unit = self.weight.unit(sigma)
         gap = (error_KB.flatten() * chunk.to_x0.flatten() - optimal) / unit
         kept = torch.isfinite(gap)
@@ -209,28 +195,29 @@ class AdaptiveLaw:
         wanted = self.centre_weight * self.gap
         uniform = np.full(BINS, 1 / BINS)
         follow = wanted / wanted.sum() if wanted.sum() > 0 else uniform
-        self.law: NoiseLaw = histogram(self.edges, (1 - self.share) * follow + self.share * uniform)
+        law = histogram(self.edges, (1 - self.share) * follow + self.share * uniform)
+        self.process = replace(self.base, law=law)
 
     # -- what is kept ------------------------------------------------------------------------
 
     def record(self, images: int) -> None:
         """Note gap and law as they are now."""
-        columns = (self.centres, self.centre_weight, self.gap,
-                   self.law.density(self.centres), self.sums[:, 0].cpu().numpy())  # fmt: skip
+        density, draws = self.process.law.density(self.centres), self.sums[:, 0].cpu().numpy()
+        columns = (self.centres, self.centre_weight, self.gap, density, draws)
         self.rows += [[images, *map(float, row)] for row in zip(*columns, strict=True)]
 
     def frame(self) -> pd.DataFrame:
         """The notes as a tidy table: per bin w, gap j - j*, p in ln sigma, and decayed draws."""
-        frame = pd.DataFrame(self.rows, columns=list(SCHEDULE_COLUMNS))
+        frame = pd.DataFrame(self.rows, columns=list(NOISE_LAW_COLUMNS))
         return frame.astype({"images": int})
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        rows = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(SCHEDULE_COLUMNS))
-        return {"schedule": self.sums, "schedule_records": rows}
+        rows = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(NOISE_LAW_COLUMNS))
+        return {"noise_law": self.sums, "noise_law_records": rows}
 
     def restore(self, tensors: dict[str, Tensor], images: int) -> None:
         """Undo `tensors`, kept after `images` images."""
-        self.sums.copy_(tensors["schedule"])
-        self.rows, self.images = tensors["schedule_records"].tolist(), images
+        self.sums.copy_(tensors["noise_law"])
+        self.rows, self.images = tensors["noise_law_records"].tolist(), images
         self._renew()
