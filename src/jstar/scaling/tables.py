@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.isoflop import iso_flop
+from jstar.scaling.approaches import isoflop_of
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -198,16 +198,22 @@ def tests_frame(study: StudyFits) -> pd.DataFrame:
 
 
 def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """isoFLOP curves and their minima, of the gap where it is known, else of the loss."""
+    """isoFLOP curves and their minima, of the gap where it is known, else of the loss.
+
+    Minima have intervals of N_opt, params_low and params_high, where they lie inside.
+    """
     curves: list[pd.DataFrame] = []
     minima: list[pd.DataFrame] = []
     for scale in study.scales:
-        value = frontier_value(scale.rows)
-        found = iso_flop(scale.rows, value)
-        names = {value: "value"}
-        word = "gap" if value == "gap_fit" else "loss"
-        for frames, frame in zip((curves, minima), found, strict=True):
-            frame = frame.rename(columns=names)
+        iso, drawn = isoflop_of(scale, study)
+        word = "gap" if frontier_value(scale.rows) == "gap_fit" else "loss"
+        ends = np.full((2, len(iso.minima)), np.nan)
+        if drawn is not None:
+            levels = [0.5 - study.config.confidence / 2, 0.5 + study.config.confidence / 2]
+            quantiles = np.exp(np.quantile(drawn.log_n_QK, levels, axis=0))
+            ends = np.where(iso.inside_K, quantiles, np.nan)
+        optima = iso.minima.assign(params_low=ends[0], params_high=ends[1])
+        for frames, frame in ((curves, iso.curves), (minima, optima)):
             frame.insert(0, "sigma", scale.sigma)
             frames.append(frame.assign(of=word))
     return pd.concat(curves, ignore_index=True), pd.concat(minima, ignore_index=True)
