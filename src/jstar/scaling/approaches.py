@@ -37,12 +37,17 @@ NAN = float("nan")
 UNKNOWN = dict.fromkeys(NUMBERS, NAN)
 
 
-def approaches_frame(study: StudyFits) -> pd.DataFrame:
-    """One row per (sigma or total, approach): both exponents, intervals, status and floor."""
+Minima = tuple[IsoFlops, MinimaDraws | None]
+
+
+def approaches_frame(study: StudyFits, minima: list[Minima]) -> pd.DataFrame:
+    """One row per (sigma or total, approach): both exponents, intervals, status and floor.
+
+    minima: `isoflop_of` every noise scale.
+    """
     rows = []
-    for scale in study.scales:
+    for scale, (iso, drawn) in zip(study.scales, minima, strict=True):
         floor = floor_of(scale)
-        iso, drawn = isoflop_of(scale, study)
         for approach, (numbers, status) in {
             "envelope": _envelope(scale, study),
             "isoflop": _isoflop(scale, study, iso, drawn),
@@ -70,7 +75,7 @@ def _joint(scale: ScaleFits) -> tuple[dict[str, float], str]:
     return dict(zip(NUMBERS, [*values[0], *values[1]], strict=True)), held
 
 
-def isoflop_of(scale: ScaleFits, study: StudyFits) -> tuple[IsoFlops, MinimaDraws | None]:
+def isoflop_of(scale: ScaleFits, study: StudyFits) -> Minima:
     """Minima of the gap where it is known, else of the loss, and their bootstrap draws."""
     iso = iso_flop(scale.rows, frontier_value(scale.rows))
     chosen = study.config

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jstar.scaling.intervals import webb
 from jstar.scaling.laws import Array
 
 LEVELS = 9  # values of compute at which sizes are compared along runs
@@ -238,13 +237,15 @@ def draw_minima(
 ) -> MinimaDraws | None:
     """Minima under other errors of the runs; None where nothing says how large these are.
 
-    By budget, with sizes to spare: wild bootstrap of the parabolas' residuals. Otherwise every
-    value + shift (its distance to the floor) is off by a relative error; error: its standard
-    deviation and degrees of freedom. Along runs a size has one error at every compute.
+    Every value + shift, its distance to the floor, is off by a relative error; along runs a size
+    has one error at every compute. error: its standard deviation and degrees of freedom; by budget
+    what the parabolas leave says both, where there are sizes to spare.
     """
     spare = sum(max(len(v.log_n_M) - MIN_SIZES, 0) for v in iso.levels)
-    wild = iso.by_budget and spare >= MIN_SIZES
-    deviation, freedom = (1.0, spare) if wild else error
+    if iso.by_budget and spare >= MIN_SIZES:
+        rest = [_residuals(v) / (v.value_M + shift) for v in iso.levels]
+        error = float(np.sqrt((np.concatenate(rest) ** 2).sum() / spare)), spare
+    deviation, freedom = error
     if not iso.levels or not (np.isfinite(deviation) and freedom > 0):
         return None
     scale_Q = deviation * np.sqrt(freedom / rng.chisquare(freedom, draws))
@@ -252,27 +253,21 @@ def draw_minima(
     common_QR = rng.standard_normal((draws, len(sizes)))
     found = []
     for level in iso.levels:
-        count = len(level.log_n_M)
-        if wild:
-            step_QM = _residuals(level) * webb(rng, draws, count)
-        elif iso.by_budget:
-            step_QM = (level.value_M + shift) * rng.standard_normal((draws, count))
+        if iso.by_budget:
+            step_QM = rng.standard_normal((draws, len(level.log_n_M)))
         else:
-            step_QM = (level.value_M + shift) * common_QR[:, np.searchsorted(sizes, level.log_n_M)]
-        found.append(minimum(level, level.value_M + scale_Q[:, None] * step_QM))
+            step_QM = common_QR[:, np.searchsorted(sizes, level.log_n_M)]
+        moved = level.value_M + scale_Q[:, None] * step_QM * (level.value_M + shift)
+        found.append(minimum(level, moved))
     at, low, inside = (np.stack(part, axis=1) for part in zip(*found, strict=True))
     chosen = iso.inside_K
     return MinimaDraws(at, low, float(inside[:, chosen].mean()) if chosen.any() else 0.0)
 
 
 def _residuals(level: Level) -> Array:
-    """What the parabola leaves, divided by the root of 1 - leverage: as large as the errors."""
-    if len(level.log_n_M) <= MIN_SIZES:
-        return np.zeros(len(level.log_n_M))
-    powers = _powers(level.log_n_M)
-    hat = powers @ np.linalg.pinv(powers)
-    rest = np.sqrt(np.maximum(1 - np.diag(hat), 1e-6))
-    return np.asarray((level.value_M - hat @ level.value_M) / rest)
+    """What a parabola through all sizes leaves, 0 for three or fewer."""
+    fit = parabola(level.log_n_M, level.value_M[None])[0] @ _powers(level.log_n_M).T
+    return np.asarray(level.value_M - fit)
 
 
 def slope(log_f_K: Array, response_QK: Array) -> Array:

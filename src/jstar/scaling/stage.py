@@ -7,7 +7,7 @@ from jstar.config import FitConfig
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import tables as frames
-from jstar.scaling.approaches import agreements, approaches_frame
+from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
 from jstar.scaling.inputs import read_curve, read_losses
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import write_paper_tables
@@ -53,7 +53,8 @@ def write_fits(
         seed=config.seed,
         **facts,
     )
-    curves, minima = frames.isoflop_frames(study)
+    found = [isoflop_of(scale, study) for scale in study.scales]
+    curves, minima = frames.isoflop_frames(study, found)
     written = {
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
@@ -65,7 +66,7 @@ def write_fits(
         "isoflop": curves,
         "isoflop_minima": minima,
         "parametric": frames.parametric_frame(study),
-        "approaches": approaches_frame(study),
+        "approaches": approaches_frame(study, found),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
     }

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from jstar.scaling.approaches import isoflop_of
+from jstar.scaling.approaches import Minima
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -197,15 +197,14 @@ def tests_frame(study: StudyFits) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sigma", "law", *ResidualTests.__dataclass_fields__])
 
 
-def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
+def isoflop_frames(study: StudyFits, found: list[Minima]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """isoFLOP curves and their minima, of the gap where it is known, else of the loss.
 
-    Minima have intervals of N_opt, params_low and params_high, where they lie inside.
+    found: `approaches.isoflop_of` every noise scale. Minima have intervals of N_opt, params_low and params_high, where they lie inside.
     """
     curves: list[pd.DataFrame] = []
     minima: list[pd.DataFrame] = []
-    for scale in study.scales:
-        iso, drawn = isoflop_of(scale, study)
+    for scale, (iso, drawn) in zip(study.scales, found, strict=True):
         word = "gap" if frontier_value(scale.rows) == "gap_fit" else "loss"
         ends = np.full((2, len(iso.minima)), np.nan)
         if drawn is not None:
