@@ -1,10 +1,14 @@
 """Small studies made of tables alone: simulated losses and J*, fitted by the stage fit."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import pytest
 import yaml
+from conftest import ROOT
+from docutils.core import publish_parts
+from jinja2 import Environment
 
 from jstar.config import Study
 from jstar.figures.inspect import study_tables
@@ -31,6 +35,24 @@ class Fitted:
     file: str
     layout: Layout
     tables: StudyTables
+
+
+@pytest.fixture(scope="session")
+def caption():
+    """`caption(name, numbers)`: a caption's HTML, set as Snakemake's report sets it."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True)
+
+    def render(name, numbers=None, **config):
+        source = (ROOT / "workflow/report" / f"{name}.rst").read_text()
+        config |= {
+            "numbers": lambda output: numbers,
+            "show": lambda value, form: "–" if value is None else format(value, form),
+        }
+        job = SimpleNamespace(config=config, output=[], wildcards=SimpleNamespace(notebook="fits"))
+        text = environment.from_string(source).render(snakemake=job)
+        return publish_parts(text, writer="html")["html_body"]
+
+    return render
 
 
 @pytest.fixture(scope="session")

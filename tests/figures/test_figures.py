@@ -5,15 +5,12 @@ import shutil
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from docutils.core import publish_parts
-from jinja2 import Template
 from PIL import Image
 
 from jstar.errors import JstarError
@@ -24,7 +21,6 @@ from jstar.figures.style import log_ticks, save
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 from jstar.records import read_json
 
-CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 STUDIES = ("whole", "two sizes")
 
 
@@ -102,14 +98,8 @@ def test_nothing_is_cut_off_and_nothing_overlaps(drawn):
                     assert not overlap(a, b), [t.get_text() for t in shown]
 
 
-def test_captions_carry_numbers(drawn):
-    source = (CAPTIONS / f"{drawn.name}.rst").read_text()
-    config = {
-        "numbers": lambda output: drawn.numbers,
-        "show": lambda value, form: "–" if value is None else format(value, form),
-    }
-    text = Template(source).render(snakemake=SimpleNamespace(config=config, output=[]))
-    page = publish_parts(text, writer="html", settings_overrides={"report_level": 5})["body"]
+def test_captions_carry_numbers(drawn, caption):
+    page = caption(drawn.name, drawn.numbers)
     assert "system-message" not in page
     assert not re.search(r"\b(nan|inf|None)\b", page)
     if drawn.name in ("scaling", "scaling_by_sigma", "exponents", "sensitivity", "isoflop"):

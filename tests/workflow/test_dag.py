@@ -99,6 +99,25 @@ def test_a_deleted_figure_comes_back_alone(finished):
     assert dry_run(finished) == []
 
 
+def test_a_broken_caption_fails_the_report(finished):
+    path, page = finished / "workflow/report/gap.rst", "results/studies/tiny/report.html"
+    before = path.read_text()
+    command = ("--configfile", "config/tiny.yaml")
+    try:
+        path.write_text(before + "- a list\n  without its blank line\n")
+        (finished / page).unlink()
+        done = snakemake(finished, *command, check=False)
+    finally:
+        path.write_text(before)
+    assert done.returncode != 0
+    assert "docutils complains about the caption of results/studies/tiny/figures/gap.png" in (
+        done.stdout + done.stderr
+    )
+    assert not (finished / page).exists()
+    snakemake(finished, *command)
+    assert (finished / page).exists()
+
+
 def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
     path = finished / "config/tiny.yaml"
     before = path.read_text()

@@ -1,5 +1,6 @@
 # Snakemake's own report of everything that is marked `report(...)`, as one self-contained page.
-# A second Snakemake writes it from the metadata of the finished jobs, hence --nolock.
+# A second Snakemake writes it from the metadata of the finished jobs, hence --nolock. It does not
+# mind what docutils complains about, the check does.
 rule report:
     input:
         rules.figures.input,
@@ -16,4 +17,4 @@ rule report:
         targets=" ".join(["figures", *["sample"][: len(SAMPLES)], *NOISE_LAWS]),
     shell:
         "snakemake {params.targets} --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
-        " > {log} 2>&1"
+        " > {log} 2>&1 && jstar report-check {output} 2>> {log}"

@@ -1,4 +1,4 @@
-"""Subcommands on tables: fit, power, figures, notebook."""
+"""Subcommands on tables: fit, power, figures, notebook; and on the report: report-check."""
 
 from collections import Counter
 from pathlib import Path
@@ -247,3 +247,13 @@ def notebook(
 
     layout_of(config, results)
     run_notebook(path, out, {"study_file": str(config), "results": str(results)})
+
+
+@app.command()
+def report_check(
+    page: Annotated[Path, typer.Argument(help="Page that 'snakemake --report' wrote")],
+) -> None:
+    """Fail if a caption of the report is broken, and name it."""
+    from jstar.figures.page import check_report
+
+    check_report(page)

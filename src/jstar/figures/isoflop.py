@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
-from jstar.figures.panels import flops_ticks, law_in_numbers, scale_title
+from jstar.figures.panels import flops_ticks, scale_title
 from jstar.figures.scaling import chosen_scales
 from jstar.figures.style import (
     FLOPS_LABEL,
@@ -173,21 +173,19 @@ def _handles() -> list[Line2D]:
 
 
 def _numbers(tables: StudyTables, columns: list[float | str]) -> dict[str, Any]:
-    """Both exponents of every column, and those of L(N, D) with its floor at J*."""
+    """Minima, verdict and what the three approaches say, of every column."""
     rows = []
     for sigma in columns:
-        minima, parametric = tables.at("isoflop_minima", sigma), tables.at("parametric", sigma)
-        fitted = (parametric["floor"] == "optimal") & (parametric["status"] == "converged")
-        law = parametric[fitted][["alpha", "size_exponent"]].add_prefix("parametric_")
+        minima = tables.at("isoflop_minima", sigma)
         rows.append(
             {
-                **law_in_numbers(tables, sigma),
+                "sigma": sigma,
+                "verdict": str(tables.at("verdicts", sigma)["verdict"].iloc[0]),
                 "inside": int((minima["status"] == INSIDE).sum()),
-                "agreement": agreement(tables.at("approaches", sigma)),
                 "levels": len(minima),
-                "size_exponent": optimal_exponent(minima, "params"),
                 "data_exponent": optimal_exponent(minima, "images"),
-                **{str(key): float(value) for key, value in law.max().items()},  # nan: not fitted
+                "agreement": agreement(tables.at("approaches", sigma)),
             }
         )
-    return {"confidence": 100 * tables.confidence, "laws": rows}
+    by_budget = bool(tables.isoflop["by_budget"].any())
+    return {"confidence": 100 * tables.confidence, "by_budget": by_budget, "laws": rows}

@@ -22,7 +22,7 @@ from jstar.scaling.joint import joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
-from jstar.scaling.verdict import JointScale, adjust, judge, measure_floor
+from jstar.scaling.verdict import JointScale, adjust_verdicts, judge, measure_floor
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fit_study(
     scales = _fit_scales(jobs)
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
-    judged = adjust([s.joint for s in single], config.confidence)
+    judged = adjust_verdicts([s.joint for s in single], config.confidence)
     scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
     return StudyFits(losses, tuple(scales), config)
 

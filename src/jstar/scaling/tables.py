@@ -200,7 +200,8 @@ def tests_frame(study: StudyFits) -> pd.DataFrame:
 def isoflop_frames(study: StudyFits, found: list[Minima]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """isoFLOP curves and their minima, of the gap where it is known, else of the loss.
 
-    found: `approaches.isoflop_of` every noise scale. Minima have intervals of N_opt, params_low and params_high, where they lie inside.
+    found: `approaches.isoflop_of` every noise scale. Where a minimum lies inside, params_low and
+    params_high are the interval of N_opt.
     """
     curves: list[pd.DataFrame] = []
     minima: list[pd.DataFrame] = []

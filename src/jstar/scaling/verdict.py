@@ -123,7 +123,7 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
         p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
         rates=_rates(worlds, confidence, small) if known else Rates(),
     )
-    return decide(scale, scale.p, confidence)
+    return with_verdict(scale, scale.p, confidence)
 
 
 def measure_floor(
@@ -138,7 +138,7 @@ def measure_floor(
     return JointScale(law.status, {"free": law}, optimal=points.optimal * points.unit)
 
 
-def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
+def adjust_verdicts(scales: list[JointScale], confidence: float) -> list[JointScale]:
     """Verdicts of many noise scales together: false discovery rate of what a verdict rests on.
 
     What is called rejected is so by its adjusted p-value (Benjamini & Hochberg 1995; noise scales
@@ -152,7 +152,7 @@ def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
     together = {n: false_discovery_control([scales[k].p[n] for k in tested]) for n in names}
     out = list(scales)
     for at, k in enumerate(tested):
-        out[k] = decide(scales[k], {n: float(together[n][at]) for n in names}, confidence)
+        out[k] = with_verdict(scales[k], {n: float(together[n][at]) for n in names}, confidence)
     return out
 
 
@@ -172,7 +172,7 @@ def words(
     return told
 
 
-def decide(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
+def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
     """The scale with its verdict and a sentence that says why."""
     level, p = (1 - confidence) / 2, scale.p
     small = not scale.optimal >= scale.resolution
