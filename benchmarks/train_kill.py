@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
     common = ["--config", str(config), "--results", str(results)]
-    return [sys.executable, "-m", "jstar.cli", stage, *common, *more]
+    return [sys.executable, "-m", "jstar", stage, *common, *more]
 
 
 def newest(state: Path) -> str:

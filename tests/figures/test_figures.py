@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from project import without_torch
 
 from jstar.errors import JstarError
 from jstar.figures import FIGURES, scaling, scaling_by_sigma
@@ -197,22 +196,9 @@ def test_a_missing_column_is_one_sentence(fitted, tmp_path, table, column):
 
 def test_figures_need_no_torch(fitted, tmp_path):
     study = fitted("whole")
-    code = (
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'torch':\n"
-        "            raise ImportError('torch is not here')\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "from jstar.cli import main\n"
-        "sys.argv = ['jstar', 'figures', sys.argv[3], '--config', sys.argv[1],\n"
-        "            '--results', sys.argv[2]]\n"
-        "main()\n"
-    )
     shutil.copytree(study.layout.root, tmp_path / "results")
     shutil.rmtree(tmp_path / "results/studies/simulated/figures", ignore_errors=True)
-    command = [sys.executable, "-c", code, study.file, str(tmp_path / "results"), "exponents"]
-    subprocess.run(command, check=True)
+    without_torch("figures", "exponents", "--config", study.file, "--results", tmp_path / "results")
     assert (tmp_path / "results/studies/simulated/figures/exponents.png").is_file()
 
 

@@ -26,9 +26,9 @@ def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",))
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not (root / "results" / "data").exists():
         for stage in before:
-            command = [sys.executable, "-m", "jstar.cli", stage, *common]
+            command = [sys.executable, "-m", "jstar", stage, *common]
             subprocess.run(command, check=True, env=env, capture_output=True)
-    command = [*run, "jstar.cli", "train", *common, "--model", model, "--device", "cpu"]
+    command = [*run, "jstar", "train", *common, "--model", model, "--device", "cpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == expect, done.stderr[-3000:]
     return root / "results" / "runs" / "tiny" / f"{model}-s0"

@@ -92,8 +92,8 @@ def fit(
     typer.echo(f"{out}: {_verdicts(fits)}")
 
 
-@app.command()
-def power(
+@app.command("power")
+def power_command(
     alpha: Annotated[float, typer.Option(help="True exponent of the gap, for example -0.10")],
     against: Annotated[float, typer.Option(help="Exponent to tell it from, for example -0.12")],
     runs: Annotated[
@@ -135,8 +135,7 @@ def power(
     import pandas as pd
 
     from jstar.progress import Progress
-    from jstar.scaling.simulate import TrueLaw
-    from jstar.scaling.simulate import power as simulated_power
+    from jstar.scaling.simulate import TrueLaw, power
 
     for name, value in (("--alpha", alpha), ("--against", against)):
         if value >= 0:
@@ -162,7 +161,7 @@ def power(
     with Progress("power", studies * len(counts), "studies") as bar:
         for count in counts:
             rows.append(
-                simulated_power(
+                power(
                     alpha, against, runs=[count], truth=truth, confidence=confidence,
                     studies=studies, draws=bootstrap, seed=seed,
                 )
@@ -207,7 +206,7 @@ def figures(
         draw_study_figure(
             figure,
             layout.study,
-            fits or layout.fits,
+            fits or layout.tables,
             optimal or layout.curve,
             out or layout.figures,
         )

@@ -25,4 +25,4 @@ VARIANT_FIGURES = {
 
 def figures_of(kind: str) -> dict[str, str]:
     """The figures of a kind of study: name -> module."""
-    return {"scaling": FIGURES, "diagnosis": VARIANT_FIGURES}[kind]
+    return {"scaling": FIGURES, "variants": VARIANT_FIGURES}[kind]

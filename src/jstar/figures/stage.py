@@ -40,7 +40,7 @@ def draw_figure(
         )
     mpl.use("Agg")
     tables: StudyTables | VariantTables
-    tables = load_variants(fits, curve) if kind == "diagnosis" else load_tables(fits, curve, ema)
+    tables = load_variants(fits, curve) if kind == "variants" else load_tables(fits, curve, ema)
     drawn, numbers = getattr(import_module(known[name]), f"draw_{name}")(
         tables, shown or FiguresConfig()
     )

@@ -156,9 +156,9 @@ def _curve_frame(curve: Curve) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class VariantTables:
-    """Tables of a diagnosis study. `last`: the last snapshots; `losses`: all of them.
+    """Tables of a study of variants. `last`: the last snapshots; `losses`: all of them.
 
-    facts: what is said of the diagnosis (variance, critical_sigma, images, words).
+    facts: what is said of them (variance, critical_sigma, images, words).
     """
 
     curve: pd.DataFrame
@@ -189,11 +189,11 @@ class VariantTables:
         return rows.groupby("images").mean(numeric_only=True).reset_index()
 
 
-def load_variants(fits: Path, curve: Path) -> VariantTables:
-    """Read the tables that `jstar diagnose --config` wrote. Raises JstarError."""
+def load_variants(folder: Path, curve: Path) -> VariantTables:
+    """Read the tables that `jstar variants losses` wrote. Raises JstarError."""
     return VariantTables(
         curve=read_table(curve, CURVE_COLUMNS),
-        last=read_table(fits / "diagnosis.csv", VARIANTS_COLUMNS),
-        losses=read_table(fits / "losses.csv", LOSSES_COLUMNS),
-        facts=read_json(fits / "diagnosis.json"),
+        last=read_table(folder / "last.csv", VARIANTS_COLUMNS),
+        losses=read_table(folder / "losses.csv", LOSSES_COLUMNS),
+        facts=read_json(folder / "last.json"),
     )

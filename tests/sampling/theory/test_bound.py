@@ -15,7 +15,7 @@ MEAN = np.array([0.4, -0.1, 0.0])
 DIM = len(VARIANCE)
 SECOND = float((VARIANCE + MEAN**2).mean())
 BIAS = 0.03  # of the network, in every dimension
-SCHEDULES = [("polynomial", 7.0), ("polynomial", 2.0), ("exponential", 0.0), ("flow", 0.0)]
+SPACINGS = [("polynomial", 7.0), ("polynomial", 2.0), ("exponential", 0.0), ("flow", 0.0)]
 
 
 def optimal(sigma):
@@ -27,8 +27,8 @@ def gap(sigma):
     return np.full(len(sigma), BIAS**2)
 
 
-def steps_of(schedule, rho, count=12, low=0.02, high=30.0):
-    return noise_steps(schedule, count, low, high, rho or 7.0)[:-1]
+def steps_of(spacing, rho, count=12, low=0.02, high=30.0):
+    return noise_steps(spacing, count, low, high, rho or 7.0)[:-1]
 
 
 def closed_form(sampler, s):
@@ -60,10 +60,10 @@ def image_kl(sampler, s):
 
 
 @pytest.mark.parametrize("sampler", FROZEN)
-@pytest.mark.parametrize(("schedule", "rho"), SCHEDULES)
+@pytest.mark.parametrize(("spacing", "rho"), SPACINGS)
 @pytest.mark.parametrize("count", [2, 12, 300])
-def test_the_parts_in_closed_form(sampler, schedule, rho, count):
-    s = steps_of(schedule, rho, count)
+def test_the_parts_in_closed_form(sampler, spacing, rho, count):
+    s = steps_of(spacing, rho, count)
     got = bound(sampler, s, optimal, gap, dim=DIM, second_moment=SECOND)
     score, discretisation = closed_form(sampler, s)
     assert got.score == pytest.approx(score, rel=1e-9)
@@ -75,10 +75,10 @@ def test_the_parts_in_closed_form(sampler, schedule, rho, count):
 
 
 @pytest.mark.parametrize("sampler", FROZEN)
-@pytest.mark.parametrize(("schedule", "rho"), SCHEDULES)
-def test_it_bounds_the_error_of_the_images(sampler, schedule, rho):
+@pytest.mark.parametrize(("spacing", "rho"), SPACINGS)
+def test_it_bounds_the_error_of_the_images(sampler, spacing, rho):
     for count in (4, 12, 60, 400):
-        s = steps_of(schedule, rho, count)
+        s = steps_of(spacing, rho, count)
         got = bound(sampler, s, optimal, gap, dim=DIM, second_moment=SECOND).total
         assert image_kl(sampler, s) <= got
 
