@@ -13,8 +13,8 @@ QUIET = TrueStudy(run_noise=0.0, snapshot_noise=0.0, sigmas=(1.0,))
 
 def exponent_interval(iso, law, seed=0):
     drawn = draw_minima(iso, (np.nan, 0), -law["E"], 400, np.random.default_rng(seed))
-    log_f = np.log(iso.minima["flops"].to_numpy())[iso.inside_K]
-    return interval(slope(log_f, drawn.log_n_QK[:, iso.inside_K]), 0.95)
+    log_f = np.log(iso.minima["flops"].to_numpy())[iso.inside_C]
+    return interval(slope(log_f, drawn.log_n_QC[:, iso.inside_C]), 0.95)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_sizes_by_budget_give_chinchillas_exponent(noise, jitter):
     table = by_budget(CHINCHILLA, np.geomspace(6e18, 3e21, 9), 7, 1.2, noise, jitter)
     iso = iso_flop(table, "loss")
     assert (iso.by_budget, iso.status, len(iso.minima)) == (True, "converged", 9)
-    assert iso.inside_K.all()
+    assert iso.inside_C.all()
     assert optimal_exponent(iso.minima, "params") == pytest.approx(0.513, abs=0.01)
     assert optimal_exponent(iso.minima, "images") == pytest.approx(0.487, abs=0.01)
     # A known floor moves no minimum, and one value below it loses none.
@@ -62,7 +62,7 @@ def test_a_minimum_beyond_the_sizes_is_no_minimum():
 def test_two_minima_are_no_exponent_and_two_sizes_no_parabola():
     table = by_budget(CHINCHILLA, [1e19, 1e20], 5, 1.2)
     iso = iso_flop(table, "loss")
-    assert (iso.status, iso.inside_K.sum()) == ("too few minima inside", 2)
+    assert (iso.status, iso.inside_C.sum()) == ("too few minima inside", 2)
     pairs = table[table["run"].str.endswith(("-0", "-4"))]
     assert iso_flop(pairs, "loss").status == "no compute that three sizes share"
     one = table.assign(params=table["params"].iloc[0])
@@ -103,7 +103,7 @@ def test_along_runs_the_optimum_of_the_law_comes_back():
     rows = simulate_study(QUIET, 0)[0]
     iso = iso_flop(rows, "gap")
     assert (iso.by_budget, iso.status) == (False, "converged")
-    inside = iso.minima[iso.inside_K]
+    inside = iso.minima[iso.inside_C]
     # N_opt ~ F^{b/(a+b)}, D_opt ~ F^{a/(a+b)} of the law that made the data.
     expected = QUIET.b / (QUIET.a + QUIET.b)
     assert optimal_exponent(iso.minima, "params") == pytest.approx(expected, abs=0.05)
@@ -113,7 +113,7 @@ def test_along_runs_the_optimum_of_the_law_comes_back():
     assert len(iso.curves) > len(iso.minima)
     low, high = np.quantile(
         slope(np.log(inside["flops"].to_numpy()), draw_minima(
-            iso, (0.01, 4), 0.0, 400, np.random.default_rng(0)).log_n_QK[:, iso.inside_K]),
+            iso, (0.01, 4), 0.0, 400, np.random.default_rng(0)).log_n_QC[:, iso.inside_C]),
         [0.025, 0.975],
     )  # fmt: skip
     assert low < expected < high

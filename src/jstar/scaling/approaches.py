@@ -100,7 +100,7 @@ def _to_floor(scale: ScaleFits) -> tuple[float, float]:
 def _isoflop(
     scale: ScaleFits, study: StudyFits, iso: IsoFlops, drawn: MinimaDraws | None
 ) -> tuple[dict[str, float], str]:
-    chosen = iso.inside_K
+    chosen = iso.inside_C
     if chosen.sum() < MIN_MINIMA:
         return UNKNOWN, iso.status
     shift, error = _to_floor(scale)
@@ -111,9 +111,9 @@ def _isoflop(
     ends = [(NAN, NAN), (NAN, NAN)]
     if drawn is not None:
         rng = np.random.default_rng([study.config.seed, len(scale.rows), 8])
-        moved = error * rng.standard_normal((len(drawn.value_QK), 1))
-        gap_QK = np.maximum(drawn.value_QK[:, chosen] + shift + moved, 1e-12 * abs(gap).max())
-        responses = (np.log(gap_QK), drawn.log_n_QK[:, chosen])
+        moved = error * rng.standard_normal((len(drawn.value_QC), 1))
+        gap_QC = np.maximum(drawn.value_QC[:, chosen] + shift + moved, 1e-12 * abs(gap).max())
+        responses = (np.log(gap_QC), drawn.log_n_QC[:, chosen])
         ends = [interval(slope(log_f, y), study.config.confidence) for y in responses]
     alpha = NAN if below else float(slope(log_f, np.log(gap)[None])[0])
     numbers = [alpha, *(ends[0] if not below else (NAN, NAN))]

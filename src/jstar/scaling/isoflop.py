@@ -39,7 +39,7 @@ class Level:
 
 @dataclass(frozen=True)
 class IsoFlops:
-    """Levels of one noise scale, increasing in F, K of them.
+    """Levels of one noise scale, increasing in F, C of them.
 
     minima: flops, params (N_opt), images (D_opt), value, status: `inside`, `at the edge` (the best
     size is the largest or the smallest of this compute, or the parabola's minimum lies beyond),
@@ -66,7 +66,7 @@ class IsoFlops:
         return frame.assign(by_budget=self.by_budget)
 
     @property
-    def inside_K(self) -> NDArray[np.bool_]:
+    def inside_C(self) -> NDArray[np.bool_]:
         """Which minima count for an exponent."""
         return (self.minima["status"] == INSIDE).to_numpy(dtype=bool)
 
@@ -224,11 +224,11 @@ def _status(level: Level, inside: bool) -> str:
 
 @dataclass(frozen=True)
 class MinimaDraws:
-    """Bootstrap draws of the minima: ln N_opt and value [Q, K]; resolved: share that is inside, of
+    """Bootstrap draws of the minima: ln N_opt and value [Q, C]; resolved: share that is inside, of
     those levels whose own minimum is."""
 
-    log_n_QK: Array
-    value_QK: Array
+    log_n_QC: Array
+    value_QC: Array
     resolved: float
 
 
@@ -260,7 +260,7 @@ def draw_minima(
         moved = level.value_M + scale_Q[:, None] * step_QM * (level.value_M + shift)
         found.append(minimum(level, moved))
     at, low, inside = (np.stack(part, axis=1) for part in zip(*found, strict=True))
-    chosen = iso.inside_K
+    chosen = iso.inside_C
     return MinimaDraws(at, low, float(inside[:, chosen].mean()) if chosen.any() else 0.0)
 
 
@@ -270,10 +270,10 @@ def _residuals(level: Level) -> Array:
     return np.asarray(level.value_M - fit)
 
 
-def slope(log_f_K: Array, response_QK: Array) -> Array:
+def slope(log_f_C: Array, response_QC: Array) -> Array:
     """Least-squares slopes [Q] over ln F."""
-    x = log_f_K - log_f_K.mean()
-    return np.asarray(response_QK @ x / (x @ x))
+    x = log_f_C - log_f_C.mean()
+    return np.asarray(response_QC @ x / (x @ x))
 
 
 def optimal_exponent(minima: pd.DataFrame, column: str) -> float:

@@ -95,13 +95,13 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
                 "gap_source": "direct" if scale.points.direct else "loss - J*",
-                "agreement_z": agreement(scale),
+                "agreement_z": subtracted_z(scale),
             }
         )
     return pd.DataFrame(rows)
 
 
-def agreement(scale: ScaleFits) -> float:
+def subtracted_z(scale: ScaleFits) -> float:
     """(loss - gap) - J* in standard errors: do the direct and the subtracted gap agree?
 
     One number a noise scale, because all models are measured on the same draws.
@@ -210,8 +210,8 @@ def isoflop_frames(study: StudyFits, found: list[Minima]) -> tuple[pd.DataFrame,
         ends = np.full((2, len(iso.minima)), np.nan)
         if drawn is not None:
             levels = [0.5 - study.config.confidence / 2, 0.5 + study.config.confidence / 2]
-            quantiles = np.exp(np.quantile(drawn.log_n_QK, levels, axis=0))
-            ends = np.where(iso.inside_K, quantiles, np.nan)
+            quantiles = np.exp(np.quantile(drawn.log_n_QC, levels, axis=0))
+            ends = np.where(iso.inside_C, quantiles, np.nan)
         optima = iso.minima.assign(params_low=ends[0], params_high=ends[1])
         for frames, frame in ((curves, iso.curves), (minima, optima)):
             frame.insert(0, "sigma", scale.sigma)
