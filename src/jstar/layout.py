@@ -8,7 +8,7 @@ from jstar.config import Study
 # What the stage fit writes into a study's folder, and what figures and notebooks read.
 FIT_TABLES = (
     "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
-    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric",
+    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric", "approaches",
 )  # fmt: skip
 PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
 

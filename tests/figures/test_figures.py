@@ -102,7 +102,9 @@ def test_captions_carry_numbers(drawn, caption):
     assert not re.search(r"\b(nan|inf|None)\b", page)
     if drawn.name in ("scaling", "scaling_by_sigma", "exponents", "sensitivity", "isoflop"):
         assert ("corrected" if drawn.study == "whole" else "undecided") in page
-        exponents = re.findall(r"-0\.17\d* \[-0\.1\d+,\s+-0\.1\d+\]", re.sub(r"\s+", " ", page))
+        exponents = re.findall(
+            r"[-−]0\.17\d* \[[-−]0\.1\d+,\s+[-−]0\.1\d+\]", re.sub(r"\s+", " ", page)
+        )
         assert bool(exponents) == (drawn.study == "whole")
 
 

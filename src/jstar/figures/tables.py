@@ -28,9 +28,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "residual_tests": ("sigma", "law", "runs_p", "durbin_watson", "curvature_p", "broken_p"),
     "profile": ("sigma", "law", "alpha", "rise"),
     "sensitivity": ("sigma", "choice", "alpha", "shift_in_se", "alpha_low", "alpha_high"),
-    "isoflop": ("sigma", "flops", "params", "value", "of"),
-    "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status"),
+    "isoflop": ("sigma", "flops", "params", "value", "by_budget", "of"),
+    "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status",
+                       "params_low", "params_high"),
     "parametric": ("sigma", "floor", "alpha", "size_exponent", "status"),
+    "approaches": ("sigma", "approach", "alpha", "alpha_low", "alpha_high", "size_exponent",
+                   "size_low", "size_high", "status", "floor"),
 }  # fmt: skip
 
 
@@ -55,6 +58,7 @@ class StudyTables:
     isoflop: pd.DataFrame
     isoflop_minima: pd.DataFrame
     parametric: pd.DataFrame
+    approaches: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from jstar.constants import TOTAL
 from jstar.records import write_text
+from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.noise_scales import StudyFits
 from jstar.scaling.verdict import FLOOR_OF
@@ -106,6 +107,7 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
     first, config = study.scales[0].rows, study.config
     minima = tables["isoflop_minima"]
     inside = minima[(minima["status"] == "inside") & (minima["sigma"] == study.scales[-1].sigma)]
+    last = tables["approaches"].tail(3)
     counts = verdicts["verdict"].value_counts()
     sources = ", ".join(sorted(set(verdicts["gap_source"])))
     return [
@@ -139,5 +141,6 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
         ["verdicts", ", ".join(f"{k}: {v}" for k, v in counts.items())],
         ["exponent of N_opt(F), isoFLOP", number(optimal_exponent(inside, "params"))],
         ["exponent of D_opt(F), isoFLOP", number(optimal_exponent(inside, "images"))],
+        ["three approaches", agreement(last)],
         ["code", f"jstar {origin['jstar']}, commit {origin['commit'] or 'unknown'}"],
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from jstar.curve import read_curve
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table
 from jstar.scaling import tables as frames
+from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
 from jstar.scaling.inputs import read_losses
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import write_paper_tables
@@ -25,8 +26,8 @@ def write_fits(
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
     These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric (.csv, provenance in .json), and tables/*.md and *.tex for a
-    paper.
+    isoflop, isoflop_minima, parametric, approaches (.csv, provenance in .json), and tables/*.md and
+    *.tex for a paper.
 
     losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
     gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
@@ -49,7 +50,8 @@ def write_fits(
         bootstrap=config.bootstrap,
         seed=config.seed,
     )
-    curves, minima = frames.isoflop_frames(study)
+    found = [isoflop_of(scale, study) for scale in study.scales]
+    curves, minima = frames.isoflop_frames(study, found)
     written = {
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
@@ -61,6 +63,7 @@ def write_fits(
         "isoflop": curves,
         "isoflop_minima": minima,
         "parametric": frames.parametric_frame(study),
+        "approaches": approaches_frame(study, found),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
     }
@@ -71,6 +74,8 @@ def write_fits(
         **origin,
         "fits": written["fits"].to_dict("records"),
         "verdicts": written["verdicts"].to_dict("records"),
+        "approaches": written["approaches"].to_dict("records"),
+        "agreement": agreements(written["approaches"]),
     }
     write_json(Path(out) / "fits.json", tree)
     return study
