@@ -10,8 +10,8 @@ import pandas as pd
 from jstar.config import FitConfig
 from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss
-from jstar.data.pool import cpu_count, in_order, process_pool
 from jstar.noise import Process
+from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
