@@ -34,7 +34,7 @@ def page(request, fitted, caption, tmp_path):
     else:
         folder, module = REFERENCE / "diagnosis", VARIANT_FIGURES[name]
         tables = load_variants(folder, folder / "curve.csv")
-    _, numbers = import_module(module).draw(tables, FiguresConfig())
+    _, numbers = getattr(import_module(module), f"draw_{name}")(tables, FiguresConfig())
     plt.close("all")
     write_json(tmp_path / "numbers.json", numbers)
     return caption(name, read_json(tmp_path / "numbers.json"))

@@ -8,6 +8,7 @@ Shape letters:
 # names without matplotlib.
 FIGURES = {
     "optimal_loss": "jstar.figures.optimal_loss",
+    "floors": "jstar.figures.floors",
     "scaling": "jstar.figures.scaling",
     "scaling_by_sigma": "jstar.figures.scaling_by_sigma",
     "exponents": "jstar.figures.exponents",

@@ -13,6 +13,11 @@ from jstar.curve import OptimalLoss, read_curve
 from jstar.layout import FIT_TABLES
 from jstar.records import LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
 from jstar.scaling.inputs import REQUIRED, select
+from jstar.scaling.tables import ENDS, INTERVALS
+
+# How often this design gives which verdict, by what is true; and coverage of alpha's interval.
+RATES = ("rate_corrected_if_raw", "rate_raw_if_corrected", "rate_above_if_corrected",
+         "rate_raw_if_raw", "rate_corrected_if_corrected", "alpha_coverage")  # fmt: skip
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -20,7 +25,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
-    "verdicts": ("sigma", "verdict", "reason"),
+    "verdicts": ("sigma", "verdict", "reason", "crossings", "frontier", "optimal", *RATES, "floor",
+                 "floor_low", "floor_high", "floor_optimal", "floor_says"),
     "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),
@@ -31,7 +37,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "isoflop": ("sigma", "flops", "params", "value", "by_budget", "of"),
     "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status",
                        "params_low", "params_high"),
-    "parametric": ("sigma", "floor", "alpha", "size_exponent", "status"),
+    "parametric": ("sigma", "of", "floor", "E", "A", "a", "B", "b", "N0", "D0", "alpha",
+                   "size_exponent", "misfit", "aicc", "n", "status",
+                   *(f"{name}_{end}" for name in INTERVALS for end in ENDS)),
     "approaches": ("sigma", "approach", "alpha", "alpha_low", "alpha_high", "size_exponent",
                    "size_low", "size_high", "status", "floor"),
 }  # fmt: skip

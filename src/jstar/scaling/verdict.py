@@ -33,6 +33,8 @@ from jstar.scaling.laws import Array
 CORRECTED, ABOVE, RAW, UNDECIDED = "corrected", "above", "raw", "undecided"
 VERDICTS = (CORRECTED, ABOVE, RAW, UNDECIDED)
 FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
+AGREES, CANNOT_TELL = "agrees", "cannot be told"
+ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
 MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
 NAN = float("nan")
@@ -297,7 +299,7 @@ def _law(
 def floor_says(floor: float, low: float, high: float, optimal: float) -> str:
     """What a fitted floor says of J*: agrees, asks for more or less, or cannot be told."""
     if not np.isfinite([floor, low, high, optimal]).all() or (low <= 0 and high >= optimal):
-        return "cannot be told"
+        return CANNOT_TELL
     if low > optimal:
-        return "asks for more than J*"
-    return "asks for less than J*" if high < optimal else "agrees"
+        return ASKS_MORE
+    return ASKS_LESS if high < optimal else AGREES
