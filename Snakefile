@@ -18,18 +18,14 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 
 
-if STUDY.kind == "diagnosis":
-
-    include: "workflow/rules/diagnose.smk"
-
-else:
+if STUDY.kind == "scaling":
 
     include: "workflow/rules/fit.smk"
 
 
+include: "workflow/rules/variants.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/sample.smk"
-include: "workflow/rules/noise.smk"
+include: "workflow/rules/sampling.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -42,4 +38,4 @@ rule all:
         rules.figures.input,
         SAMPLES,
         NOISE_LAWS,
-        f"results/studies/{STUDY.study}/report.html",
+        LAYOUT.report,

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 from jstar.optimal import optimal_loss
-from jstar.optimal.draws import noise, quantised_noise, systematic_sources
-from jstar.optimal.exact.moments import measure_moments
+from jstar.optimal.draws import gaussian_noise, quantised_noise, systematic_sources
+from jstar.optimal.exact.data_moments import measure_moments
 from jstar.optimal.points import TILE, as_points
 from jstar.records import provenance, write_table
 
@@ -57,10 +57,10 @@ def disagreement(images, precision):
     points = as_points(images)
     moments = measure_moments(points, torch.device("cpu"))
     source = systematic_sources(moments.half_norm_N, CHECKED, 0)
-    eps = noise(0, np.arange(CHECKED), points.dim)
+    eps = gaussian_noise(0, np.arange(CHECKED), points.dim)
     if precision == "int8":
         term, step = quantised_noise(eps)
-        eps = (term.double() * step.double()[:, :, None]).sum(0)
+        eps = term.double() * step.double()[:, None]
     y = points.take(source).double()
     pair = torch.empty((CHECKED, len(points)), dtype=torch.float64)
     along = torch.empty_like(pair)

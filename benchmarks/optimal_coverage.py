@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.integrate import quad
 
-from jstar.config.dataset import FORMS
+from jstar.config.choices import FORMS
 from jstar.optimal import optimal_loss
 
 SIGMAS = [0.5, 0.7, 1.2, 3.0]

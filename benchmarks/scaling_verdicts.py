@@ -1,124 +1,161 @@
-"""How often is which law called the winner, where the truth is known?
+"""How often is a verdict wrong, and does a study know it? Whole studies through `jstar fit`'s code.
 
-    python benchmarks/scaling_verdicts.py [--studies 400] [--out results/reference/benchmarks]
+    python benchmarks/scaling_verdicts.py [--studies 200] [--out results/reference/benchmarks]
 
-Writes scaling_verdicts.csv: raw truths with a J* given all the same, corrected truths, and the
-published total-loss law J = 0.3675 F^-0.014 + 0.015 (arXiv 2506.13763) over three decades; and
-scaling_verdicts_optimal.csv: raw and corrected truths with a J* that is off by its own error.
+Writes scaling_verdicts.csv: one row per (design, truth). Designs: equal images for every size, so
+that no sizes cross (the first default study); sizes that cross; the committed studies' own sizes
+and snapshots. Truths: no floor, the floor J*, a floor above J*. `wrong` counts `corrected` or
+`above` without a floor, `raw` with one, `above` where the floor is J*, and `corrected` where the
+floor lies above J* by more than RESOLVED times what the study resolves. printed_*: the rates that
+the studies themselves printed, on average. Below them cells whose errors are not those that the
+fit assumes.
 """
 
 import argparse
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from jstar.config import FitConfig
+from jstar.curve import read_curve
 from jstar.records import provenance, write_table
-from jstar.scaling.compare import compare
-from jstar.scaling.fit import fit_points
-from jstar.scaling.laws import LawPoints
-from jstar.scaling.simulate import TrueLaw, simulate_points
+from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
+from jstar.scaling.inputs import read_losses
+from jstar.scaling.noise_scales import fit_study
+from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, VERDICTS
 
-PUBLISHED = (0.3675, -0.014, 0.015)
+REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
+RESOLVED = 2.0  # half widths of the floor's interval
+FLOORS = {"no floor": 0.0, "floor J*": 1.0, "floor above J*": 1.3}
+OPTIMAL = {"no floor": 0.5, "floor J*": 1.0, "floor above J*": 1.0}
+
+
+def designs() -> dict[str, StudyDesign]:
+    """The designs by name."""
+    found = {}
+    crossing = np.geomspace(1e5, 1e7, 6)
+    budgets = np.geomspace(1e10, 3e12, 6) / 6 / crossing
+    found["crossing"] = StudyDesign.even(crossing, list(budgets), 16, 1 / 30)
+    for name, first in (("digits", 16_000), ("fashion-mnist", 16_000)):
+        table = pd.read_csv(REFERENCE / name / "losses.csv")
+        found[name] = StudyDesign.of_table(table[table["images"] >= first])
+    return found
 
 
 @dataclass(frozen=True)
-class Case:
-    """truth: raw, corrected or published. share: J* as a share of the smallest (raw truth) or
-    middle loss. noise: from run to run, of the response of the true law; half of it within a run.
-    error: standard error of J*, by which it is off, as a share of the smallest gap; the gap is then
-    loss - J*.
-    """
+class Cell:
+    """Studies of one design and truth; label: what is unusual about it."""
 
+    design: str
     truth: str
-    share: float
-    runs: int
-    noise: float
-    error: float = 0.0
+    label: str = ""
+    law: dict = field(default_factory=dict)
+
+    def joint(self) -> JointTruth:
+        """The true law."""
+        base = {"floor": FLOORS[self.truth], "optimal": OPTIMAL[self.truth]}
+        return JointTruth(**{**base, **self.law})
 
 
-def points_of(case: Case, index: int) -> LawPoints:
-    """The case's points; with `error`, under a J* drawn around the right one."""
-    exact = exact_points(case, index)
-    if not case.error:
-        return exact
-    gap = exact.loss - exact.optimal
-    error = case.error * float(gap.min())
-    off = error * np.random.default_rng([2, index]).standard_normal()
-    return replace(exact, gap=gap - off, optimal=exact.optimal + off, optimal_se=error,
-                   direct=False)  # fmt: skip
+def study(task: tuple[Cell, StudyDesign, int, int]) -> dict[str, object]:
+    """One study: simulated, written as tables, read and fitted; what it said."""
+    cell, design, index, draws = task
+    truth = cell.joint()
+    losses, curve = simulate_design(design, truth, 13, index)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, frame in (("losses", losses), ("curve", curve)):
+            frame.to_csv(Path(folder) / f"{name}.csv", index=False)
+        table = read_losses([Path(folder) / "losses.csv"])
+        optimal = read_curve(Path(folder) / "curve.csv")
+    config = FitConfig(calibration=draws, bootstrap=200, seed=index)
+    scale = fit_study(table, optimal, config, None).scales[0]
+    joint, law = scale.joint, scale.joint.alpha
+    true_floor = truth.floor * truth.optimal
+    resolved = (true_floor - joint.optimal) / joint.resolution
+    said, rates = joint.verdict, joint.rates
+    wrong = {
+        "no floor": said in (CORRECTED, ABOVE),
+        "floor J*": said in (RAW, ABOVE),
+        "floor above J*": said == RAW or (said == CORRECTED and resolved > RESOLVED),
+    }[cell.truth]
+    envelope = scale.fits["raw" if cell.truth == "no floor" else "corrected"]
+    return {
+        "verdict": said,
+        "wrong": wrong,
+        "crossings": len(scale.edge.crossings),
+        "resolved": resolved,
+        "printed_corrected_if_raw": rates("zero", CORRECTED, ABOVE),
+        "printed_raw_if_corrected": rates("optimal", RAW),
+        "printed_above_if_corrected": rates("optimal", ABOVE),
+        "printed_coverage": rates.coverage,
+        "held": law is not None and law.low["alpha"] <= truth.alpha <= law.high["alpha"],
+        "width": law.high["alpha"] - law.low["alpha"] if law else float("nan"),
+        "floor_held": joint.laws["free"].low["E"] <= true_floor <= joint.laws["free"].high["E"],
+        "envelope_status": str(scale.edge.status),
+        "envelope_held": envelope.alpha_low <= truth.alpha <= envelope.alpha_high,
+    }
 
 
-def exact_points(case: Case, index: int) -> LawPoints:
-    base = TrueLaw(-0.15, 0.0, case.runs, run_noise=case.noise, point_noise=case.noise / 2)
-    if case.truth == "corrected":
-        return simulate_points(replace(base, optimal_share=case.share), 1, index)
-    made = simulate_points(base, 1, index)
-    if case.truth == "raw":
-        optimal = case.share * float(made.gap.min())
-        return replace(made, loss=made.gap, gap=made.gap - optimal, optimal=optimal, direct=False)
-    beta, alpha, floor = PUBLISHED
-    flops = made.flops * 10**1.5
-    luck = made.gap / np.exp(base.alpha * (np.log(made.flops) - 18 * np.log(10)))
-    loss = (beta * flops**alpha + floor) * luck
-    return replace(made, flops=flops, loss=loss, gap=loss - floor, optimal=floor, direct=False)
-
-
-def run(job: tuple[Case, int]) -> dict:
-    case, studies = job
-    verdict = []
-    for index in range(studies):
-        points = points_of(case, index)
-        raw, corrected = fit_points(points, "raw"), fit_points(points, "corrected")
-        verdict.append(compare(points, raw, corrected, level=0.05, draws=400, seed=index).verdict)
-    shares = {v: verdict.count(v) / studies for v in ("corrected", "raw", "undecided")}
-    return {**case.__dict__, "studies": studies, **shares}
-
-
-def cases() -> list[Case]:
-    return [
-        Case(truth, share, runs, noise)
-        for runs in (4, 6, 8)
-        for truth, shares, noises in (
-            ("raw", (0.02, 0.2, 0.5), (0.005,)),
-            ("corrected", (0.02, 0.5, 0.9), (0.01,)),
-            ("published", (0.0,), (0.0005, 0.002, 0.005)),
-        )
-        for share in shares
-        for noise in noises
+def cells() -> list[Cell]:
+    """The nine cells of every design and truth, and unusual errors for one design."""
+    usual = [Cell(design, truth) for design in designs() for truth in FLOORS]
+    odd = {
+        "3 % run noise": {"run_noise": 0.03},
+        "correlated snapshots": {"correlation": 0.9, "snapshot_noise": 0.01},
+        "a .5, b .25": {"a": 0.5, "b": 0.25},
+        "J* off by .5 %, no direct gap": {"optimal_error": 0.005},
+    }
+    return usual + [
+        Cell("digits", truth, label, law) for label, law in odd.items() for truth in FLOORS
     ]
 
 
-def cases_off() -> list[Case]:
-    """J* off by its own error."""
-    return [
-        Case(truth, share, 6, noise, error)
-        for truth, share, noise in (
-            ("raw", 0.2, 0.005), ("raw", 0.5, 0.005),
-            ("corrected", 0.5, 0.01), ("corrected", 0.9, 0.01),
-        )
-        for error in (0.05, 0.2)
-    ]  # fmt: skip
-
-
-TABLES = {"scaling_verdicts": cases, "scaling_verdicts_optimal": cases_off}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=400)
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--out", type=Path, default=Path("results/reference/benchmarks"))
+    """Run every cell and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=300, help="fit.calibration of each study")
+    parser.add_argument("--cells", nargs="*", help="only these, as design/truth/label")
+    parser.add_argument("--out", type=Path, default=REFERENCE / "benchmarks")
     options = parser.parse_args()
-    facts = provenance(command="python benchmarks/scaling_verdicts.py", level=0.05)
-    for name in options.tables:
-        with ProcessPoolExecutor(2) as pool:
-            jobs = [(case, options.studies) for case in TABLES[name]()]
-            table = pd.DataFrame(pool.map(run, jobs))
-        write_table(options.out / f"{name}.csv", table, facts)
-        print(table.to_string())
+    known, rows = designs(), []
+    with ProcessPoolExecutor(2) as pool:
+        for cell in cells():
+            name = f"{cell.design}/{cell.truth}/{cell.label}"
+            if options.cells and name not in options.cells:
+                continue
+            tasks = [(cell, known[cell.design], k, options.draws) for k in range(options.studies)]
+            found = pd.DataFrame(list(pool.map(study, tasks, chunksize=5)))
+            said = {f"said_{v}": float((found["verdict"] == v).mean()) for v in VERDICTS}
+            means = found.drop(columns=["verdict", "envelope_status"]).astype(float).mean()
+            row = {
+                "design": cell.design, "truth": cell.truth, "errors": cell.label or "1 %, .3 %",
+                "studies": len(found), **said, **means.to_dict(),
+                "envelope": found["envelope_status"].mode()[0],
+            }  # fmt: skip
+            rows.append(row)
+            print(
+                f"{name}: wrong {row['wrong']:.3f}, alpha held {row['held']:.3f}, floor held "
+                f"{row['floor_held']:.3f}, "
+                + ", ".join(f"{v} {said[f'said_{v}']:.2f}" for v in VERDICTS)
+                + f"; printed c|raw {row['printed_corrected_if_raw']:.3f} r|c "
+                f"{row['printed_raw_if_corrected']:.3f} "
+                f"a|c {row['printed_above_if_corrected']:.3f}",
+                flush=True,
+            )
+    facts = provenance(
+        command=f"python benchmarks/scaling_verdicts.py --studies {options.studies} "
+        f"--draws {options.draws}",
+        resolved=RESOLVED,
+    )
+    if not options.cells:
+        write_table(options.out / "scaling_verdicts.csv", pd.DataFrame(rows), facts)
 
 
 if __name__ == "__main__":

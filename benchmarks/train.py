@@ -60,10 +60,10 @@ def torch_step(run: Run) -> Step:
 
     def step(count: int) -> None:
         before, os.environ["JSTAR_NATIVE"] = os.environ.get("JSTAR_NATIVE", "1"), "0"
-        fast_block.compiled.cache_clear()
+        fast_block.block_kernel.cache_clear()
         run_chunk(run, run.step + count)
         os.environ["JSTAR_NATIVE"] = before
-        fast_block.compiled.cache_clear()
+        fast_block.block_kernel.cache_clear()
 
     return step
 
@@ -233,6 +233,11 @@ def device_name(args: argparse.Namespace) -> str:
     """The GPU's name, or the processor's."""
     if args.what == "table" and args.device.startswith("cuda"):
         return torch.cuda.get_device_name(args.device)
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """The processor's name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
     common = ["--config", str(config), "--results", str(results)]
-    return [sys.executable, "-m", "jstar.cli", stage, *common, *more]
+    return [sys.executable, "-m", "jstar", stage, *common, *more]
 
 
 def newest(state: Path) -> str:
@@ -35,7 +35,7 @@ def newest(state: Path) -> str:
 def contents(run: Path) -> dict[str, bytes]:
     """What must not depend on interruptions."""
     files = [*sorted((run / "snapshots").iterdir()), run / "telemetry.csv"]
-    files += run.glob("schedule.csv")
+    files += run.glob("noise_law.csv")
     return {file.name: file.read_bytes() for file in files}
 
 

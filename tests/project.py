@@ -11,6 +11,16 @@ from conftest import ROOT
 
 from jstar.records import read_json
 
+WITHOUT_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch was imported")
+sys.meta_path.insert(0, NoTorch())
+from jstar.cli import main
+main()
+"""
 COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
 TINY = ROOT / "tests/workflow/tiny.yaml"
 
@@ -37,6 +47,35 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def snakemake(folder: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    """Run Snakemake in the copy; with `check` a failure shows what it and the jobs printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    if check:
+        logs = "".join(p.read_text() for p in folder.glob("*/**/*.log"))
+        assert done.returncode == 0, done.stdout + done.stderr + logs
+    return done
+
+
+def jobs(folder: Path, *arguments: object) -> dict[str, int]:
+    """Rules that would run, and how often, as Snakemake's dry run counts them."""
+    text = snakemake(folder, "-n", *arguments).stdout
+    if "Nothing to be done" in text:
+        return {}
+    rows = text.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
+    return {row.split()[0]: int(row.split()[1]) for row in rows}
+
+
+def without_torch(*arguments: object) -> None:
+    """Run `jstar` where importing torch is an error."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def start(folder: Path, *command: object) -> subprocess.Popen:
     """`python -m <command>` in the copy, its output in a file."""
     with (folder / "output.txt").open("a") as output:
@@ -60,9 +99,9 @@ def train_undisturbed(folder: Path, config: Path, *runs: tuple[str, int]) -> Pat
     """Train (model, seed) runs by the plain commands; the results folder."""
     results = folder / "undisturbed"
     common = ["--config", config, "--results", results]
-    train = ["jstar.cli", "train", *common, "--device", "cpu", "--threads", 1]
+    train = ["jstar", "train", *common, "--device", "cpu", "--threads", 1]
     commands = [[*train, "--model", model, "--seed", seed] for model, seed in runs]
-    for command in [["jstar.cli", "prepare", *common], *commands]:
+    for command in [["jstar", "prepare", *common], *commands]:
         assert start(folder, *command).wait(300) == 0, output(folder)
     return results / "runs" / "tiny"
 

@@ -11,20 +11,22 @@ FILES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACK
 # it here, and of the rest only what its own list names.
 FREE = {"errors", "constants", "records", "progress", "noise", "curve", "config"}
 ROOMS = {
-    "errors": set(), "constants": set(), "torch_device": set(), "records": {"__version__"},
-    "progress": set(), "typeset": set(), "native": set(), "noise": set(), "curve": set(),
-    "config": set(), "layout": set(), "data": {"torch_device"},
+    "errors": set(), "constants": set(), "torch_device": set(), "private": set(),
+    "records": {"__version__"}, "progress": set(), "pool": set(),
+    "typeset": set(), "native": {"private"},
+    "noise": set(), "curve": set(),
+    "config": set(), "layout": set(), "data": {"pool", "private", "torch_device"},
     "optimal": {"data", "native", "torch_device"},
     "model": {"native"},
     "plan": {"data", "layout", "model"},
     "train": {"data", "layout", "model", "optimal", "torch_device"},
     "evaluate": {"data", "optimal", "torch_device", "train"},
-    "scaling": {"typeset"},
+    "scaling": {"pool", "typeset"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
     "figures": {"layout", "sampling", "scaling"},
     "diagnose": {"data", "evaluate", "optimal", "torch_device", "train", "typeset"},
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
-    "cluster": {"train"},
+    "cluster": {"private", "train"},
 }  # fmt: skip
 TOP = {"commands", "cli", "__main__", "__init__"}  # import what they call
 

@@ -3,21 +3,10 @@
 import sys
 
 # Importing adds the subcommands, in the order of the help.
-from jstar.commands import stages  # noqa: F401
+# isort: off
+from jstar.commands import stages, diagnose, variants, fits, sampling  # noqa: F401
 
-# isort: split
-from jstar.commands import diagnose  # noqa: F401
-
-# isort: split
-from jstar.commands import noise  # noqa: F401
-
-# isort: split
-from jstar.commands import fits  # noqa: F401
-
-# isort: split
-from jstar.commands import sampling  # noqa: F401
-
-# isort: split
+# isort: on
 from jstar.commands.options import app
 from jstar.errors import JstarError
 
@@ -31,7 +20,3 @@ def main() -> None:
         raise SystemExit(2) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

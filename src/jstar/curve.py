@@ -1,17 +1,34 @@
-"""The optimal-loss curve: J* at each noise scale, its error, and what follows from it."""
+"""J*(sigma): the one class of the optimal-loss curve, read and written here; imports no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
+from scipy.optimize import isotonic_regression
 
+from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.errors import JstarError
-from jstar.noise import Process, target_ratio, total_weights
+from jstar.noise import Process, process, total_weights
+from jstar.records import (
+    CURVE_COLUMNS,
+    fingerprint,
+    numeric_column,
+    provenance,
+    read_json,
+    read_table,
+    refuse_rows,
+    write_table,
+)
 
-CRITICAL_SHARE = 1e-3  # of the variance: where J* counts as positive
+FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
+         "repeats")  # fmt: skip
+SAME = 1e-6  # relative distance at which two noise scales are one
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +40,8 @@ class OptimalLoss:
     stderr: standard error. lower, upper: 95 % interval of the exact estimators; for the subset
     estimators a bound from below (DOL) and above (SNIS), each with its error. correlation_SS:
     correlation of the errors (the same draws serve every noise scale). variance: J* at infinite
-    sigma. log_count: ln N, or its mean over classes. ended: what ended the sampling.
+    sigma. log_count: ln N, or its mean over classes. ended: what ended the sampling. origin: what
+    curve.json says. What somebody else's table does not say is empty, 0 or not a number.
     """
 
     sigma: Floats
@@ -33,15 +51,16 @@ class OptimalLoss:
     upper: Floats
     correlation_SS: Floats = field(repr=False)
     form: tuple[str, ...] = field(repr=False)
-    estimator: str
-    queries: int
-    count: int
-    dim: int
     variance: float
-    log_count: float
+    estimator: str = ""
+    queries: int = 0
+    count: int = 0
+    dim: int = 0
+    log_count: float = float("nan")
     ended: str = "queries"
     subset: int | None = None
     repeats: int = 1
+    origin: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def closure(self) -> tuple[float, float]:
@@ -51,24 +70,22 @@ class OptimalLoss:
         (I-MMSE: Guo, Shamai, Verdu 2005). Quadrature: monotone cubics in ln sigma; above the grid
         J* is continued towards the variance.
         """
-        return self._mutual_information(), self.log_count
-
-    def _mutual_information(self) -> float:
+        if len(self.sigma) < 2:
+            return float("nan"), self.log_count
         log_s = np.log(self.sigma)
         value = self.dim * self._monotone() / self.sigma**2
-        if len(value) < 2:
-            return float("nan")
         inside = float(PchipInterpolator(log_s, value).integrate(log_s[0], log_s[-1]))
         # Above the grid 1/J* is about linear in gamma = sigma^-2 (exactly so for one variance).
         last, gamma = self.dim * float(self._monotone()[-1]), float(self.sigma[-1]) ** -2
-        return inside + 0.25 * gamma * (self.dim * self.variance + last)
+        return inside + 0.25 * gamma * (self.dim * self.variance + last), self.log_count
 
     def _monotone(self) -> Floats:
-        """The nearest non-decreasing curve (J* is one), weighted by the errors."""
+        """The nearest non-decreasing curve (J* is one) not below 0, weighted by the errors."""
         floor = 1e-9 * self.variance if self.variance > 0 else 1.0
-        return isotonic(self.loss, 1 / np.maximum(self.stderr, floor) ** 2)
+        weight_S = 1 / np.maximum(self.stderr, floor) ** 2
+        return np.maximum(isotonic_regression(self.loss, weights=weight_S).x, 0.0)
 
-    @property
+    @cached_property
     def critical_sigma(self) -> float:
         """sigma*: the largest noise scale before J* becomes positive (0.1 % of the variance)."""
         value, level = self._monotone(), CRITICAL_SHARE * self.variance
@@ -80,78 +97,128 @@ class OptimalLoss:
         low, high = np.log(self.sigma[k - 1 : k + 1])
         return float(np.exp(low + share * (high - low)))
 
-    def at(self, sigma: Any) -> tuple[Floats, Floats]:
-        """(J*, standard error) between the grid's noise scales, monotone in sigma.
+    def at(self, sigma: Any, *, measured: bool = False) -> tuple[Floats, Floats]:
+        """(J*, standard error) at noise scales from the smallest of the table on.
 
-        Monotone cubic in ln sigma; the error is that of the neighbours plus the distance between
-        cubic and straight line, a quarter of it. Raises JstarError outside the grid.
+        Inside: monotone cubic in ln sigma through the table. Above: 1/J* is linear in sigma^-2 up
+        to the variance, exact for a Gaussian of one variance. The error is that of the neighbours
+        plus a quarter of the distance to the straight line (above: to the last value). Raises
+        JstarError below the table and, if `measured`, at noise scales that are not in it.
         """
         wanted = np.atleast_1d(np.asarray(sigma, dtype=np.float64))
-        low, high = self.sigma[0], self.sigma[-1]
-        outside = (wanted < low * (1 - 1e-9)) | (wanted > high * (1 + 1e-9))
-        if outside.any():
+        log_s, log_w = np.log(self.sigma), np.log(wanted)
+        node = self._nodes(log_w)
+        known = np.abs(log_w - log_s[node]) < SAME
+        if measured and not known.all():
             raise JstarError(
-                f"sigma = {wanted[outside][0]:g} lies outside the curve, "
-                f"allowed is {low:g} to {high:g}"
+                f"optimal loss: sigma = {wanted[~known][0]:g} of the losses is not on the curve, "
+                f"the nearest is {self.sigma[node[~known][0]]:g}; estimate J* on the noise scales "
+                "of the losses"
             )
-        log_s, log_w = np.log(self.sigma), np.log(np.clip(wanted, low, high))
-        value = self._monotone()
-        if len(value) == 1:
-            return np.full(wanted.shape, value[0]), np.full(wanted.shape, self.stderr[0])
-        cubic = np.maximum(PchipInterpolator(log_s, value)(log_w), 0.0)
-        straight = np.interp(log_w, log_s, value)
-        error = np.interp(log_w, log_s, self.stderr)
-        return cubic, np.hypot(error, 0.25 * np.abs(cubic - straight))
+        if (~known & (wanted < self.sigma[0])).any():
+            raise JstarError(
+                f"sigma = {wanted.min():g} lies below the curve, known from {self.sigma[0]:g} on"
+            )
+        # The table's own number at its noise scales, also where an error of sampling lets it fall:
+        # fits and totals are linear in the table and its errors are theirs; the nearest
+        # non-decreasing curve is biased and has others, so only closure and sigma* use it.
+        far, last = ~known & (log_w > log_s[-1]), self.loss[-1]
+        log_w = np.where(known, log_s[node], np.minimum(log_w, log_s[-1]))
+        value = np.where(known, self.loss[node], np.maximum(self._cubic(log_w), 0.0))
+        if far.any():
+            top = max(self.variance, last)
+            rest = (top - last) * (self.sigma[-1] / wanted[far]) ** 2
+            value[far] = top / (1 + rest / last) if last > 0 else 0.0
+        bend = value - np.interp(log_w, log_s, self.loss)
+        return value, np.hypot(np.interp(log_w, log_s, self.stderr), 0.25 * bend)
 
-    def total(self, process: Process, weights: Floats | None = None) -> tuple[float, float]:
-        """(total J*, standard error): sum_s W_s J*(sigma_s), W of `jstar.noise.total_weights`."""
-        weight_S = total_weights(process, self.sigma) if weights is None else weights
-        covariance = self.correlation_SS * np.outer(self.stderr, self.stderr)
-        return float(weight_S @ self.loss), float(np.sqrt(weight_S @ covariance @ weight_S))
+    @cached_property
+    def _cubic(self) -> Callable[[Floats], Floats]:
+        if len(self.sigma) < 2:
+            return lambda log_sigma: np.full(log_sigma.shape, self.loss[0])
+        return PchipInterpolator(np.log(self.sigma), self.loss)
 
-    def converted(self, process: Process | str, target: str) -> tuple[Floats, Floats]:
-        """(J*, standard error) of another target than x0, as `jstar.noise.target_ratio`."""
-        ratio = np.asarray(target_ratio(process, target, self.sigma))
-        return ratio * self.loss, ratio * self.stderr
+    def _nodes(self, log_sigma: Floats) -> NDArray[np.intp]:
+        """Index of the nearest noise scale of the table."""
+        log_s = np.log(self.sigma)
+        return np.searchsorted(0.5 * (log_s[1:] + log_s[:-1]), log_sigma)
+
+    def total(self, proc: Process | str, sigma: Any = None) -> tuple[float, float]:
+        """(total J*, standard error) on noise scales of the table, by default all of them.
+
+        sum_s W_s J*(sigma_s), W of `jstar.noise.total_weights`: E[w J*] cut to their range.
+        Raises JstarError at noise scales that are not in the table.
+        """
+        grid = self.sigma if sigma is None else np.asarray(sigma, dtype=np.float64)
+        weight = total_weights(process(proc) if isinstance(proc, str) else proc, grid)
+        loss, stderr = self.at(grid, measured=True)
+        node, error = self._nodes(np.log(grid)), weight * stderr
+        variance = float(error @ self.correlation_SS[np.ix_(node, node)] @ error)
+        return float(weight @ loss), float(np.sqrt(max(variance, 0.0)))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a noise scale: sigma, loss, stderr, lower, upper, then how it was made."""
-        return pd.DataFrame(
-            {
-                "sigma": self.sigma,
-                "loss": self.loss,
-                "stderr": self.stderr,
-                "lower": self.lower,
-                "upper": self.upper,
-                "estimator": self.estimator,
-                "form": list(self.form),
-                "queries": self.queries,
-                "count": self.count,
-            }
-        )
+        made = ("estimator", "form", "queries", "count")
+        return pd.DataFrame({name: getattr(self, name) for name in (*CURVE_COLUMNS, *made)})
 
-    def facts(self) -> dict[str, Any]:
-        """What the table's provenance says beside it."""
-        got, expected = self.closure
-        return {
-            "estimator": self.estimator,
-            "queries": self.queries,
-            "count": self.count,
-            "dim": self.dim,
-            "variance": self.variance,
-            "closure": got,
-            "log_count": expected,
+    @property
+    def fingerprint(self) -> str:
+        """Names the content: sigma, loss and stderr, to the digits of the written table."""
+        columns = (self.sigma, self.loss, self.stderr)
+        return fingerprint([[f"{v:.9g}" for v in column] for column in columns])
+
+    def write(self, path: str | Path, **origin: Any) -> None:
+        """Write curve.csv and, beside it, curve.json: what is known of it, and `origin`."""
+        facts = {
+            **{key: getattr(self, key) for key in FACTS},
+            "closure": self.closure[0],
             "critical_sigma": self.critical_sigma,
-            "ended": self.ended,
-            "subset": self.subset,
-            "repeats": self.repeats,
+            "fingerprint": self.fingerprint,
             "correlation": np.round(self.correlation_SS, 6),
         }
+        write_table(path, self.to_frame(), provenance(**origin, **facts))
 
 
-def isotonic(value_S: Floats, weight_S: Floats) -> Floats:
-    """Nearest non-decreasing sequence in weighted least squares, not below 0."""
-    from scipy.optimize import isotonic_regression
+def read_curve(path: str | Path) -> OptimalLoss:
+    """Read a table of J*, anybody's: sigma, loss; perhaps stderr, or lower and upper; curve.json.
 
-    fitted = isotonic_regression(value_S, weights=weight_S).x
-    return np.maximum(np.asarray(fitted, dtype=np.float64), 0.0)
+    What is not known: errors are 0, correlations 1 (the widest total), J* ends at its last value.
+    Raises JstarError: one sentence with file, line and column.
+    """
+    path = Path(path)
+    beside = path.with_suffix(".json")
+    frame = read_table(path, ("sigma", "loss"))
+    origin = read_json(beside) if beside.is_file() else {}
+    if frame.empty:
+        raise JstarError(f"{path}: holds no rows, at least one is needed")
+    for column in [c for c in CURVE_COLUMNS if c in frame]:
+        numeric_column(frame, column, path)
+    for column in ("sigma", "loss"):
+        refuse_rows(frame, ~np.isfinite(frame[column]), path, column, "a number is needed")
+    refuse_rows(frame, frame["sigma"] <= 0, path, "sigma", "a noise scale is above 0")
+    refuse_rows(frame, frame["loss"] < 0, path, "loss", "J* is a mean square, 0 or above")
+    repeated = frame["sigma"].duplicated()
+    refuse_rows(frame, repeated, path, "sigma", "every noise scale may appear once")
+    frame = frame.sort_values("sigma")
+    sigma, loss = frame["sigma"].to_numpy(dtype=float), frame["loss"].to_numpy(dtype=float)
+    if "stderr" not in frame:
+        width = frame["upper"] - frame["lower"] if {"lower", "upper"} <= set(frame) else 0.0
+        frame["stderr"] = width / (2 * NORMAL_95)
+    stderr = frame["stderr"].fillna(0.0).to_numpy(dtype=float)
+    ends = {"lower": np.maximum(loss - NORMAL_95 * stderr, 0.0), "upper": loss + NORMAL_95 * stderr}
+    given = {name: frame[name].to_numpy(dtype=float) for name in ends if name in frame}
+    size = len(frame)
+    correlation_SS = np.ones((size, size))
+    if origin.get("correlation") is not None:
+        correlation_SS = np.array(origin["correlation"], dtype=float)
+        if correlation_SS.shape != (size, size):
+            raise JstarError(
+                f"{beside}: correlation has shape {correlation_SS.shape}, the curve has {size} "
+                "noise scales"
+            )
+    known = {key: origin[key] for key in FACTS if origin.get(key) is not None}
+    return OptimalLoss(
+        sigma, loss, stderr, correlation_SS=correlation_SS,
+        form=tuple(frame["form"]) if "form" in frame else ("",) * size,
+        origin=origin, **{"variance": float(loss[-1]), **ends, **given, **known},
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where every stage keeps its files: one place, used by the commands and the workflow alike."""
+"""Where every stage keeps its files: one place, asked by the commands and by every rule."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from jstar.config import Study
 # What the stage fit writes into a study's folder, and what figures and notebooks read.
 FIT_TABLES = (
     "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
-    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric",
+    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric", "approaches",
     "held_out",
 )  # fmt: skip
 PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
@@ -16,7 +16,10 @@ PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .t
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one study below the results folder."""
+    """Paths of one study below the results folder.
+
+    Rules ask for the paths of a run with the wildcards "{model}" and "{seed}" instead of one.
+    """
 
     study: Study
     root: Path = Path("results")
@@ -31,7 +34,7 @@ class Layout:
         """Table of J*(sigma) (stage optimal)."""
         return self.root / "optimal" / self.study.dataset.name / "curve.csv"
 
-    def shard(self, number: int, shards: int) -> Path:
+    def shard(self, number: int | str, shards: int | str) -> Path:
         """Sums of one shard of the points (stage optimal, if it is shared)."""
         return self.curve.parent / "shards" / f"{number}-of-{shards}.npz"
 
@@ -43,9 +46,9 @@ class Layout:
     @property
     def oracle(self) -> Path:
         """Folder of the oracle set (stage optimal)."""
-        return self.root / "optimal" / self.study.dataset.name / "oracle"
+        return self.curve.parent / "oracle"
 
-    def run(self, model: str, seed: int) -> Path:
+    def run(self, model: str, seed: int | str) -> Path:
         """Folder of a finished training run (stages train and evaluate)."""
         return self.root / "runs" / self.study.study / f"{model}-s{seed}"
 
@@ -53,18 +56,52 @@ class Layout:
         """Folder of a run's resumable state. Snakemake never knows of it: it deletes outputs."""
         return self.root / "state" / self.study.study / f"{model}-s{seed}"
 
-    def losses(self, model: str, seed: int) -> Path:
+    def noise_law(self, model: str, seed: int | str) -> Path:
+        """Table of the noise law that a run with train.noise followed (stage train)."""
+        return self.run(model, seed) / "noise_law.csv"
+
+    def losses(self, model: str, seed: int | str) -> Path:
         """Table of the measured losses of a run (stage evaluate)."""
         return self.run(model, seed) / "losses.csv"
 
-    def quality(self, model: str, seed: int) -> Path:
-        """Table of a run's sample quality (stage sample)."""
+    def quality(self, model: str, seed: int | str) -> Path:
+        """Table of a run's sample quality (stage sampling), beside its samples.npz."""
         return self.run(model, seed) / "quality.csv"
 
     @property
-    def reference(self) -> Path:
-        """Folder of the feature networks and the data's own features (stage sample)."""
-        return self.root / "quality" / self.study.dataset.name
+    def features(self) -> Path:
+        """Folder of the feature networks and the data's own features (stage sampling)."""
+        return self.root / "sampling" / self.study.dataset.name
+
+    @property
+    def fits(self) -> Path:
+        """Folder of the study: its fits, and the folders of the stages after them."""
+        return self.root / "studies" / self.study.study
+
+    @property
+    def tables(self) -> Path:
+        """Folder of what the figures of this kind of study are drawn from."""
+        return self.variants if self.study.kind == "variants" else self.fits
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the study's figures."""
+        return self.fits / "figures"
+
+    @property
+    def notebooks(self) -> Path:
+        """Folder of the study's notebooks, executed."""
+        return self.fits / "notebooks"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the study's last stages print."""
+        return self.fits / "logs"
+
+    @property
+    def report(self) -> Path:
+        """The study on one page (stage report)."""
+        return self.fits / "report.html"
 
     @property
     def sampling(self) -> Path:
@@ -72,16 +109,11 @@ class Layout:
         return self.fits / "sampling"
 
     @property
-    def noise(self) -> Path:
+    def variants(self) -> Path:
+        """Folder of the comparison of variants, of a study of that kind."""
+        return self.fits / "variants"
+
+    @property
+    def noise_laws(self) -> Path:
         """Folder of the comparison of noise laws, of a study that trains with several."""
-        return self.fits / "noise"
-
-    @property
-    def fits(self) -> Path:
-        """Folder of the study's fits, figures, tables and report."""
-        return self.root / "studies" / self.study.study
-
-    @property
-    def figures(self) -> Path:
-        """Folder of the study's figures."""
-        return self.fits / "figures"
+        return self.variants / "noise-laws"

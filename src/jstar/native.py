@@ -1,7 +1,8 @@
 """C kernels of the rooms: compiled once with the system's compiler, and done without where none is.
 
 JSTAR_NATIVE=0 turns them off. A compiled file lies in the user's cache folder, under a name that
-holds the source, the compiler and the processor: an upgrade or another machine compiles anew.
+holds the source, the compiler and the processor: an upgrade or another machine compiles anew. It
+ends in the digest of what comes before, and is loaded only if nobody else can have written it.
 """
 
 import ctypes
@@ -10,18 +11,19 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from jstar.errors import JstarError
-from jstar.records import write_atomically
+from jstar.private import open_private, private_folder, user_cache, write_private
 
 HEADERS = Path(__file__).parent
 COMMON = ("-O3", "-march=native", "-shared", "-fPIC", "-std=c11")
 COMPILE_SECONDS = 60
+DIGEST_BYTES = 32
 
 
 def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
@@ -33,12 +35,10 @@ def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
     if os.environ.get("JSTAR_NATIVE") == "0" or compiler is None or not source.is_file():
         return None
     for flags in alternatives:
-        path = _cache_folder() / f"{source.stem}-{_key(source, compiler, flags)}.so"
+        command = [compiler, *COMMON, f"-I{HEADERS}", *flags, str(source), "-lm", "-o"]
         try:
-            if not path.is_file():
-                command = [compiler, *COMMON, f"-I{HEADERS}", *flags, str(source), "-lm", "-o"]
-                write_atomically(path, partial(_compile, command))
-            return ctypes.CDLL(str(path))
+            path = _cache_folder() / f"{source.stem}-{_key(source, compiler, flags)}.so"
+            return _cached(path) or _compiled(command, path)
         except (OSError, subprocess.SubprocessError, JstarError):
             continue
     return None
@@ -51,15 +51,48 @@ def address(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
     return ctypes.c_void_p(x.data_ptr() + row * x.stride(0) * x.element_size())
 
 
-def _compile(command: list[str], out: Path) -> None:
-    subprocess.run([*command, str(out)], check=True, capture_output=True, timeout=COMPILE_SECONDS)
+def _cached(path: Path) -> ctypes.CDLL | None:
+    """The library at `path`; None if there is none, or if stderr is told what is wrong with it."""
+    try:
+        return _checked(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, JstarError) as error:
+        print(f"jstar: {error}; {path.name} is compiled anew", file=sys.stderr)
+        return None
+
+
+def _compiled(command: list[str], path: Path) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / path.name
+        subprocess.run(
+            [*command, str(out)], check=True, capture_output=True, timeout=COMPILE_SECONDS
+        )
+        content = out.read_bytes()
+    write_private(path, content + hashlib.sha256(content).digest())
+    return _checked(path)
+
+
+def _checked(path: Path) -> ctypes.CDLL:
+    """Load the very file that was found whole and this user's. Raises OSError or JstarError."""
+    handle = open_private(path)
+    try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read()
+        if hashlib.sha256(content[:-DIGEST_BYTES]).digest() != content[-DIGEST_BYTES:]:
+            raise JstarError(f"{path}: is damaged")
+        opened = Path(f"/proc/self/fd/{handle}")  # Linux; the name may be another file's by now
+        # The descriptor stays open: the loader takes a second file of this name for the first.
+        return ctypes.CDLL(str(opened if opened.exists() else path))
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _cache_folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if os.access(base if base.exists() else base.parent, os.W_OK):
-        return base / "jstar"
-    return Path(tempfile.gettempdir()) / f"jstar-{os.getuid()}"
+    cache = user_cache()
+    own = [cache / "kernels"] if cache else []
+    return private_folder(*own, Path(tempfile.gettempdir()) / f"jstar-{os.getuid()}")
 
 
 def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:

@@ -112,6 +112,24 @@ def read_table(path: str | Path, required: Iterable[str] = ()) -> pd.DataFrame:
     return frame
 
 
+def numeric_column(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Make a column numeric. Raises JstarError naming the first cell with text."""
+    numbers = pd.to_numeric(frame[column], errors="coerce")
+    refuse_rows(frame, numbers.isna() & frame[column].notna(), path, column, "a number is needed")
+    frame[column] = numbers
+
+
+def refuse_rows(
+    frame: pd.DataFrame, bad: "pd.Series[bool]", path: Path, column: str, allowed: str
+) -> None:
+    """Raise JstarError about the first bad row; lines count from 1 with the header."""
+    if bad.any():
+        row = int(np.flatnonzero(bad.to_numpy())[0])
+        raise JstarError(
+            f"{path}: line {row + 2}, column '{column}': found {frame[column].iloc[row]}, {allowed}"
+        )
+
+
 def fingerprint(content: Any) -> str:
     """First 16 hex digits of the sha256 of the canonical JSON of `content`."""
     text = content if isinstance(content, str) else json.dumps(_plain(content), sort_keys=True)

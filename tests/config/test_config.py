@@ -15,6 +15,7 @@ from jstar.errors import JstarError
     ("change", "words"),
     [
         (lambda t: t.update(sigmaz=1), ["'sigmaz'", "unknown", "did you mean 'sigmas'"]),
+        (lambda t: t.update(sample={}), ["'sample'", "unknown", "did you mean 'sampling'"]),
         (lambda t: t["train"].update(lr=1), ["'train.lr'", "unknown", "allowed here", "images"]),
         (lambda t: t["ladder"][1].update(dept=3), ["'ladder[1].dept'", "did you mean 'depth'"]),
         (lambda t: t["ladder"][0].update(depth=-3), ["ladder[0].depth = -3", "greater than"]),
@@ -131,7 +132,7 @@ def test_the_count_of_an_npz_is_read_from_its_header(tiny_study, tmp_path):
 
 def test_an_entry_with_a_variant_trains_it_and_only_it(tiny_study):
     study_values = tiny_study()
-    study_values["kind"] = "diagnosis"
+    study_values["kind"] = "variants"
     study_values["train"] |= {"process": "edm", "noise_mean": -0.8}
     study_values["ladder"] = [
         {"name": "plain", "depth": 2},

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from typer.testing import CliRunner
 
 from jstar.cli import app
@@ -115,7 +114,6 @@ def test_a_denoiser_that_knows_the_class_is_held_against_its_class(folder):
             ["--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz", "--sigma-min", 90],
             "--sigma-min 90",
         ),
-        (["--config", str(ROOT / "config/digits.yaml")], "of kind 'scaling'"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_leaves_no_diagnosis(folder, arguments, words):

@@ -38,6 +38,9 @@ def test_every_view_of_every_study(fitted, name, sigma):
         plt.close(figure)
     assert list(inspect.laws(tables, sigma).columns) == ["raw", "corrected", "free"]
     assert inspect.verdict(tables, sigma).shape[1] == 1
+    laws = [("fitted", f) for f in ("zero", "optimal", "free")] + [("measured", "free")]
+    assert list(inspect.joint(tables, sigma).columns) == (laws if name == "whole" else [])
+    assert inspect.floors(tables, sigma).shape[1] == 1
     assert len(inspect.residual_tests(tables, sigma).columns) == (2 if name == "whole" else 0)
 
 
@@ -45,6 +48,7 @@ def test_all_noise_scales_in_one_table(fitted):
     rows = inspect.all_laws(fitted("whole").tables)
     assert list(rows.index) == ["0.05", "0.5", "4.0", "15.0", "total"]
     assert (rows["alpha corrected"] < 0).all()
+    assert rows["alpha joint"].between(-0.2, -0.15).all()
 
 
 def test_profile_rises_to_one_at_the_ends_of_its_interval(fitted):

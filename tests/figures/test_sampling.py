@@ -48,11 +48,11 @@ def test_few_runs_still_give_a_figure():
 
 def test_theory_with_and_without_trials():
     figure, numbers = theory.draw_sampling_theory(
-        table("bounds"), table("schedules"), table("theory_quality")
+        table("bounds"), table("steps"), table("theory_quality")
     )
     assert numbers["run"] == "d7-s0"
     assert {"no gap", "sde, exponential", "414k"} <= set(legends(figure))
-    figure, _ = theory.draw_sampling_theory(table("bounds"), table("schedules"), None)
+    figure, _ = theory.draw_sampling_theory(table("bounds"), table("steps"), None)
     assert "sde, exponential" not in legends(figure)
 
 

@@ -1,7 +1,9 @@
 """The block in C against the same block in torch: values, gradients, threads, fallbacks."""
 
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 from jstar.model import DiT, fast_block, ladder
 
@@ -14,9 +16,9 @@ SHAPES = {  # side, patch, width, head width, batch: tokens and widths that need
 
 
 @pytest.fixture(autouse=True)
-def compiled():
-    if fast_block.compiled() is None:
-        pytest.skip("no C compiler here")
+def kernel():
+    if fast_block.block_kernel() is None:
+        pytest.skip("no C compiler, or no AVX2 here")
 
 
 def network_and_input(side, patch, width, head_width, batch):
@@ -46,9 +48,9 @@ def test_values_and_gradients_are_torchs(shape, monkeypatch):
     case = network_and_input(*SHAPES[shape])
     width, head_width = SHAPES[shape][2:4]
     tokens = torch.empty(1, case[0].config.tokens, width)
-    assert fast_block.pays_off(tokens, width // head_width)
+    assert fast_block.c_block_wins(tokens, width // head_width)
     found = results(*case)
-    monkeypatch.setattr(fast_block, "pays_off", lambda *_: False)
+    monkeypatch.setattr(fast_block, "c_block_wins", lambda *_: False)
     for name, expected in results(*case).items():
         error = torch.linalg.vector_norm(found[name] - expected)
         assert error < 1e-5 * torch.linalg.vector_norm(expected), name
@@ -66,7 +68,7 @@ def test_the_number_of_threads_does_not_change_a_bit():
             modulation = part.modulation(condition).detach().requires_grad_()
             layers = (part.qkv, part.proj, part.up, part.down)
             weights = (*(layer.weight for layer in layers), part.qk_scale)
-            out = fast_block.block(x, modulation, weights, 1)
+            out = fast_block.c_block(x, modulation, weights, 1)
             found.append([out, *torch.autograd.grad(out.square().sum(), [modulation, *weights])])
     finally:
         torch.set_num_threads(before)
@@ -105,15 +107,30 @@ def test_what_is_not_finite_stays_so():
     (16, 48, 6, torch.float64),
 ])  # fmt: skip
 def test_other_shapes_are_left_to_torch(tokens, width, heads, dtype):
-    assert not fast_block.pays_off(torch.empty(2, tokens, width, dtype=dtype), heads)
+    assert not fast_block.c_block_wins(torch.empty(2, tokens, width, dtype=dtype), heads)
 
 
-def test_without_a_compiler_torch_does_it(monkeypatch):
+@pytest.mark.parametrize("lacking", ["compiler", "AVX2"])
+def test_without_a_compiler_or_vector_units_torch_does_it(lacking, monkeypatch):
     case = network_and_input(*SHAPES["digits"])
-    monkeypatch.setenv("JSTAR_NATIVE", "0")
-    fast_block.compiled.cache_clear()
+    if lacking == "compiler":
+        monkeypatch.setenv("JSTAR_NATIVE", "0")
+    else:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    fast_block.block_kernel.cache_clear()
     try:
-        assert fast_block.compiled() is None
+        assert fast_block.block_kernel() is None
         assert results(*case)["out"].isfinite().all()
     finally:
-        fast_block.compiled.cache_clear()
+        fast_block.block_kernel.cache_clear()
+
+
+def test_it_is_used_only_where_it_was_measured_to_win():
+    table = pd.read_csv(ROOT / "results" / "reference" / "benchmarks" / "train_block.csv")
+    assert set(table["width"]) >= {16, 56, 96, 128, 192, 256, 384, 512}
+    for row in table.itertuples():
+        tokens = torch.empty(row.batch, row.tokens, row.width)
+        if fast_block.c_block_wins(tokens, row.heads):
+            assert min(row.c_times_torch, row.forward_c_times_torch) >= 0.97, row.size
+        else:
+            assert row.c_times_torch < 1.2, row.size  # nothing large is left lying

@@ -9,7 +9,7 @@ from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
 from jstar.figures.estimators import draw_estimators
 from jstar.optimal.paper.comparison import write_comparison
-from jstar.optimal.stage import dataset_curve, write_result
+from jstar.optimal.stage import dataset_curve
 
 SIGMAS = [0.4, 0.6, 0.85, 1.2, 2.0, 5.0]
 
@@ -23,7 +23,7 @@ def compared(tmp_path_factory):
     config = OptimalConfig(queries=600, subset=200, repeats=4)
     write_comparison(dataset, SIGMAS, config, root / "comparison")
     curve = dataset_curve(dataset, SIGMAS, config, conditional=False)
-    write_result(curve, dataset.card.id, 0, root / "digits" / "curve.csv")
+    curve.write(root / "digits" / "curve.csv", card_id=dataset.card.id, seed=0)
     return root
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from brute import mixture_mean
 
 from jstar.config import Study
 from jstar.data import open_dataset
@@ -13,6 +12,7 @@ from jstar.optimal import optimal_loss, posterior_mean
 from jstar.optimal.oracle import open_oracle
 from jstar.optimal.shards import write_shard
 from jstar.optimal.stage import write_curve, write_oracle
+from jstar.optimal.textbook import best_mixture_denoiser
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,13 +58,13 @@ def flat(array):
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 20.0])
-def test_posterior_mean_of_a_mixture_equals_brute_force(latents, sigma):
+def test_posterior_mean_of_a_mixture_equals_the_textbook(latents, sigma):
     means, stds, _ = latents
     x = flat(means)[:40] + sigma * np.random.default_rng(1).standard_normal((40, 12))
     found = posterior_mean(
         x.reshape(40, *SHAPE), means, sigma, scale=SCALE, offset=0.0, spread=stds
     )
-    expected = mixture_mean(x, flat(means), flat(stds), sigma)
+    expected = best_mixture_denoiser(x, flat(means), flat(stds), sigma)
     assert np.abs(found.reshape(40, -1) - expected).max() < 1e-5
 
 
@@ -103,7 +103,7 @@ def test_oracle_holds_the_posterior_means_of_draws_from_the_gaussians(prepared, 
     assert abs(standard.std() - 1) < 0.05
     for s, sigma in enumerate(oracle.sigma):
         x = (x0 + sigma * noise).reshape(COUNT, -1).astype(np.float64)
-        expected = mixture_mean(x, flat(latents[0]), flat(latents[1]), sigma)
+        expected = best_mixture_denoiser(x, flat(latents[0]), flat(latents[1]), sigma)
         assert np.abs(oracle.posterior_mean(s).reshape(COUNT, -1) - expected).max() < 1e-4
 
 
@@ -135,6 +135,6 @@ def test_the_stopping_rule_holds_for_mixtures(latents):
 
 def test_shards_of_sampled_latents_are_refused(prepared):
     study = Study.parse({**STUDY, "optimal": {"queries": 200, "shards": 2}})
-    with pytest.raises(JstarError, match="sampled latents, set optimal.shards to 1"):
+    with pytest.raises(JstarError, match=r"sampled latents\), set optimal.shards to 1"):
         write_shard(study, prepared, prepared / "1-of-2.npz", 1, 2)
     assert not (prepared / "1-of-2.npz").exists()

@@ -1,19 +1,20 @@
-"""The estimate against float64 brute force on the same draws, and what follows from the curve."""
+"""The estimate against the textbook on the same draws, and what follows from the curve."""
 
 import numpy as np
 import pytest
 import torch
-from brute import pair_form, posterior_mean
 from sklearn.datasets import load_digits
 
-from jstar.errors import JstarError
-from jstar.noise import process, sigma_grid
+from jstar.noise import sigma_grid
 from jstar.optimal import optimal_loss
-from jstar.optimal.draws import noise, quantised_noise, systematic_sources
-from jstar.optimal.exact.control_variates import draws_at
-from jstar.optimal.exact.job import make_job
-from jstar.optimal.exact.moments import measure_moments
+from jstar.optimal.draws import gaussian_noise, quantised_noise, systematic_sources
+from jstar.optimal.exact.control_variates import controls_at, project_draws
+from jstar.optimal.exact.data_moments import measure_moments
+from jstar.optimal.exact.pair_form import PairForm
+from jstar.optimal.exact.problem import pose_problem
+from jstar.optimal.exact.regression import regress
 from jstar.optimal.points import as_points
+from jstar.optimal.textbook import best_denoiser, draw_losses, pair_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +29,7 @@ def digits():
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 @pytest.mark.parametrize("antithetic", [True, False])
-def test_pair_form_equals_float64_brute_force_on_the_same_draws(digits, precision, antithetic):
+def test_pair_form_equals_the_textbook_on_the_same_draws(digits, precision, antithetic):
     queries = 64
     curve = optimal_loss(
         digits, SIGMAS, queries=queries, seed=3, form="pair", precision=precision,
@@ -37,19 +38,29 @@ def test_pair_form_equals_float64_brute_force_on_the_same_draws(digits, precisio
     points = as_points(digits, **DIGITS)
     moments = measure_moments(points, torch.device("cpu"))
     source_M = systematic_sources(moments.half_norm_N, queries, 3)
-    eps_MD = noise(3, np.arange(queries), 64)
+    eps_MD = gaussian_noise(3, np.arange(queries), 64)
     eps = eps_MD.double().numpy()
     if precision == "int8":
-        term_KMD, step_KM = quantised_noise(eps_MD)
-        eps = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0).numpy()
+        term_MD, step_M = quantised_noise(eps_MD)
+        eps = (term_MD.double() * step_M.double()[:, None]).numpy()
     x_ND = (digits.reshape(-1, 64) - 8.0) / 8
     for s, sigma in enumerate(SIGMAS):
-        expected = pair_form(x_ND[source_M], eps, x_ND, sigma)
+        expected = pair_losses(x_ND[source_M], eps, x_ND, sigma)
         if antithetic:
-            expected = (expected + pair_form(x_ND[source_M], -eps, x_ND, sigma)) / 2
-        found, wanted = curve.loss[s], expected.mean() / 64
+            expected = (expected + pair_losses(x_ND[source_M], -eps, x_ND, sigma)) / 2
+        found, wanted = curve.loss[s], expected.mean()
         assert abs(found - wanted) <= max(1e-4 * wanted, 1e-7 * curve.variance)
         assert abs(found - wanted) <= 2e-5 * wanted + 1e-12
+
+
+def test_the_curve_is_the_loss_of_the_definition(digits):
+    curve = optimal_loss(digits, SIGMAS[8:], queries=1797, **DIGITS)
+    x_ND = (digits.reshape(-1, 64) - 8.0) / 8
+    eps_MD = np.random.default_rng(0).standard_normal((500, 64))
+    x0_MD = x_ND[np.random.default_rng(1).choice(1797, 500)]
+    for sigma, found in zip(SIGMAS[8:], curve.loss, strict=True):
+        loss_M = draw_losses(x0_MD, eps_MD, x_ND, sigma)
+        assert abs(loss_M.mean() - found) < 4 * loss_M.std() / np.sqrt(500)
 
 
 def test_closure_of_digits_is_log_count(digits):
@@ -69,7 +80,7 @@ def test_controls_agree_with_the_plain_form_and_have_smaller_errors(digits):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_moment_form_is_brute_force_about_the_mean(digits, mirror):
+def test_moment_form_is_the_textbooks_about_the_mean(digits, mirror):
     points = as_points(digits, mirror=mirror, **DIGITS)
     moments = measure_moments(points, torch.device("cpu"))
     curve = optimal_loss(
@@ -78,9 +89,9 @@ def test_moment_form_is_brute_force_about_the_mean(digits, mirror):
     )  # fmt: skip
     source_M = systematic_sources(moments.half_norm_N, 50, 3)
     x_ND = (points.take(np.arange(len(points))).double() - moments.anchor_D).numpy() / 8
-    eps_MD = noise(3, np.arange(50), 64).double().numpy()
+    eps_MD = gaussian_noise(3, np.arange(50), 64).double().numpy()
     for s, sigma in enumerate(SIGMAS):
-        mean_MD = posterior_mean(x_ND[source_M] + sigma * eps_MD, x_ND, sigma)
+        mean_MD = best_denoiser(x_ND[source_M] + sigma * eps_MD, x_ND, sigma)
         expected = (x_ND**2).sum(1).mean() - (mean_MD**2).sum(1).mean()
         assert curve.loss[s] == pytest.approx(expected / 64, rel=1e-5, abs=1e-6)
     assert set(curve.form) == {"moment"}
@@ -134,15 +145,15 @@ def test_label_drop_is_the_mixture_of_both_losses_on_the_same_draws(digits):
                          antithetic=False, **options, **DIGITS)  # fmt: skip
     half_norm_N = measure_moments(as_points(digits, **DIGITS), torch.device("cpu")).half_norm_N
     source_M = systematic_sources(half_norm_N, queries, 3, labels)
-    eps_MD = noise(3, np.arange(queries), 64).double().numpy()
+    eps_MD = gaussian_noise(3, np.arange(queries), 64).double().numpy()
     x_ND = (digits.reshape(-1, 64) - 8.0) / 8
     for s, sigma in enumerate(SIGMAS):
-        whole = pair_form(x_ND[source_M], eps_MD, x_ND, sigma).mean()
+        whole = pair_losses(x_ND[source_M], eps_MD, x_ND, sigma).mean()
         own = [
-            pair_form(x_ND[[i]], eps_MD[[m]], x_ND[labels == labels[i]], sigma)[0]
+            pair_losses(x_ND[[i]], eps_MD[[m]], x_ND[labels == labels[i]], sigma)[0]
             for m, i in enumerate(source_M)
         ]
-        expected = ((1 - drop) * np.mean(own) + drop * whole) / 64
+        expected = (1 - drop) * np.mean(own) + drop * whole
         assert curve.loss[s] == pytest.approx(expected, rel=1e-4, abs=1e-8)
     share = np.bincount(labels) / len(labels)
     by_class, whole = (share * np.log(np.bincount(labels))).sum(), np.log(len(labels))
@@ -153,21 +164,39 @@ def test_label_drop_is_the_mixture_of_both_losses_on_the_same_draws(digits):
     assert (controlled.stderr <= curve.stderr).all()
 
 
+def test_the_regression_leaves_each_draw_out_of_its_own_coefficients():
+    """The estimate and each draw's influence on it equal refits without that draw."""
+    random, count = np.random.default_rng(0), 40
+    control_MV = random.standard_normal((count, 2))
+    noise_M = 0.3 * random.standard_normal(count) * (1 + 3 * np.abs(control_MV[:, 0]))
+    pair_M = np.abs(5 + control_MV @ [1.0, -0.5] + noise_M)
+    design = np.column_stack([np.ones(count), control_MV])
+    whole = np.linalg.lstsq(design, pair_M)[0]
+    without = np.array([
+        np.linalg.lstsq(np.delete(design, m, 0), np.delete(pair_M, m))[0] for m in range(count)
+    ])  # fmt: skip
+    found = regress(pair_M, control_MV, total=1.0)
+    assert found.form == "pair+controls"
+    corrected_M = pair_M - (control_MV * without[:, 1:]).sum(1)
+    assert found.value == pytest.approx(corrected_M.mean(), rel=1e-12)
+    np.testing.assert_allclose(found.residual_M, count * (whole - without)[:, 0], atol=1e-9)
+
+
 @pytest.mark.parametrize("by_class", [False, True])
 def test_control_variates_have_mean_zero(digits, by_class):
     labels = load_digits().target if by_class else None
-    job = make_job(
+    problem = pose_problem(
         as_points(digits, **DIGITS), [1.0, 3.0, 20.0], queries=4 * 1797, antithetic=False,
         estimator="exact_by_class" if by_class else "exact", labels=labels,
     )  # fmt: skip
-    sums, terms = job.sums(), job._terms()
-    for s, sigma in enumerate(job.sigma_S):
-        control_MC = draws_at(sigma * 8, sums[:, :, s], terms, job.moments).control_MC
-        assert control_MC.shape[1] == 9
-        far = control_MC.mean(0) / np.maximum(control_MC.std(0), 1e-9) * np.sqrt(len(control_MC))
+    sums, draws = PairForm().sums(problem, (1, 1), None), project_draws(problem)
+    for s, sigma in enumerate(problem.sigma_S):
+        control_MV = controls_at(sigma * 8, sums[:, :, s], draws, problem.moments)
+        assert control_MV.shape[1] == 9
+        far = control_MV.mean(0) / np.maximum(control_MV.std(0), 1e-9) * np.sqrt(len(control_MV))
         assert (np.abs(far) < 4).all()
     # Every image four times: what depends on the source alone has no scatter left at all.
-    assert np.abs(control_MC[:, [0, 5]].mean(0)).max() < 1e-4 * control_MC[:, 0].std()
+    assert np.abs(control_MV[:, [0, 5]].mean(0)).max() < 1e-4 * control_MV[:, 0].std()
 
 
 def test_the_error_is_nowhere_above_that_of_the_moment_form(digits):
@@ -208,18 +237,3 @@ def test_interpolation_is_monotone_and_close(digits):
     fine = coarse.at(np.geomspace(0.05, 20, 500))[0]
     assert (np.diff(fine) >= 0).all()
     assert (np.abs(value - truth.loss) < 4 * np.hypot(error, truth.stderr) + 1e-9).all()
-    with pytest.raises(JstarError, match="outside the curve"):
-        coarse.at(30.0)
-
-
-def test_total_is_the_weighted_sum_and_targets_convert(digits):
-    curve = optimal_loss(digits, SIGMAS, queries=256, **DIGITS)
-    edm = process("edm")
-    value, error = curve.total(edm)
-    from jstar.noise import total_weights
-
-    assert value == pytest.approx(total_weights(edm, SIGMAS) @ curve.loss)
-    assert 0 < error < value
-    loss, _ = curve.converted("fm", "velocity")
-    t = SIGMAS / (1 + SIGMAS)
-    assert np.allclose(loss, curve.loss / t**2)

@@ -8,12 +8,13 @@ from sklearn.datasets import load_digits
 from jstar.errors import JstarError
 from jstar.optimal import optimal_loss, posterior_mean
 from jstar.optimal.exact import fast_sums
-from jstar.optimal.exact.softmax_sums import add_sums, add_sums_torch
+from jstar.optimal.exact.softmax_sums import UNDERFLOW, add_sums_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 4), dtype=np.uint8)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
+BY_CLASS = {"estimator": "exact_by_class"}
 FLOATS = IMAGES.astype(np.float32)
 
 
@@ -38,15 +39,9 @@ def digits():
         (IMAGES, [1.0], {"form": "trio"}, "allowed are"),
         (IMAGES, [1.0], {"precision": "fp8"}, "allowed are auto"),
         (FLOATS, [1.0], {"precision": "int8"}, "needs uint8"),
-        (IMAGES, [1.0], {"estimator": "exact_by_class"}, "labels: are missing"),
-        (
-            IMAGES, [1.0], {"estimator": "exact_by_class", "labels": np.zeros(39, int)},
-            "39 given for 40",
-        ),
-        (
-            IMAGES, [1.0], {"estimator": "exact_by_class", "labels": np.zeros(40)},
-            "allowed is integer",
-        ),
+        (IMAGES, [1.0], BY_CLASS, "labels: are missing"),
+        (IMAGES, [1.0], {**BY_CLASS, "labels": np.zeros(39, int)}, "39 given for 40"),
+        (IMAGES, [1.0], {**BY_CLASS, "labels": np.zeros(40)}, "allowed is integer"),
         (IMAGES, [1.0], {"estimator": "dol", "subset": 41}, "1 to 40"),
         (IMAGES, [1.0], {"estimator": "cdol", "own_weight": 0.5}, "at least 1"),
         (IMAGES, [1.0], {"estimator": "snis", "repeats": 1}, "at least 2"),
@@ -133,30 +128,29 @@ def test_stopping_rule_says_what_ended_it(digits):
     assert (short.ended, short.queries) == ("seconds", 400)
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_kernel_and_torch_fallback_agree(shifted):
-    if fast_sums.compiled() is None:
+def test_kernel_and_torch_fallback_agree():
+    kernel = fast_sums.sums_kernel()
+    if kernel is None:
         pytest.skip("no C compiler")
     make = torch.Generator().manual_seed(0)
     q = torch.rand((33, 1000), generator=make) * 50
     e = torch.randn((33, 1000), generator=make) * (2 * q).sqrt()
     h = torch.rand(1000, generator=make)
     beta = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
-    shift = torch.rand((2, 33, 3), generator=make) if shifted else None
     first, second = torch.zeros((2, 2, 33, 3, 4), dtype=torch.float64)
-    add_sums(first, q, e, h, beta, shift)
-    add_sums_torch(second, q, e, h, beta, shift)
+    fast_sums.sums_float(kernel, q, e, h, beta, UNDERFLOW, first)
+    add_sums_torch(q, e, h, beta, second)
     assert torch.allclose(first, second, rtol=2e-5, atol=1e-6)
 
 
 def test_without_a_compiler_there_is_no_kernel(monkeypatch):
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    fast_sums.compiled.cache_clear()
+    fast_sums.sums_kernel.cache_clear()
     try:
-        assert fast_sums.compiled() is None
+        assert fast_sums.sums_kernel() is None
         curve = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     finally:
-        fast_sums.compiled.cache_clear()
+        fast_sums.sums_kernel.cache_clear()
     monkeypatch.delenv("JSTAR_NATIVE")
     again = optimal_loss(IMAGES, [0.5, 1.0], queries=40)
     assert np.allclose(curve.loss, again.loss, rtol=1e-5)

@@ -1,15 +1,16 @@
-"""Posterior means against brute force; the oracle set; the stage's files."""
+"""Posterior means against the textbook; the oracle set; the stage's files."""
 
 import numpy as np
 import pytest
-from brute import posterior_mean as brute_mean
 
 from jstar.config import Study
+from jstar.curve import read_curve
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
 from jstar.optimal import posterior_mean
 from jstar.optimal.oracle import build_oracle, open_oracle
-from jstar.optimal.stage import read_curve, write_curve, write_oracle
+from jstar.optimal.stage import write_curve, write_oracle
+from jstar.optimal.textbook import best_denoiser
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,21 +33,21 @@ def make(tmp_path, **dataset):
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 @pytest.mark.parametrize("sigma", [0.02, 0.3, 1.0, 30.0])
-def test_posterior_mean_equals_brute_force(precision, sigma):
+def test_posterior_mean_equals_the_textbook(precision, sigma):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (500, 2, 3, 4), dtype=np.uint8)
     x_ND = (images.reshape(500, -1) - 127.5) / 127.5
     x = x_ND[:40] + sigma * random.standard_normal((40, 24))
     found = posterior_mean(x.reshape(40, 2, 3, 4), images, sigma, precision=precision)
     assert found.shape == (40, 2, 3, 4)
-    assert np.abs(found.reshape(40, -1) - brute_mean(x, x_ND, sigma)).max() < 2e-5
+    assert np.abs(found.reshape(40, -1) - best_denoiser(x, x_ND, sigma)).max() < 2e-5
 
 
 def test_posterior_mean_of_float_images():
     random = np.random.default_rng(1)
     points = random.standard_normal((300, 8)) * 3 + 5
     x = points[:20] + random.standard_normal((20, 8))
-    assert np.abs(posterior_mean(x, points, 1.0) - brute_mean(x, points, 1.0)).max() < 2e-5
+    assert np.abs(posterior_mean(x, points, 1.0) - best_denoiser(x, points, 1.0)).max() < 2e-5
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -65,7 +66,7 @@ def test_oracle_holds_the_posterior_means_of_its_draws(tmp_path, mirror):
         points = np.concatenate([points, points[..., ::-1]])
     for s, sigma in enumerate(oracle.sigma):
         x = (x0 + sigma * noise).reshape(len(x0), -1)
-        expected = brute_mean(x[:50].astype(float), points.reshape(len(points), -1), sigma)
+        expected = best_denoiser(x[:50].astype(float), points.reshape(len(points), -1), sigma)
         found = oracle.posterior_mean(s)[:50].reshape(50, -1)
         assert np.abs(found - expected).max() < 1e-4
 
@@ -80,7 +81,7 @@ def test_oracle_by_class_uses_the_points_of_the_class(tmp_path):
     points = dataset.scaled(slice(None)).reshape(300, -1)
     for m in (0, 20, 63):
         same = dataset.labels_N == dataset.labels_N[oracle.index_M[m]]
-        expected = brute_mean(x[m : m + 1].astype(float), points[same], 1.0)
+        expected = best_denoiser(x[m : m + 1].astype(float), points[same], 1.0)
         assert np.abs(oracle.posterior_mean(0)[m].reshape(1, -1) - expected).max() < 1e-4
 
 

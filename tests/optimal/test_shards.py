@@ -74,7 +74,7 @@ def test_shards_that_cannot_be_are_refused_before_any_job(tiny_study):
         ({"shards": 3, "estimator": "dol"}, "not allowed with estimator = 'dol'"),
         ({"shards": 3, "relative_se": 0.01}, "not allowed with relative_se"),
         ({"shards": 3, "form": "moment"}, "not allowed with form = 'moment'"),
-        ({"form": "pair", "estimator": "cdol"}, "has a form of its own"),
+        ({"form": "pair", "estimator": "cdol"}, "not allowed with estimator = 'cdol'"),
         ({"relative_se": 0.01, "estimator": "dol"}, "not allowed with estimator = 'dol'"),
         ({"form": "trio"}, "allowed are pair"),
     ):

@@ -1,7 +1,6 @@
 """Closed-form truths: the printed standard error is honest (METHOD section 1, item 10)."""
 
 import functools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,9 @@ from sklearn.datasets import load_digits
 
 from jstar.noise import gaussian
 from jstar.optimal import draws, optimal_loss
-from jstar.optimal.exact.job import make_job
+from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm
+from jstar.optimal.exact.problem import pose_problem
+from jstar.optimal.optimal_loss import curve_of_draws, sums_of_draws
 from jstar.optimal.points import as_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,13 +69,13 @@ def test_two_points(antithetic, remembered, monkeypatch):
     points = np.array([[1.5, 0.0, 0.2], [-0.5, 1.0, 0.2]])
     half = np.linalg.norm(points[0] - points[1]) / 2
     sigmas = [0.5, 0.7, 1.2, 3.0]
-    curves = {"pair": [], "pair+controls": []}  # of the same draws
+    curves = {PairForm: [], ControlledPairForm: []}  # of the same draws
     for seed in range(SEEDS):
-        job = make_job(as_points(points), sigmas, estimator="exact", seed=seed,
-                       antithetic=antithetic)  # fmt: skip
-        sums = job.sums()
-        curves["pair+controls"].append(job.curve(sums))
-        curves["pair"].append(replace(job, form="pair").curve(sums))
+        problem = pose_problem(as_points(points), sigmas, estimator="exact", seed=seed,
+                               antithetic=antithetic)  # fmt: skip
+        sums = sums_of_draws(problem, PairForm())
+        for form, same in curves.items():
+            same.append(curve_of_draws(problem, form(), sums))
     for form, same in curves.items():
         for s, sigma in enumerate(sigmas):
             values, errors = [c.loss[s] for c in same], [c.stderr[s] for c in same]
@@ -104,10 +105,10 @@ def test_gaussian_mixture():
 
 
 def test_noise_on_an_int8_grid_is_as_good_as_gaussian():
-    """Moments of 2 million numbers, and the same J* as from float32 noise."""
-    eps_MD = draws.noise(3, np.arange(200), 10_000)
-    term_KMD, step_KM = draws.quantised_noise(eps_MD)
-    grid = (term_KMD.double() * step_KM.double()[:, :, None]).sum(0)
+    """DataMoments of 2 million numbers, and the same J* as from float32 noise."""
+    eps_MD = draws.gaussian_noise(3, np.arange(200), 10_000)
+    term_MD, step_M = draws.quantised_noise(eps_MD)
+    grid = term_MD.double() * step_M.double()[:, None]
     exact = eps_MD.double()
     assert (grid - exact).abs().max() < 0.025
     # Without the shrunk step the variance would be 1e-4 too large.
@@ -116,11 +117,14 @@ def test_noise_on_an_int8_grid_is_as_good_as_gaussian():
     images = np.random.default_rng(0).integers(0, 256, (2000, 8, 8), dtype=np.uint8)
     sigmas = [1.0, 1.6, 2.5, 5.0, 20.0]
     int8, fp32 = (
-        make_job(as_points(images), sigmas, estimator="exact", queries=2000, precision=precision)
+        PairForm().sums(
+            pose_problem(as_points(images), sigmas, estimator="exact", queries=2000,
+                         precision=precision), (1, 1), None,
+        )
         for precision in ("int8", "fp32")
-    )
+    )  # fmt: skip
     for s in range(len(sigmas)):
-        pairs = [sums[:, :, s, 1] / sums[:, :, s, 0] for sums in (int8.sums(), fp32.sums())]
+        pairs = [sums[:, :, s, 1] / sums[:, :, s, 0] for sums in (int8, fp32)]
         difference_M = (pairs[0] - pairs[1]).mean(0)
         error = difference_M.std() / np.sqrt(2000)
         assert abs(difference_M.mean()) < 4 * error + 1e-7 * pairs[1].mean()
@@ -137,17 +141,17 @@ def test_the_error_is_honest_where_the_sources_are_a_large_share_of_the_points(q
     """
     images = load_digits().images.astype(np.uint8)[:600]
     points = as_points(images, offset=8.0, scale=1 / 8)
-    jobs = [
-        make_job(points, [0.85, 1.5, 4.0, 20.0], estimator="exact", queries=queries, seed=seed)
+    problems = [
+        pose_problem(points, [0.85, 1.5, 4.0, 20.0], estimator="exact", queries=queries, seed=seed)
         for seed in range(60)
     ]
-    sums = [job.sums() for job in jobs]
+    sums = [sums_of_draws(problem, PairForm()) for problem in problems]
     ratio = {}
-    for form in ("pair+controls", "pair"):
-        curves = [replace(j, form=form).curve(s) for j, s in zip(jobs, sums, strict=True)]
+    for form in (ControlledPairForm, PairForm):
+        curves = [curve_of_draws(p, form(), s) for p, s in zip(problems, sums, strict=True)]
         scatter = np.std([c.loss for c in curves], axis=0, ddof=1)
         ratio[form] = scatter / np.sqrt(np.mean([c.stderr**2 for c in curves], axis=0))
-    assert (ratio["pair+controls"] < 1.25).all()
-    assert (ratio["pair+controls"] > 0.6).all()
+    assert (ratio[ControlledPairForm] < 1.25).all()
+    assert (ratio[ControlledPairForm] > 0.6).all()
     if queries == len(points):
-        assert ratio["pair"][-1] < 0.2
+        assert ratio[PairForm][-1] < 0.2

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from jstar.config.choices import SAMPLERS
 from jstar.errors import JstarError
 from jstar.optimal import posterior_mean
-from jstar.sampling import SAMPLERS
-from jstar.sampling.samplers import Sampler, guided, sample, start_noise
+from jstar.sampling.samplers import Sampler, draw_images, guided, start_noise
 from jstar.sampling.steps import noise_steps
 
 SHAPE = (1, 2, 2)
@@ -34,7 +34,7 @@ def ode_end(start, high, low):
 
 def draw(name, steps, count=40, **kwargs):
     options = {key: kwargs.pop(key) for key in list(kwargs) if key in Sampler.__annotations__}
-    return sample(
+    return draw_images(
         kwargs.pop("denoiser", gaussian), np.arange(count), SHAPE, steps,
         Sampler(name, **options), dtype=torch.float64, **kwargs,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def test_any_split_into_batches_gives_the_same_images(name):
         return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1) ** 2))
 
     def images(index, seed=3):
-        return sample(denoiser, np.array(index), SHAPE, steps, Sampler(name), seed=seed)
+        return draw_images(denoiser, np.array(index), SHAPE, steps, Sampler(name), seed=seed)
 
     whole = images(range(10))
     parts = torch.cat([images([0]), images(range(1, 7)), images([9, 8, 7]).flip(0)])
@@ -168,7 +168,7 @@ def test_the_exact_denoiser_of_a_dataset_draws_its_points():
     def exact(x, sigma, labels=None):
         return torch.from_numpy(posterior_mean(x.numpy(), images, float(sigma[0])))
 
-    got = sample(
+    got = draw_images(
         exact, np.arange(60), SHAPE, noise_steps("polynomial", 18, 0.002, 80.0), Sampler("heun")
     )
     nearest = torch.cdist(got.flatten(1), torch.from_numpy(images / 127.5 - 1).flatten(1))

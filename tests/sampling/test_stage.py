@@ -1,4 +1,4 @@
-"""jstar sample end to end on a tiny trained run: the table, the images, labels, refusals."""
+"""jstar sampling draw on a tiny trained run: the table, the images, labels, refusals."""
 
 import json
 
@@ -11,15 +11,15 @@ from jstar.config import Study
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
 from jstar.layout import Layout
-from jstar.sampling.samplers import Sampler, sample
+from jstar.sampling.samplers import Sampler, draw_images
 from jstar.sampling.stage import QUALITY_COLUMNS, draw_labels, write_quality
 from jstar.sampling.steps import noise_steps
 from jstar.train import train
 from jstar.train.snapshots import load_denoiser
 
-SAMPLE = {
+SAMPLING = {
     "count": 200, "batch": 64, "steps": 6, "snapshots": 2,
-    "sweep": [{"sampler": "ancestral", "steps": 4, "schedule": "exponential"}],
+    "sweep": [{"sampler": "ancestral", "steps": 4, "spacing": "exponential"}],
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def layout(results, tiny_study):
     """A conditional tiny run, trained once; its reference is made by the first test that asks."""
     changes = {
         "model": {"class_drop": 0.2}, "ladder": [{"name": "d1", "depth": 1}],
-        "optimal": {"estimator": "exact_by_class"}, "sample": SAMPLE,
+        "optimal": {"estimator": "exact_by_class"}, "sampling": SAMPLING,
     }  # fmt: skip
     study = Study.parse(tiny_study(**changes))
     found = Layout(study, results)
@@ -45,10 +45,10 @@ def layout(results, tiny_study):
 
 
 def write(layout, out, **changes):
-    sample_part = layout.study.sample.model_copy(update=changes)
-    study = layout.study.model_copy(update={"sample": sample_part})
+    part = layout.study.sampling.model_copy(update=changes)
+    study = layout.study.model_copy(update={"sampling": part})
     run = layout.run("d1", 0)
-    return write_quality(study, run, layout.data, layout.reference, out / "quality.csv", "cpu")
+    return write_quality(study, run, layout.data, layout.features, out / "quality.csv", "cpu")
 
 
 def test_a_row_for_every_snapshot_and_every_trial_of_the_sweep(layout, tmp_path):
@@ -75,8 +75,8 @@ def test_the_images_kept_are_those_of_the_sampler(layout, tmp_path):
         assert stored["images"].shape == (2, 64, 1, 8, 8)
         np.testing.assert_array_equal(stored["real"][0], dataset.scaled([0])[0])
         kept = stored["images"][1]
-    labels = torch.from_numpy(draw_labels(dataset, layout.study.sample)[:64])
-    expected = sample(
+    labels = torch.from_numpy(draw_labels(dataset, layout.study.sampling)[:64])
+    expected = draw_images(
         load_denoiser(layout.run("d1", 0), 5, 0.1), np.arange(64), (1, 8, 8),
         noise_steps("polynomial", 6, 0.002, 80.0), Sampler("heun"), labels=labels,
     )  # fmt: skip
@@ -92,9 +92,9 @@ def test_the_batch_changes_no_number(layout, tmp_path):
 
 def test_labels_have_the_shares_of_the_data_and_guidance_uses_them(layout, tmp_path):
     dataset = open_dataset(layout.data)
-    whole = draw_labels(dataset, layout.study.sample.model_copy(update={"count": len(dataset)}))
+    whole = draw_labels(dataset, layout.study.sampling.model_copy(update={"count": len(dataset)}))
     np.testing.assert_array_equal(np.sort(whole), np.sort(dataset.labels_N))
-    few = draw_labels(dataset, layout.study.sample)
+    few = draw_labels(dataset, layout.study.sampling)
     np.testing.assert_array_equal(few, whole[:200])
     plain = write(layout, tmp_path / "plain", sweep=[])
     guided = write(layout, tmp_path / "guided", sweep=[], guidance=3.0)
@@ -107,7 +107,7 @@ def test_another_distribution_and_an_unfinished_run_are_refused(layout, tmp_path
     out = tmp_path / "out" / "quality.csv"
     arguments = (layout.study, layout.run("d1", 0))
     with pytest.raises(JstarError, match="must not be mixed"):
-        write_quality(*arguments, tmp_path / "data", layout.reference, out)
+        write_quality(*arguments, tmp_path / "data", layout.features, out)
     with pytest.raises(JstarError, match=r"run.json: cannot be read"):
-        write_quality(layout.study, tmp_path, layout.data, layout.reference, out)
+        write_quality(layout.study, tmp_path, layout.data, layout.features, out)
     assert not out.parent.exists()

@@ -7,7 +7,7 @@ import pytest
 from jstar.config import OptimalConfig, Study
 from jstar.data import open_dataset, prepare
 from jstar.noise import sigma_grid
-from jstar.optimal.stage import dataset_curve, write_result
+from jstar.optimal.stage import dataset_curve
 from jstar.train import train
 
 
@@ -27,7 +27,7 @@ def curve(digits, tmp_path_factory):
     dataset = open_dataset(digits)
     config = OptimalConfig(queries=256)
     optimal = dataset_curve(dataset, sigma_grid(0.05, 20, 40), config, conditional=False)
-    write_result(optimal, dataset.card.id, config.seed, path)
+    optimal.write(path, card_id=dataset.card.id, seed=config.seed)
     return path
 
 
@@ -54,7 +54,7 @@ def contents():
     def read(folder: Path) -> dict[str, bytes]:
         out = folder / "out"
         files = [*sorted((out / "snapshots").iterdir()), out / "telemetry.csv"]
-        files += out.glob("schedule.csv")
+        files += out.glob("noise_law.csv")
         return {file.name: file.read_bytes() for file in files}
 
     return read

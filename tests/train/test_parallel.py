@@ -26,9 +26,9 @@ def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",))
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not (root / "results" / "data").exists():
         for stage in before:
-            command = [sys.executable, "-m", "jstar.cli", stage, *common]
+            command = [sys.executable, "-m", "jstar", stage, *common]
             subprocess.run(command, check=True, env=env, capture_output=True)
-    command = [*run, "jstar.cli", "train", *common, "--model", model, "--device", "cpu"]
+    command = [*run, "jstar", "train", *common, "--model", model, "--device", "cpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == expect, done.stderr[-3000:]
     return root / "results" / "runs" / "tiny" / f"{model}-s0"
@@ -75,6 +75,6 @@ def test_two_processes_follow_the_gap_as_one_does(tmp_path, tiny_study):
     study = tiny_study(train={**TRAIN, "noise": {"law": "optimal_loss"}})
     one, two = (launch(tmp_path / str(n), study, n, before=("prepare", "optimal")) for n in (1, 2))
     np.testing.assert_allclose(losses(one)[0], losses(two)[0], rtol=1e-4)
-    a, b = (pd.read_csv(run / "schedule.csv") for run in (one, two))
+    a, b = (pd.read_csv(run / "noise_law.csv") for run in (one, two))
     np.testing.assert_allclose(a["density"], b["density"], rtol=1e-3)
     assert a.groupby("sigma")["density"].std().max() > 0.01  # it moved

@@ -18,7 +18,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("noise", [None, {"law": "optimal_loss"}], ids=["own law", "adaptive"])
+@pytest.mark.parametrize("noise", [None, {"law": "optimal_loss"}], ids=["own law", "optimal loss"])
 def test_resumed_after_a_crash_is_bitwise_equal(noise, curve, run_tiny, contents, monkeypatch):
     law = {"noise": noise}
     _, calm = run_tiny("calm", curve=curve, train=law)
@@ -38,7 +38,7 @@ def test_resumed_after_a_crash_is_bitwise_equal(noise, curve, run_tiny, contents
     assert status.finished
     assert met == [2, 3, 4, 5]
     assert contents(calm) == contents(stormy)
-    assert ("schedule.csv" in contents(calm)) == (noise is not None)
+    assert ("noise_law.csv" in contents(calm)) == (noise is not None)
 
 
 def test_a_signal_asks_for_a_checkpoint_and_another_start(run_tiny, contents, monkeypatch):

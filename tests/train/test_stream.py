@@ -9,6 +9,7 @@ import torch
 
 from jstar.data import open_dataset
 from jstar.noise import PROCESSES, process
+from jstar.train.noise_law import TrainingNoiseLaw
 from jstar.train.objective import noise_scale
 from jstar.train.stream import NOISE, Stream
 
@@ -20,7 +21,8 @@ def rows(chunk):
 
 
 def stream(digits, batch=48, seed=3, name="edm", **options):
-    return Stream(open_dataset(digits), process(name), seed, batch=batch, **options)
+    law = TrainingNoiseLaw(process(name))
+    return Stream(open_dataset(digits), law, seed, batch=batch, **options)
 
 
 def test_batches_ranks_and_starts_do_not_matter(digits):
@@ -94,7 +96,7 @@ def clean(source, steps):
     chunk = source.chunk(0, steps)
     sigma = chunk.log_sigma.flatten().exp().view(-1, 1, 1, 1)
     noise = source._noise(np.arange(len(sigma)), NOISE)
-    shown = chunk.x_in.flatten(0, 1) / source.process.c_in(sigma) - sigma * noise
+    shown = chunk.x_in.flatten(0, 1) / source.noise_law.process.c_in(sigma) - sigma * noise
     return shown, sigma.flatten() < 5
 
 
@@ -102,7 +104,7 @@ def test_a_sampled_latent_is_drawn_anew_at_every_visit(digits):
     dataset = open_dataset(digits)
     stds = np.random.default_rng(0).uniform(1, 3, dataset.images_NCHW.shape)
     dataset = dataclasses.replace(dataset, stds_NCHW=stds.astype(np.float16))
-    source = Stream(dataset, process("edm"), 3, batch=48)
+    source = Stream(dataset, TrainingNoiseLaw(process("edm")), 3, batch=48)
     index = np.arange(960)
     data = source.data_index(index)
     shown, small = clean(source, 20)

@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from jstar.config import TrainConfig
 from jstar.data import open_dataset
-from jstar.model.dit import Block
+from jstar.model.fast_block import FastBlock
 from jstar.noise import PROCESSES
 from jstar.train.ema import PowerEMA, power_exponent
+from jstar.train.optimizer import Optimizer
+from jstar.train.parallel import Ranks
 
 # The tiny study's d2, seed 0: training loss of each fifth of the run. Committed, so that a change
 # of the arithmetic is seen. Other vector units, or no C compiler, move them by parts in 1e8.
@@ -66,9 +69,9 @@ def test_memory_options_change_only_the_rounding(options, run_tiny):
 
 
 def test_recomputed_blocks_run_twice(run_tiny, monkeypatch):
-    calls, forward = [], Block.forward
+    calls, forward = [], FastBlock.forward
     monkeypatch.setattr(
-        Block, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
+        FastBlock, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
     )
     run_tiny("plain", train={"images": 640})
     plain = len(calls)
@@ -91,6 +94,20 @@ def test_compiled_blocks_are_one_graph_and_change_only_the_rounding(run_tiny, mo
     _, other = run_tiny("other", model="d2", train={"compile": True})
     assert compiled == 2 * [{"dynamic": False}]
     np.testing.assert_allclose(fifths(plain), fifths(other), rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [2.0, 0.5])
+def test_a_gradient_is_clipped_to_the_norm_that_the_study_names(norm):
+    """AdamW's own step hardly feels the gradient's size; its first moment is 0.1 times it."""
+    weights = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 2))]
+    config = TrainConfig(images=8000, batch=1, clip_norm=0.8)
+    optimizer = Optimizer(weights, config, Ranks(0, 1, torch.device("cpu")))
+    for weight in weights:
+        weight.grad = torch.full_like(weight, norm / math.sqrt(7))
+    optimizer.step(1e-3)
+    found = torch.cat([m.flatten() for m in optimizer.moments()["exp_avg"]])
+    kept = (1 - config.betas[0]) * min(norm, 0.8)
+    torch.testing.assert_close(found, torch.full((7,), kept / math.sqrt(7)))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A study of kind diagnosis, walked through: its table, words and figures."""
+"""A study of kind variants, walked through: its table, words and figures."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ VARIANTS = {"eps": {"process": "vp"}, "edm": {"process": "edm"}}
 def study_tree(tiny_study, **overrides):
     entries = [{"name": n, "depth": 1, "variant": v} for n, v in VARIANTS.items()]
     return tiny_study(
-        study="variants", kind="diagnosis", ladder=entries,
+        study="variants", kind="variants", ladder=entries,
         dataset={"holdout": 32}, train={"snapshots": 3}, **overrides,
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def layout(tiny_study, tmp_path, one_thread):
 
 def test_table_words_and_figures(layout):
     text = write_variants(layout)
-    frame = pd.read_csv(layout.fits / "diagnosis.csv")
+    frame = pd.read_csv(layout.variants / "last.csv")
     assert tuple(frame.columns) == VARIANTS_COLUMNS
     assert list(frame["model"].unique()) == list(VARIANTS)
     assert len(frame) == 2 * 6
@@ -64,11 +64,11 @@ def test_table_words_and_figures(layout):
         total = last.loc[last["sigma"] == "total", "loss"].item()
         assert total == pytest.approx(float(rows["weight"] @ rows["loss"]), rel=1e-6)
     assert text.count("σ = ") >= 3
-    page = (layout.fits / "tables/diagnosis.md").read_text()
+    page = (layout.variants / "summary.md").read_text()
     assert "| eps |" in page
     assert text in page
     for name in VARIANT_FIGURES:
-        draw_study_figure(name, layout.study, layout.fits, layout.curve, layout.figures)
+        draw_study_figure(name, layout.study, layout.tables, layout.curve, layout.figures)
         assert (layout.figures / f"{name}.png").stat().st_size > 10_000
     numbers = read_json(layout.figures / "memorisation.json")["numbers"]
     assert numbers["measured"]
@@ -80,20 +80,30 @@ def test_table_words_and_figures(layout):
     assert not adapter.conditional
 
 
-def test_the_workflow_of_a_diagnosis(tiny_study, tmp_path):
+def test_the_workflow_of_variants(tiny_study, tmp_path):
     folder = copy_project(tmp_path)
     (folder / "config/variants.yaml").write_text(yaml.safe_dump(study_tree(tiny_study)))
     dry = start(folder, "snakemake", "-n", "--cores", 1, "--configfile", "config/variants.yaml")
     assert dry.wait(120) == 0, output(folder)
     text = output(folder)
-    for rule in ("train_eps", "evaluate", "diagnose", *(f"figure_{n}" for n in VARIANT_FIGURES)):
+    for rule in (
+        "train_eps",
+        "evaluate",
+        "variants_losses",
+        *(f"figure_{n}" for n in VARIANT_FIGURES),
+    ):
         assert f"rule {rule}:" in text
     assert "rule fit:" not in text
 
 
+def test_a_study_of_scaling_has_no_variants(jstar):
+    _, _, err = jstar("variants", "losses", "--config", ROOT / "config/digits.yaml")
+    assert "of kind 'scaling', only 'variants' has them" in err
+
+
 def test_the_study_that_is_shipped_has_equal_sizes():
-    study = Study.load(ROOT / "config/diagnosis.yaml")
-    assert study.kind == "diagnosis"
+    study = Study.load(ROOT / "config/variants-fashion.yaml")
+    assert study.kind == "variants"
     assert len(study.ladder) >= 7
     assert len({(e.depth, e.width) for e in study.ladder}) == 1
     facts = [study.train_of(e.name).process_facts() for e in study.ladder]

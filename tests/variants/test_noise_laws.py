@@ -1,4 +1,4 @@
-"""jstar noise: the pairs of a study, their paired changes and intervals, the refusals."""
+"""jstar variants noise-laws: pairs of a study, their paired changes and intervals, the refusals."""
 
 import json
 from dataclasses import replace
@@ -9,12 +9,13 @@ import pytest
 from scipy.stats import ttest_rel
 
 from jstar.config import Study
+from jstar.curve import read_curve
 from jstar.data import prepare
 from jstar.errors import JstarError
 from jstar.figures.noise_laws import draw_noise
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve, write_curve
+from jstar.optimal.stage import write_curve
 from jstar.records import write_json
 from jstar.variants.noise_laws import LAW_COLUMNS, write_noise
 
@@ -50,13 +51,13 @@ def write_run(layout, model, seed, card, gap_S, fid):
         centres = np.geomspace(0.06, 17, 32)
         law = pd.DataFrame({"images": np.repeat([64, 640, 6400], 32), "sigma": np.tile(centres, 3)})
         columns = {"weight": 1.0, "gap": 0.5, "density": 0.17, "draws": 10.0}
-        law.assign(**columns).to_csv(run / "schedule.csv", index=False)
+        law.assign(**columns).to_csv(layout.noise_law(model, seed), index=False)
 
 
 @pytest.fixture
 def layout(tiny_study, tmp_path):
     """Runs of known gaps: those of the optimal-loss law are FACTOR times the others'."""
-    study = Study.parse(tiny_study(kind="diagnosis", ladder=ladder(), train={"ema": [0.1, 0.2]}))
+    study = Study.parse(tiny_study(kind="variants", ladder=ladder(), train={"ema": [0.1, 0.2]}))
     made = Layout(study, tmp_path)
     card = prepare(study.dataset, made.data).id
     write_curve(study, made.data, made.curve)
@@ -70,7 +71,7 @@ def layout(tiny_study, tmp_path):
 
 def test_changes_are_paired_by_seed_with_students_interval(layout):
     write_noise(layout)
-    effect = pd.read_csv(layout.noise / "effect.csv").set_index("quantity")
+    effect = pd.read_csv(layout.noise_laws / "effect.csv").set_index("quantity")
     assert effect["process"].eq("fm").all()
     assert effect["seeds"].eq(3).all()
     logs = np.log([FACTOR[s] for s in SEEDS])
@@ -94,30 +95,30 @@ def test_changes_are_paired_by_seed_with_students_interval(layout):
     fid = effect.loc["FID of samples"]
     assert (fid["own"], fid["optimal_loss"]) == pytest.approx((2 + 0.14 / 3, 1.5))
     assert effect.loc["precision", "change"] == pytest.approx(0)
-    by_sigma = pd.read_csv(layout.noise / "gaps.csv")
+    by_sigma = pd.read_csv(layout.noise_laws / "gaps.csv")
     assert by_sigma["change"].to_numpy() == pytest.approx(np.exp(logs.mean()) - 1)
-    assert "-15.1 %" in (layout.noise / "effect.md").read_text()
+    assert "-15.1 %" in (layout.noise_laws / "effect.md").read_text()
 
 
 def test_law_and_figures(layout):
     write_noise(layout)
-    law = pd.read_csv(layout.noise / "law.csv")
+    law = pd.read_csv(layout.noise_laws / "law.csv")
     assert tuple(law.columns) == LAW_COLUMNS
     assert len(law) == 3 * 3 * 32
     sigma = law["sigma"].to_numpy()
     fm, edm = process("fm"), process("edm")
     np.testing.assert_allclose(law["own_density"], fm.law.density(sigma), rtol=1e-6)
     np.testing.assert_allclose(law["own_weight"], fm.weight(sigma) / edm.weight(sigma), rtol=1e-6)
-    draw_noise(layout.noise)
+    draw_noise(layout.noise_laws)
     for name in ("law", "effect"):
-        assert (layout.noise / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert (layout.noise / f"{name}.png").stat().st_size > 10_000
+        assert (layout.noise_laws / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (layout.noise_laws / f"{name}.png").stat().st_size > 10_000
 
 
 def test_without_samples_there_is_no_quality(layout):
     layout.quality("new", 4).unlink()
     write_noise(layout)
-    effect = pd.read_csv(layout.noise / "effect.csv")
+    effect = pd.read_csv(layout.noise_laws / "effect.csv")
     assert len(effect) == 3
     assert effect["quantity"].str.startswith("gap").all()
 
@@ -128,11 +129,11 @@ def test_without_samples_there_is_no_quality(layout):
     ids=["another size", "no common seed", "another process"],
 )
 def test_entries_that_differ_otherwise_are_no_pair(change, layout, tiny_study):
-    study = Study.parse(tiny_study(kind="diagnosis", ladder=ladder(**change)))
+    study = Study.parse(tiny_study(kind="variants", ladder=ladder(**change)))
     assert study.noise_pairs() == []
     with pytest.raises(JstarError, match=r"no two ladder entries that share a seed"):
         write_noise(replace(layout, study=study))
-    assert not layout.noise.exists()
+    assert not layout.noise_laws.exists()
 
 
 def test_runs_of_another_distribution_are_refused(layout):
@@ -140,4 +141,4 @@ def test_runs_of_another_distribution_are_refused(layout):
     path.write_text(json.dumps({"card_id": "another"}))
     with pytest.raises(JstarError, match="another"):
         write_noise(layout)
-    assert not layout.noise.exists()
+    assert not layout.noise_laws.exists()

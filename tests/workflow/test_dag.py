@@ -1,26 +1,11 @@
 """The DAG: a tiny study end to end, what reruns what, and what stops before any job starts."""
 
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import yaml
-from project import TINY, copy_project, environment
-
-
-def snakemake(folder, *arguments, check=True):
-    """Run Snakemake in a copy of the project; the copy's package is the one that is imported."""
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
-        check=False,
-    )  # fmt: skip
-    if check:
-        logs = "".join(p.read_text() for p in folder.glob("results/**/*.log"))
-        assert done.returncode == 0, done.stdout + done.stderr + logs
-    return done
+from project import TINY, copy_project, jobs, snakemake
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +17,8 @@ def finished(tmp_path_factory):
     return folder
 
 
-def dry_run(folder, *arguments):
-    """Rules that would run, as Snakemake's dry run counts them."""
-    text = snakemake(folder, "-n", "--configfile", "config/tiny.yaml", *arguments).stdout
-    if "Nothing to be done" in text:
-        return []
-    table = text.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
-    return sorted(line.split()[0] for line in table if line.split()[0] not in ("total", "all"))
+def dry_run(folder):
+    return sorted({*jobs(folder, "--configfile", "config/tiny.yaml")} - {"total", "all"})
 
 
 def test_the_tiny_study_makes_everything(finished):
@@ -99,14 +79,33 @@ def test_a_deleted_figure_comes_back_alone(finished):
     assert dry_run(finished) == []
 
 
+def test_a_broken_caption_fails_the_report(finished):
+    path, page = finished / "workflow/report/gap.rst", "results/studies/tiny/report.html"
+    before = path.read_text()
+    command = ("--configfile", "config/tiny.yaml")
+    try:
+        path.write_text(before + "- a list\n  without its blank line\n")
+        (finished / page).unlink()
+        done = snakemake(finished, *command, check=False)
+    finally:
+        path.write_text(before)
+    assert done.returncode != 0
+    assert "docutils complains about the caption of results/studies/tiny/figures/gap.png" in (
+        done.stdout + done.stderr
+    )
+    assert not (finished / page).exists()
+    snakemake(finished, *command)
+    assert (finished / page).exists()
+
+
 def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
     path = finished / "config/tiny.yaml"
     before = path.read_text()
     try:
         path.write_text(before.replace("learning_rate: 0.003", "learning_rate: 0.002"))
-        jobs = dry_run(finished)
-        assert {"train_d1", "train_d2"} <= set(jobs)
-        assert not {"prepare", "optimal", "oracle"} & set(jobs)
+        rules = set(dry_run(finished))
+        assert {"train_d1", "train_d2"} <= rules
+        assert not {"prepare", "optimal", "oracle"} & rules
     finally:
         path.write_text(before)
 

@@ -1,48 +1,24 @@
 """Shards of the optimal loss in the workflow: the same curve, and only a lost one comes back."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
-import yaml
-from conftest import ROOT
+from project import copy_project, snakemake, write_study
 
 CURVE = "results/optimal/digits/curve.csv"
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the workflow with `run(shards, ...)`, which makes the curve of the tiny study."""
-    for name in ("Snakefile", "workflow", "profiles", "envs", "src"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, tmp_path / name)
-    tree = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
-    tree["dataset"] = {"name": "digits", "source": "digits", "mirror": True}  # several tiles
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(tmp_path / "src"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    """A copy of the project with `run(shards)`, which makes the curve of the tiny study."""
+    folder = copy_project(tmp_path)
+    dataset = {"name": "digits", "source": "digits", "limit": None, "mirror": True}  # several tiles
 
     def run(shards):
-        tree["optimal"]["shards"] = shards
-        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", CURVE, "--cores", "2", "--configfile",
-             "tiny.yaml"],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        config = write_study(folder, dataset=dataset, optimal={"shards": shards})
+        done = snakemake(folder, CURVE, "--configfile", config)
         return done.stdout + done.stderr
 
-    return tmp_path, run
+    return folder, run
 
 
 def test_shards_give_the_same_curve_and_a_lost_one_comes_back_alone(project):

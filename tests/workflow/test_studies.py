@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from PIL import Image
-from project import copy_project, environment
+from project import copy_project, environment, jobs
 
 STUDIES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 
@@ -36,19 +36,12 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_dry_run_has_every_stage(project, name):
     study = yaml.safe_load((ROOT / "config" / name).read_text())
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "-n", "--configfile", f"config/{name}"],
-        cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = done.stdout.split("Job stats:")[1].split("\n\n")[0]
-    jobs = {line.split()[0]: int(line.split()[1]) for line in table.splitlines()[3:]}
+    count = jobs(project, "--configfile", f"config/{name}")
     runs = sum(len(entry.get("seeds", [0])) for entry in study["ladder"])
-    assert sum(count for job, count in jobs.items() if job.startswith("train_")) == runs
-    assert jobs["evaluate"] == runs
-    last = "fit" if study.get("kind", "scaling") == "scaling" else "diagnose"
-    assert {"prepare", "optimal", "oracle", last, "report"} <= set(jobs)
+    assert sum(count[job] for job in count if job.startswith("train_")) == runs
+    assert count["evaluate"] == runs
+    last = "fit" if study.get("kind", "scaling") == "scaling" else "variants_losses"
+    assert {"prepare", "optimal", "oracle", last, "report"} <= set(count)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -57,7 +50,7 @@ def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name):
     if study.get("kind", "scaling") == "scaling":
         assert len(study["ladder"]) == 6
     done = subprocess.run(
-        [sys.executable, "-m", "jstar.cli", "plan", "--config", f"config/{name}"],
+        [sys.executable, "-m", "jstar", "plan", "--config", f"config/{name}"],
         cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip

@@ -1,14 +1,15 @@
 # Loss and direct gap of every snapshot, on the same images and noise for all models.
 rule evaluate:
     input:
-        run="results/runs/{study}/{model}-s{seed}/run.json",
-        snapshots=ancient("results/runs/{study}/{model}-s{seed}/snapshots"),
-        oracle=f"results/optimal/{STUDY.dataset.name}/oracle/oracle.json",
-        images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
+        run=RUN / "run.json",
+        snapshots=ancient(RUN / "snapshots"),
+        oracle=LAYOUT.oracle / "oracle.json",
+        images=ancient(LAYOUT.data / "images.npy"),
     output:
-        multiext("results/runs/{study}/{model}-s{seed}/losses", ".csv", ".json"),
+        table=LAYOUT.losses("{model}", "{seed}"),
+        facts=LAYOUT.losses("{model}", "{seed}").with_suffix(".json"),
     log:
-        "results/runs/{study}/{model}-s{seed}/evaluate.log",
+        RUN / "evaluate.log",
     conda:
         "../../envs/cpu.yaml"
     threads: STUDY.resources.train_threads

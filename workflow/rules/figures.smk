@@ -12,18 +12,18 @@ for figure in STUDY_FIGURES:
             f"figure_{figure}"
         input:
             STUDY_TABLES,
-            f"results/optimal/{STUDY.dataset.name}/curve.csv",
+            LAYOUT.curve,
         output:
             report(
-                f"results/studies/{{study}}/figures/{figure}.png",
+                LAYOUT.figures / f"{figure}.png",
                 caption=f"../report/{figure}.rst",
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},
             ),
-            f"results/studies/{{study}}/figures/{figure}.pdf",
-            f"results/studies/{{study}}/figures/{figure}.json",
+            LAYOUT.figures / f"{figure}.pdf",
+            LAYOUT.figures / f"{figure}.json",
         log:
-            f"results/studies/{{study}}/logs/figure-{figure}.log",
+            LAYOUT.logs / f"figure-{figure}.log",
         localrule: True
         conda:
             "../../envs/cpu.yaml"
@@ -37,17 +37,17 @@ for figure in STUDY_FIGURES:
 rule notebook:
     input:
         STUDY_TABLES,
-        f"results/optimal/{STUDY.dataset.name}/curve.csv",
+        LAYOUT.curve,
         notebook="notebooks/{notebook}.ipynb",
     output:
         report(
-            "results/studies/{study}/notebooks/{notebook}.html",
+            LAYOUT.notebooks / "{notebook}.html",
             caption="../report/notebook.rst",
             category="Notebooks",
             labels={"notebook": "{notebook}"},
         ),
     log:
-        "results/studies/{study}/logs/{notebook}.log",
+        LAYOUT.logs / "{notebook}.log",
     localrule: True
     conda:
         "../../envs/cpu.yaml"
@@ -57,15 +57,6 @@ rule notebook:
 
 rule figures:
     input:
-        expand(
-            "results/studies/{study}/figures/{figure}.{suffix}",
-            study=STUDY.study,
-            figure=STUDY_FIGURES,
-            suffix=["png", "pdf"],
-        ),
-        expand(
-            "results/studies/{study}/notebooks/{notebook}.html",
-            study=STUDY.study,
-            notebook=NOTEBOOKS,
-        ),
+        [LAYOUT.figures / f"{f}.{end}" for f in STUDY_FIGURES for end in ("png", "pdf")],
+        [LAYOUT.notebooks / f"{notebook}.html" for notebook in NOTEBOOKS],
     localrule: True

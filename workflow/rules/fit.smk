@@ -2,26 +2,25 @@
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 
 STUDY_TABLES = [
-    *(f"results/studies/{STUDY.study}/{table}.csv" for table in FIT_TABLES),
-    f"results/studies/{STUDY.study}/fits.json",
+    *(LAYOUT.fits / f"{table}.csv" for table in FIT_TABLES),
+    LAYOUT.fits / "fits.json",
 ]
 NOTEBOOKS = ["inspect_fits"]
 
 
 rule fit:
     input:
-        losses=expand("results/runs/{{study}}/{run}/losses.csv", run=RUNS),
-        curve=f"results/optimal/{STUDY.dataset.name}/curve.csv",
+        losses=LOSSES,
+        curve=LAYOUT.curve,
     output:
-        expand("results/studies/{{study}}/{table}.csv", table=FIT_TABLES),
-        expand(
-            "results/studies/{{study}}/tables/{table}.{suffix}",
-            table=PAPER_TABLES,
-            suffix=["md", "tex"],
-        ),
-        "results/studies/{study}/fits.json",
+        STUDY_TABLES,
+        [
+            LAYOUT.fits / f"tables/{t}.{end}"
+            for t in PAPER_TABLES
+            for end in ("md", "tex")
+        ],
     log:
-        "results/studies/{study}/logs/fit.log",
+        LAYOUT.logs / "fit.log",
     conda:
         "../../envs/cpu.yaml"
     params:

@@ -3,12 +3,12 @@ if STUDY.optimal.shards == 1:
 
     rule optimal:
         input:
-            card="results/data/{dataset}/card.json",
-            images=ancient("results/data/{dataset}/images.npy"),
+            card=LAYOUT.data / "card.json",
+            images=ancient(LAYOUT.data / "images.npy"),
         output:
-            multiext("results/optimal/{dataset}/curve", ".csv", ".json"),
+            multiext(str(LAYOUT.curve.with_suffix("")), ".csv", ".json"),
         log:
-            "results/optimal/{dataset}/curve.log",
+            LAYOUT.curve.with_suffix(".log"),
         cache: True
         conda:
             "../../envs/cpu.yaml"
@@ -22,15 +22,17 @@ if STUDY.optimal.shards == 1:
 
 else:
 
+    SHARD = LAYOUT.shard("{shard}", "{shards}")
+
     # The sums over a share of the points each, added in the order of their numbers.
     rule optimal_shard:
         input:
-            card="results/data/{dataset}/card.json",
-            images=ancient("results/data/{dataset}/images.npy"),
+            card=LAYOUT.data / "card.json",
+            images=ancient(LAYOUT.data / "images.npy"),
         output:
-            "results/optimal/{dataset}/shards/{shard}-of-{shards}.npz",
+            SHARD,
         log:
-            "results/optimal/{dataset}/shards/{shard}-of-{shards}.log",
+            SHARD.with_suffix(".log"),
         wildcard_constraints:
             shard=r"\d+",
             shards=r"\d+",
@@ -47,17 +49,16 @@ else:
 
     rule optimal:
         input:
-            card="results/data/{dataset}/card.json",
-            images=ancient("results/data/{dataset}/images.npy"),
-            shards=expand(
-                "results/optimal/{{dataset}}/shards/{shard}-of-{shards}.npz",
-                shard=range(1, STUDY.optimal.shards + 1),
-                shards=STUDY.optimal.shards,
-            ),
+            card=LAYOUT.data / "card.json",
+            images=ancient(LAYOUT.data / "images.npy"),
+            shards=[
+                LAYOUT.shard(number + 1, STUDY.optimal.shards)
+                for number in range(STUDY.optimal.shards)
+            ],
         output:
-            multiext("results/optimal/{dataset}/curve", ".csv", ".json"),
+            multiext(str(LAYOUT.curve.with_suffix("")), ".csv", ".json"),
         log:
-            "results/optimal/{dataset}/curve.log",
+            LAYOUT.curve.with_suffix(".log"),
         conda:
             "../../envs/cpu.yaml"
         resources:
@@ -70,14 +71,14 @@ else:
 
 rule oracle:
     input:
-        card="results/data/{dataset}/card.json",
-        images=ancient("results/data/{dataset}/images.npy"),
+        card=LAYOUT.data / "card.json",
+        images=ancient(LAYOUT.data / "images.npy"),
     output:
-        info="results/optimal/{dataset}/oracle/oracle.json",
-        draws="results/optimal/{dataset}/oracle/index.npy",
-        means="results/optimal/{dataset}/oracle/posterior_mean.npy",
+        info=LAYOUT.oracle / "oracle.json",
+        draws=LAYOUT.oracle / "index.npy",
+        means=LAYOUT.oracle / "posterior_mean.npy",
     log:
-        "results/optimal/{dataset}/oracle.log",
+        LAYOUT.oracle.with_suffix(".log"),
     conda:
         "../../envs/cpu.yaml"
     threads: STUDY.resources.optimal_threads

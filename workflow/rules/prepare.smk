@@ -3,11 +3,11 @@ rule prepare:
     input:
         source=ancient(STUDY.dataset.path or []),
     output:
-        images="results/data/{dataset}/images.npy",
-        labels="results/data/{dataset}/labels.npy",
-        card="results/data/{dataset}/card.json",
+        images=LAYOUT.data / "images.npy",
+        labels=LAYOUT.data / "labels.npy",
+        card=LAYOUT.data / "card.json",
     log:
-        "results/data/{dataset}/prepare.log",
+        LAYOUT.data / "prepare.log",
     conda:
         "../../envs/cpu.yaml"
     params:

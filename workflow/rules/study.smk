@@ -6,6 +6,7 @@ import sys
 from jstar.config import Study
 from jstar.data.check import check_study
 from jstar.errors import JstarError
+from jstar.layout import Layout
 from jstar.records import fingerprint, read_json, write_text
 
 # A job on a cluster is a Snakemake of its own. It reads the study that the run began with, not an
@@ -21,7 +22,10 @@ try:
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 
-RUNS = [f"{model}-s{seed}" for model, seed in STUDY.runs()]
+LAYOUT = Layout(STUDY)
+RUN = LAYOUT.run("{model}", "{seed}")
+LOSSES = [LAYOUT.losses(*run) for run in STUDY.runs()]
+QUALITY = [LAYOUT.quality(*run) for run in STUDY.runs()]
 MODELS = [entry.name for entry in STUDY.ladder]
 
 # Captions read their numbers from the result files when the report is made; what a fit could not
@@ -33,8 +37,6 @@ config["show"] = lambda value, form: "–" if value is None else format(value, f
 
 
 wildcard_constraints:
-    study=STUDY.study,
-    dataset=STUDY.dataset.name,
     model="|".join(map(re.escape, MODELS)),
     seed=r"\d+",
 
@@ -44,7 +46,7 @@ wildcard_constraints:
 # job is its own `content`, never a key that does not change its numbers. (An `ancient` input from a
 # rule would hide changed params: Snakemake does not look at jobs below one that is to run.)
 STUDY_ID = fingerprint(STUDY.model_dump_json())
-STUDY_FILE = f"results/studies/{STUDY.study}/config/{STUDY_ID}.json"
+STUDY_FILE = str(LAYOUT.fits / "config" / f"{STUDY_ID}.json")
 os.environ["JSTAR_STUDY"] = STUDY_FILE
 shell.prefix(f"export JSTAR_STUDY={STUDY_FILE}; ")
 

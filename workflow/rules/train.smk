@@ -4,38 +4,28 @@ from jstar.cluster.launch import allocation
 # whole inside one SLURM job must not.
 REQUEUE = "--requeue" if workflow.remote_exec else ""
 
-# One job a size and seed. The resumable state lies in results/state, which no rule declares:
+# One job a size and seed. The resumable state lies in a folder that no rule declares:
 # Snakemake deletes the declared outputs of a job that is killed. One rule a size, because only so
 # can the longest runs start first and a profile give each size its own resources.
 for rank, entry in enumerate(STUDY.ladder):
-    adaptive = (
-        STUDY.train_of(entry.name).noise is not None
-    )  # then it needs J*, and tells its law
+    run = LAYOUT.run(entry.name, "{seed}")
+    # A run whose noise law follows the gap needs J*, and leaves its law.
+    follows = STUDY.train_of(entry.name).noise is not None
 
     rule:
         name:
             f"train_{entry.name}".replace("-", "_").replace(".", "_")
         input:
-            card=f"results/data/{STUDY.dataset.name}/card.json",
-            images=ancient(f"results/data/{STUDY.dataset.name}/images.npy"),
-            curve=(
-                f"results/optimal/{STUDY.dataset.name}/curve.csv" if adaptive else []
-            ),
+            card=LAYOUT.data / "card.json",
+            images=ancient(LAYOUT.data / "images.npy"),
+            curve=LAYOUT.curve if follows else [],
         output:
-            **(
-                {
-                    "schedule": f"results/runs/{{study}}/{entry.name}-s{{seed}}/schedule.csv"
-                }
-                if adaptive
-                else {}
-            ),
-            run=f"results/runs/{{study}}/{entry.name}-s{{seed}}/run.json",
-            telemetry=f"results/runs/{{study}}/{entry.name}-s{{seed}}/telemetry.csv",
-            snapshots=directory(
-                f"results/runs/{{study}}/{entry.name}-s{{seed}}/snapshots"
-            ),
+            [LAYOUT.noise_law(entry.name, "{seed}")] if follows else [],
+            run=run / "run.json",
+            telemetry=run / "telemetry.csv",
+            snapshots=directory(run / "snapshots"),
         log:
-            f"results/runs/{{study}}/{entry.name}-s{{seed}}/train.log",
+            run / "train.log",
         priority: rank + 1
         conda:
             "../../envs/cpu.yaml"

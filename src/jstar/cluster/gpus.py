@@ -6,6 +6,7 @@ only the devices that the cluster gave it are shared out: several runs may stand
 
 import fcntl
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from jstar.errors import JstarError
+from jstar.private import flaw_of, open_private, private_folder, user_cache
 
 POLL_SECONDS = 0.2
 
@@ -20,12 +22,22 @@ POLL_SECONDS = 0.2
 def lock_folder() -> Path:
     """Folder of the lock files: JSTAR_LOCKS, or one a user in the temporary folder.
 
-    Every SLURM job has its own on each node: two jobs may both call their GPU 0.
+    Every SLURM job has its own on each node: two jobs may both call their GPU 0. If another user
+    took its name, it lies in the cache folder. ($XDG_RUNTIME_DIR would not do: jobs of one user
+    may or may not have it, and it goes away at logout.)
+    Raises JstarError if JSTAR_LOCKS could be another user's.
     """
+    if stated := os.environ.get("JSTAR_LOCKS"):
+        if flaw := flaw_of(Path(stated)):
+            raise JstarError(
+                f"JSTAR_LOCKS: {flaw}; allowed is a folder of this user, sticky or closed to others"
+            )
+        return Path(stated)
     names = [os.environ.get(key, "") for key in ("SLURM_JOB_ID", "SLURMD_NODENAME")]
     name = "-".join(["jstar-gpus", str(os.getuid()), *filter(None, names)])
-    default = Path(tempfile.gettempdir()) / name
-    return Path(os.environ.get("JSTAR_LOCKS", default))
+    cache = user_cache()
+    own = [cache / f"{name}-{socket.gethostname()}"] if cache else []  # nodes may share a home
+    return private_folder(Path(tempfile.gettempdir()) / name, *own)
 
 
 def visible_devices() -> list[str]:
@@ -71,16 +83,21 @@ def claim_gpus(count: int, devices: list[str] | None = None) -> Iterator[list[st
 def _wait_for(count: int, devices: list[str], held: ExitStack) -> list[str]:
     """Lock `count` of the devices together; never holds some while it waits for others."""
     folder = lock_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     while True:
         with ExitStack() as attempt:
             claimed: list[str] = []
             for device in devices:
-                file = attempt.enter_context((folder / f"gpu-{device}.lock").open("w"))
+                path = folder / f"gpu-{device}.lock"
+                file = attempt.enter_context(os.fdopen(open_private(path, create=True), "r+b"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
+                except OSError as error:  # some network file systems have no locks
+                    raise JstarError(
+                        f"{path}: cannot be locked ({error.strerror}); set JSTAR_LOCKS to a folder "
+                        "on a disk of this machine"
+                    ) from error
                 claimed.append(device)
                 if len(claimed) == count:
                     held.enter_context(attempt.pop_all())

@@ -89,7 +89,7 @@ def threads_per_process(threads: int | None) -> int | None:
 
 
 def _command() -> list[str]:
-    return ["-m", "jstar.cli", *sys.argv[1:]]
+    return ["-m", "jstar", *sys.argv[1:]]
 
 
 def _torchrun(gpus: int, nodes: int) -> int:

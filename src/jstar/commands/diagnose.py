@@ -1,11 +1,11 @@
-"""The subcommand diagnose: anybody's denoiser, or the variants of a study."""
+"""The subcommand diagnose: anybody's denoiser."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jstar.commands.options import RESULTS, Results, Threads, app, layout_of, set_threads
+from jstar.commands.options import Threads, app, set_threads
 from jstar.errors import JstarError
 
 
@@ -19,8 +19,8 @@ def _draws(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Noisy draws, where --optimal has none yet")
 
 
-@app.command()
-def diagnose(
+@app.command("diagnose")
+def diagnose_command(
     denoiser: Annotated[
         str | None,
         _network(
@@ -30,9 +30,6 @@ def diagnose(
     run: Annotated[Path | None, _network("A finished run, results/runs/STUDY/RUN")] = None,
     diffusers: Annotated[
         Path | None, _network("Local folder of a diffusers pipeline (needs the extra 'latents')")
-    ] = None,
-    config: Annotated[
-        Path | None, _network("Study file of kind diagnosis: the table of all its variants")
     ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="What it was trained on: a prepared folder, or a .npz")
@@ -67,7 +64,6 @@ def diagnose(
     batch: Annotated[int, typer.Option(help="Images in one call of the denoiser")] = 256,
     device: Annotated[str, typer.Option(help="cpu, cuda ...; where x and sigma are")] = "cpu",
     threads: Threads = None,
-    results: Results = RESULTS,
 ) -> None:
     """Say at which noise scales a denoiser is weak, and how: its loss against J*.
 
@@ -76,14 +72,9 @@ def diagnose(
     wrong (sigma ignored, data in another scale ...) are named.
     """
     set_threads(threads)
-    given = [x for x in (denoiser, run, diffusers, config) if x is not None]
+    given = [x for x in (denoiser, run, diffusers) if x is not None]
     if len(given) != 1:
-        raise JstarError("diagnose: give one of --denoiser, --run, --diffusers and --config")
-    if config is not None:
-        from jstar.variants.losses import write_variants
-
-        typer.echo(write_variants(layout_of(config, results)))
-        return
+        raise JstarError("diagnose: give one of --denoiser, --run and --diffusers")
     if dataset is None:
         raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
     from jstar.diagnose.adapters import from_factory, from_run

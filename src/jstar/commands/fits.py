@@ -1,4 +1,4 @@
-"""Subcommands on tables: fit, power, figures, notebook."""
+"""Subcommands on tables: fit, power, figures, notebook; and on the report: report-check."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,8 +92,8 @@ def fit(
     typer.echo("\n".join(summary(fits, out)))
 
 
-@app.command()
-def power(
+@app.command("power")
+def power_command(
     alpha: Annotated[float, typer.Option(help="True exponent of the gap, for example -0.10")],
     against: Annotated[float, typer.Option(help="Exponent to tell it from, for example -0.12")],
     runs: Annotated[
@@ -135,8 +135,7 @@ def power(
     import pandas as pd
 
     from jstar.progress import Progress
-    from jstar.scaling.simulate import TrueLaw
-    from jstar.scaling.simulate import power as simulated_power
+    from jstar.scaling.simulate import TrueLaw, power
 
     for name, value in (("--alpha", alpha), ("--against", against)):
         if value >= 0:
@@ -162,7 +161,7 @@ def power(
     with Progress("power", studies * len(counts), "studies") as bar:
         for count in counts:
             rows.append(
-                simulated_power(
+                power(
                     alpha, against, runs=[count], truth=truth, confidence=confidence,
                     studies=studies, draws=bootstrap, seed=seed,
                 )
@@ -208,7 +207,7 @@ def figures(
         draw_study_figure(
             figure,
             layout.study,
-            fits or layout.fits,
+            fits or layout.tables,
             optimal or layout.curve,
             out or layout.figures,
         )
@@ -248,3 +247,13 @@ def notebook(
 
     layout_of(config, results)
     run_notebook(path, out, {"study_file": str(config), "results": str(results)})
+
+
+@app.command()
+def report_check(
+    page: Annotated[Path, typer.Argument(help="Page that 'snakemake --report' wrote")],
+) -> None:
+    """Fail if a caption of the report is broken, and name it."""
+    from jstar.figures.page import check_report
+
+    check_report(page)

@@ -29,7 +29,14 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one"),
 ]
-RESULTS = Path("results")
+RESULTS = Layout.root
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """A group of subcommands, `jstar NAME ...`."""
+    part = typer.Typer(help=text, no_args_is_help=True)
+    app.add_typer(part, name=name)
+    return part
 
 
 def layout_of(config: Path, results: Path) -> Layout:

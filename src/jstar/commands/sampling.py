@@ -1,4 +1,4 @@
-"""Subcommands on samples: features, sample, quality, theory."""
+"""The group `jstar sampling`: draw, features, quality, theory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from jstar.commands.options import (
     Results,
     SeedNumber,
     Threads,
-    app,
+    group,
     layout_of,
     set_threads,
 )
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+sampling = group("sampling", "Draw images, measure their quality, say which steps to take.")
+
+
 def _foreign(text: str) -> Any:
     """An option of theory that is for other tables than a study's."""
     return typer.Option(help=text, rich_help_panel="Anybody's tables")
 
 
-@app.command()
-def sample(
+@sampling.command()
+def draw(
     config: Config,
     model: ModelName,
     seed: SeedNumber = 0,
@@ -40,7 +43,7 @@ def sample(
 ) -> None:
     """Draw images of one run's snapshots and measure their quality: quality.csv, samples.npz.
 
-    The part `sample` of the study says how; any study has it, with EDM's sampler by default.
+    The part `sampling` of the study says how; any study has it, with EDM's sampler by default.
     """
     set_threads(threads)
     from jstar.cluster.gpus import claim_gpus
@@ -50,35 +53,34 @@ def sample(
     run, out = layout.run(model, seed), layout.quality(model, seed)
     layout.study.entry(model)
     with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
-        frame = write_quality(layout.study, run, layout.data, layout.reference, out, device)
-    last = frame.iloc[-1 - len(layout.study.sample.sweep)]
+        frame = write_quality(layout.study, run, layout.data, layout.features, out, device)
+    last = frame.iloc[-1 - len(layout.study.sampling.sweep)]
     typer.echo(
         f"{out}: FID {last['fid']:.4g} ({last['fid_low']:.4g} to {last['fid_high']:.4g}) of "
         f"{last['sampled']} images, features {last['features']}"
     )
 
 
-@app.command()
+@sampling.command()
 def features(
     config: Config, results: Results = RESULTS, device: Device = None, threads: Threads = None
 ) -> None:
     """Make the reference that samples are compared with: the data's features. Once a dataset."""
     set_threads(threads)
-    import torch
-
     from jstar.data import open_dataset
     from jstar.sampling.quality.reference import reference
+    from jstar.torch_device import default_device
 
     layout = layout_of(config, results)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = str(default_device(device))
     dataset = open_dataset(layout.data)
-    known = reference(dataset, layout.study.sample.features, layout.reference, where)
+    known = reference(dataset, layout.study.sampling.features, layout.features, where)
     accuracy = known.network.accuracy
     seen = "" if accuracy is None else f", accuracy {accuracy:.1%} on images it never saw"
-    typer.echo(f"{layout.reference}: {known.network.name}{seen}, {known.moments.count} images")
+    typer.echo(f"{layout.features}: {known.network.name}{seen}, {known.moments.count} images")
 
 
-@app.command()
+@sampling.command()
 def quality(config: Config, results: Results = RESULTS) -> None:
     """Gather the sample quality of all runs: tables, grids, correlation of gap and FID."""
     from jstar.figures.sampling import draw_quality
@@ -88,7 +90,7 @@ def quality(config: Config, results: Results = RESULTS) -> None:
     typer.echo(f"{layout.sampling}: quality.csv, correlation.csv, samples and gap_quality")
 
 
-@app.command()
+@sampling.command()
 def theory(
     config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
     results: Results = RESULTS,
@@ -102,7 +104,7 @@ def theory(
         float | None, _foreign("Mean square of the data, a dimension; default: centred data")
     ] = None,
 ) -> None:
-    """Bound the sampling error from measured gaps and J*, and recommend a step schedule.
+    """Bound the sampling error from measured gaps and J*, and recommend the steps.
 
     E_I, E_S and E_D of the stochastic samplers 'sde' and 'ancestral' (arXiv
     2406.12839), in nats an image, for polynomial and exponential steps. Reads
@@ -114,7 +116,9 @@ def theory(
 
     if config is not None:
         if losses or optimal or out or dim or second_moment:
-            raise JstarError("theory: --losses and the rest are for tables without a --config")
+            raise JstarError(
+                "sampling theory: --losses and the rest are for tables without a --config"
+            )
         layout = layout_of(config, results)
         folder = layout.sampling
         _, chosen = _study_theory(layout)
@@ -122,14 +126,14 @@ def theory(
         folder = out
         _, chosen = write_theory(losses, optimal, out, dim=dim, second_moment=second_moment)
     else:
-        raise JstarError("theory: give either --config, or --losses, --optimal and --out")
+        raise JstarError("sampling theory: give either --config, or --losses, --optimal and --out")
     draw_theory(folder)
     last = chosen.sort_values(["params", "flops"]).iloc[-1]
     of_last = chosen[(chosen["run"] == last["run"]) & (chosen["flops"] == last["flops"])]
     for _, row in of_last.iterrows():
-        rho = f" rho {row['rho']:g}" if row["schedule"] == "polynomial" else ""
+        rho = f" rho {row['rho']:g}" if row["spacing"] == "polynomial" else ""
         typer.echo(
-            f"{row['run']}, {row['sampler']}, {row['steps']} steps: best {row['schedule']}{rho}, "
+            f"{row['run']}, {row['sampler']}, {row['steps']} steps: best {row['spacing']}{rho}, "
             f"{row['total']:.4g} nats (EDM's {row['edm']:.4g}, exponential "
             f"{row['exponential']:.4g})"
         )
@@ -148,8 +152,8 @@ def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
         layout.curve,
         layout.sampling,
         quality=quality,
-        sigma_min=study.sample.sigma_min,
-        sigma_max=study.sample.sigma_max,
-        ema=study.sample.ema or study.fit.ema or study.train.ema[0],
+        sigma_min=study.sampling.sigma_min,
+        sigma_max=study.sampling.sigma_max,
+        ema=study.sampling.ema or study.fit.ema or study.train.ema[0],
         second_moment=facts.get("second_moment"),
     )

@@ -46,13 +46,13 @@ def check(
         typer.echo(f"{config or 'study'}: study '{study.study}' is fine, {len(study.runs())} runs")
 
 
-@app.command()
-def prepare(config: Config, results: Results = RESULTS) -> None:
+@app.command("prepare")
+def prepare_command(config: Config, results: Results = RESULTS) -> None:
     """Read the dataset and write images.npy, labels.npy and the distribution card."""
-    from jstar.data import prepare as run
+    from jstar.data import prepare
 
     layout = layout_of(config, results)
-    card = run(layout.study.dataset, layout.data)
+    card = prepare(layout.study.dataset, layout.data)
     typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
 
 
@@ -160,8 +160,8 @@ def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) 
     write_oracle(layout.study, layout.data, layout.oracle)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     config: Config,
     model: ModelName,
     seed: SeedNumber = 0,
@@ -178,15 +178,14 @@ def train(
     Exit status 75 means: not finished, start me again.
     """
     from jstar.cluster.launch import launch, threads_per_process
-    from jstar.train import TrainStatus
-    from jstar.train import train as run
+    from jstar.train import TrainStatus, train
 
     layout = layout_of(config, results)
     study, resources = layout.study, layout.study.resources
     study.entry(model)
 
     def work() -> TrainStatus:
-        return run(
+        return train(
             study,
             model,
             seed,

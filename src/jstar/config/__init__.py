@@ -5,46 +5,21 @@ the part of the study that changes the numbers of that stage, and nothing else.
 """
 
 from jstar.config.base import Part
-from jstar.config.dataset import (
-    ESTIMATORS,
-    EXACT_ESTIMATORS,
-    SOURCES,
-    DatasetConfig,
-    OptimalConfig,
-    SigmaConfig,
-)
-from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
-from jstar.config.sampling import SampleConfig, SamplerConfig
+from jstar.config.choices import ESTIMATORS, EXACT_ESTIMATORS, FORMS, SIZES, SOURCES
+from jstar.config.evaluate import EvaluateConfig
+from jstar.config.figures import FiguresConfig
+from jstar.config.fit import FitConfig
+from jstar.config.ladder import LadderEntry, ModelConfig
+from jstar.config.optimal import OptimalConfig, SigmaConfig, estimator_conflict
+from jstar.config.prepare import DatasetConfig
+from jstar.config.resources import ResourcesConfig
+from jstar.config.sampling import SamplerConfig, SamplingConfig
 from jstar.config.study import Study
-from jstar.config.training import (
-    SIZES,
-    EvaluateConfig,
-    LadderEntry,
-    ModelConfig,
-    OptimalLossNoise,
-    TrainConfig,
-    Variant,
-)
+from jstar.config.train import OptimalLossNoise, TrainConfig, Variant
 
 __all__ = [
-    "ESTIMATORS",
-    "EXACT_ESTIMATORS",
-    "SIZES",
-    "SOURCES",
-    "DatasetConfig",
-    "EvaluateConfig",
-    "FiguresConfig",
-    "FitConfig",
-    "LadderEntry",
-    "ModelConfig",
-    "OptimalConfig",
-    "OptimalLossNoise",
-    "Part",
-    "ResourcesConfig",
-    "SampleConfig",
-    "SamplerConfig",
-    "SigmaConfig",
-    "Study",
-    "TrainConfig",
-    "Variant",
-]
+    "ESTIMATORS", "EXACT_ESTIMATORS", "FORMS", "SIZES", "SOURCES", "DatasetConfig",
+    "EvaluateConfig", "FiguresConfig", "FitConfig", "LadderEntry", "ModelConfig", "OptimalConfig",
+    "OptimalLossNoise", "Part", "ResourcesConfig", "SamplerConfig", "SamplingConfig",
+    "SigmaConfig", "Study", "TrainConfig", "Variant", "estimator_conflict",
+]  # fmt: skip

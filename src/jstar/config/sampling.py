@@ -1,11 +1,11 @@
-"""Keys of the sample stage: which images are drawn, and what they are compared with."""
+"""Keys of the sampling: which images are drawn, and what they are compared with."""
 
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from jstar.config.base import Part, Positive, PositiveInt, Seed, one_of
-from jstar.sampling import SAMPLERS, SCHEDULES
+from jstar.config.choices import SAMPLERS, SPACINGS
 
 
 class SamplerConfig(Part):
@@ -15,10 +15,10 @@ class SamplerConfig(Part):
     steps: Annotated[int, Field(ge=2, le=100_000)] = Field(
         18, description="noise scales; heun and edm call the network 2 steps - 1 times"
     )
-    schedule: Annotated[str, one_of(*SCHEDULES)] = Field(
-        "polynomial", description="of the noise scales: " + ", ".join(SCHEDULES)
+    spacing: Annotated[str, one_of(*SPACINGS)] = Field(
+        "polynomial", description="of the noise scales: " + ", ".join(SPACINGS)
     )
-    rho: Positive = Field(7.0, description="of the polynomial schedule")
+    rho: Positive = Field(7.0, description="of the polynomial spacing")
     sigma_min: Positive = Field(0.002, description="last noise scale before 0")
     sigma_max: Positive = Field(80.0, description="first noise scale")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="ddim: share of noise")
@@ -36,10 +36,10 @@ class SamplerConfig(Part):
         return self
 
 
-class SampleConfig(SamplerConfig):
+class SamplingConfig(SamplerConfig):
     """Images of the snapshots, their quality, and the sampling theory. Not part of `all` unless on.
 
-    The target `sample` makes them for any study.
+    The target `sampling` makes them for any study.
     """
 
     enabled: bool = Field(False, description="make the images and their figures with the study")

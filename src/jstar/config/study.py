@@ -8,14 +8,18 @@ import yaml
 from pydantic import Field, model_validator
 
 from jstar.config.base import Name, Part, one_of
-from jstar.config.dataset import DatasetConfig, OptimalConfig, SigmaConfig
-from jstar.config.results import FiguresConfig, FitConfig, ResourcesConfig
-from jstar.config.sampling import SampleConfig
-from jstar.config.training import EvaluateConfig, LadderEntry, ModelConfig, TrainConfig
+from jstar.config.choices import KINDS
+from jstar.config.evaluate import EvaluateConfig
+from jstar.config.figures import FiguresConfig
+from jstar.config.fit import FitConfig
+from jstar.config.ladder import LadderEntry, ModelConfig
+from jstar.config.optimal import OptimalConfig, SigmaConfig
+from jstar.config.prepare import DatasetConfig
+from jstar.config.resources import ResourcesConfig
+from jstar.config.sampling import SamplingConfig
+from jstar.config.train import TrainConfig
 from jstar.errors import JstarError, nearest
 from jstar.noise import Process
-
-KINDS = ("scaling", "diagnosis")
 
 
 class Study(Part):
@@ -24,7 +28,7 @@ class Study(Part):
     study: Name = Field(description="name of the study's folder under results")
     kind: Annotated[str, one_of(*KINDS)] = Field(
         "scaling",
-        description="scaling: sizes, their laws; diagnosis: training variants of one size, "
+        description="scaling: sizes, their laws; variants: training variants of one size, "
         "their loss at each noise scale",
     )
     dataset: DatasetConfig
@@ -35,7 +39,7 @@ class Study(Part):
     train: TrainConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     fit: FitConfig = FitConfig()
-    sample: SampleConfig = SampleConfig()
+    sampling: SamplingConfig = SamplingConfig()
     figures: FiguresConfig = FiguresConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
@@ -53,7 +57,8 @@ class Study(Part):
             if names.count(name) > 1:
                 raise ValueError(f"ladder: the name '{name}' is used twice, names must differ")
         for key, chosen in (
-            ("evaluate", self.evaluate.ema), ("fit", [self.fit.ema]), ("sample", [self.sample.ema]),
+            ("evaluate", self.evaluate.ema), ("fit", [self.fit.ema]),
+            ("sampling", [self.sampling.ema]),
         ):  # fmt: skip
             for length in chosen or []:
                 if length is not None and length not in self.train.ema:
@@ -144,9 +149,9 @@ class Study(Part):
             "train": ["model", "train"],
             "evaluate": ["evaluate.ema", "train.process"],  # the process weights the total
             "fit": ["study", "fit", "train.process"],
-            "diagnose": ["study", "fit.ema"],
+            "variants": ["study", "fit.ema"],
             "figures": ["study", "figures"],
-            "sample": ["sample", "fit.ema"],
+            "sampling": ["sampling", "fit.ema"],
         }[stage]
         picked: dict[str, Any] = {}
         for key in keys:
@@ -156,9 +161,9 @@ class Study(Part):
             picked[key] = value
         if stage == "optimal":
             picked["optimal"].pop("shards")
-        if stage == "sample":
+        if stage == "sampling":
             for key in ("enabled", "batch"):
-                picked["sample"].pop(key)
+                picked["sampling"].pop(key)
         if stage == "train":
             # How often a run is saved, and how its memory is split, changes no number.
             for key in (

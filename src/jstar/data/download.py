@@ -1,13 +1,15 @@
 """Freely available datasets, fetched once, checked against pinned sha256 sums.
 
-Environment: JSTAR_CACHE is where they are kept (default ~/.cache/jstar); JSTAR_MIRROR is an
-address that is asked first, for <mirror>/<dataset>/<file>; http_proxy and https_proxy are
-respected. A file that lies in the cache already is only checked. A broken transfer is resumed.
+Environment: JSTAR_CACHE is where they are kept (default $XDG_CACHE_HOME/jstar or ~/.cache/jstar);
+JSTAR_MIRROR is an address that is asked first, for <mirror>/<dataset>/<file>; http_proxy and
+https_proxy are respected. A file that lies in the cache already is only checked. A broken transfer
+is resumed.
 """
 
 import hashlib
 import http.client
 import os
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jstar.errors import JstarError
+from jstar.private import private_folder, user_cache
 from jstar.progress import Progress
 
 ATTEMPTS = 5  # of one address, each going on where the last one broke off
@@ -64,7 +67,10 @@ REMOTE = {
 
 def cache_folder() -> Path:
     """Where downloads are kept."""
-    return Path(os.environ.get("JSTAR_CACHE") or Path.home() / ".cache" / "jstar")
+    if stated := os.environ.get("JSTAR_CACHE"):
+        return Path(stated)
+    temporary = Path(tempfile.gettempdir()) / f"jstar-{os.getuid()}"
+    return user_cache() or private_folder(temporary)
 
 
 def fetch(dataset: str) -> Path:

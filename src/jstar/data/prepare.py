@@ -20,11 +20,11 @@ from jstar.config import DatasetConfig
 from jstar.data.card import Card
 from jstar.data.download import fetch
 from jstar.data.partial import ArrayWriter, Partial, ResumableError
-from jstar.data.pool import cpu_count, in_order, process_pool
 from jstar.data.sources import Job, Rows, Source, present
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
+from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.records import fingerprint
 

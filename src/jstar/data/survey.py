@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.data.partial import ArrayWriter
-from jstar.data.pool import in_order
+from jstar.pool import in_order
 
 BLOCK_BYTES = 4 << 20
 ROWS = 64  # summed at a time: they fit the cache, and so many squares are exact in float32

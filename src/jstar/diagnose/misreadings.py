@@ -20,9 +20,9 @@ from jstar.evaluate.losses import Denoiser, measure
 
 DRAWS = 64
 PLACES = (0.1, 0.2, 0.35, 0.5)  # of the range in ln sigma: where reading data right matters
-# Geometric mean of the gap ratios, and each of them. The eight networks of config/diagnosis.yaml
-# (139,000 parameters, 50,000 images): no reading but the right one of them passes; with the data
-# wrong by 2 the right reading has ratios of 0.2 to 0.8.
+# Geometric mean of the gap ratios, and each of them. The eight networks of
+# config/variants-fashion.yaml (139,000 parameters, 50,000 images): no reading but the right one of
+# them passes; with the data wrong by 2 the right reading has ratios of 0.2 to 0.8.
 CLOSER, NOWHERE_WORSE = 0.75, 0.9
 HALF = 0.5  # of the places: there the right reading beats a linear filter
 SAME = 1e-6  # relative: outputs that differ by less are the same

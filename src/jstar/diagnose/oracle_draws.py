@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig, OptimalConfig
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data import Dataset, open_dataset, prepare
 from jstar.data.card import Card, require_same
 from jstar.errors import JstarError
 from jstar.noise import sigma_grid
 from jstar.optimal.oracle import Oracle, build_oracle, open_oracle
-from jstar.optimal.stage import dataset_curve, read_curve, write_result
+from jstar.optimal.stage import dataset_curve
 from jstar.progress import Progress
 from jstar.records import read_json
 
@@ -96,7 +96,7 @@ def open_truth(
     if not curve_file.is_file():
         config = OptimalConfig(estimator=estimator, queries=CURVE_QUERIES)
         curve = dataset_curve(data, list(oracle.sigma), config, conditional)
-        write_result(curve, data.card.id, config.seed, curve_file)
+        curve.write(curve_file, card_id=data.card.id, seed=config.seed, label_drop=0.0)
     loss, stderr = _checked_curve(curve_file, data, folder, conditional).at(oracle.sigma)
     return Truth(
         card=data.card,

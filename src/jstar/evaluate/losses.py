@@ -35,13 +35,9 @@ class Measured:
         """
         rows: list[tuple[float, ...]] = []
         for weight_S in np.atleast_2d(weights_LS):
-            loss, loss_se = _mean_se(weight_S @ self.loss_SM)
-            gap, gap_se = (
-                (float("nan"), float("nan"))
-                if self.gap_SM is None
-                else _mean_se(weight_S @ self.gap_SM)
-            )
-            rows.append((loss, loss_se, gap, gap_se))
+            unknown = (float("nan"), float("nan"))
+            gap = unknown if self.gap_SM is None else _mean_se(weight_S @ self.gap_SM)
+            rows.append((*_mean_se(weight_S @ self.loss_SM), *gap))
         return rows
 
 

@@ -13,7 +13,7 @@ from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
 from jstar.noise import gaussian, total_weights
-from jstar.optimal.exact.mixture import LATENT_STREAM
+from jstar.optimal.exact.mixture_form import LATENT_STREAM
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table

@@ -8,6 +8,7 @@ Shape letters:
 # names without matplotlib.
 FIGURES = {
     "optimal_loss": "jstar.figures.optimal_loss",
+    "floors": "jstar.figures.floors",
     "scaling": "jstar.figures.scaling",
     "scaling_by_sigma": "jstar.figures.scaling_by_sigma",
     "exponents": "jstar.figures.exponents",
@@ -26,4 +27,4 @@ VARIANT_FIGURES = {
 
 def figures_of(kind: str) -> dict[str, str]:
     """The figures of a kind of study: name -> module."""
-    return {"scaling": FIGURES, "diagnosis": VARIANT_FIGURES}[kind]
+    return {"scaling": FIGURES, "variants": VARIANT_FIGURES}[kind]

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from jstar.constants import CRITICAL_SHARE, NORMAL_95
+from jstar.curve import read_curve
 from jstar.errors import JstarError
 from jstar.figures.style import (
     COLUMN,
@@ -27,7 +28,7 @@ from jstar.figures.style import (
     save,
     sigma_axis,
 )
-from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_json
+from jstar.records import provenance, read_json, read_table, write_json
 
 LOSS_LABEL = r"optimal loss $J^*$ per dimension"
 ESTIMATORS = {
@@ -75,7 +76,7 @@ def draw_estimators(curves: list[Path], comparison: Path | None, out: Path) -> l
                 f"curves: {len(curves)} tables of {len(named)} datasets are given, each lies in a "
                 "folder named after its dataset"
             )
-        tables = {name: read_table(path, CURVE_COLUMNS) for name, path in named.items()}
+        tables = {name: read_curve(path).to_frame() for name, path in named.items()}
         facts = {name: read_json(path.with_suffix(".json")) for name, path in named.items()}
         drawn["optimal_datasets"] = draw_datasets(tables, facts)
     if comparison is not None:

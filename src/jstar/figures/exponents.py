@@ -1,4 +1,4 @@
-"""Exponents with their intervals over the noise scale, raw against corrected."""
+"""Exponents with their intervals over the noise scale, and how far this design can be trusted."""
 
 from typing import Any
 
@@ -11,83 +11,118 @@ from matplotlib.lines import Line2D
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.panels import LAWS, law_in_numbers
-from jstar.figures.style import (
-    COLUMN,
-    LAW_COLOR,
-    LAW_LABEL,
-    ONE_LOSS,
-    SIGMA_LABEL,
-    new_figure,
-    note,
-)
-from jstar.figures.tables import StudyTables
+from jstar.figures.style import COLUMN, LAW_COLOR, VERDICT_STYLE, new_figure, note, sigma_axis
+from jstar.figures.tables import RATES, StudyTables
+from jstar.scaling.verdict import WRONG
 
-MARKER = {"raw": "s", "corrected": "o"}
-VERDICT_COLOR = {"corrected": LAW_COLOR["corrected"], "raw": LAW_COLOR["raw"]}
+SHOWN_RATES: dict[str, dict[str, Any]] = {
+    "rate_corrected_if_corrected": {
+        **VERDICT_STYLE["corrected"],
+        "label": "corrected, if $J^*$ holds",
+    },
+    "rate_raw_if_raw": {**VERDICT_STYLE["raw"], "label": "raw, if no floor"},
+    "rate_corrected_if_raw": {"color": "black", "marker": "x", "label": "wrong: floor, if none"},
+    "rate_raw_if_corrected": {
+        "color": "black",
+        "marker": "+",
+        "label": "wrong: raw, if $J^*$ holds",
+    },
+}
+PALE = 0.45
+ABOVE_PANEL: dict[str, Any] = {
+    "loc": "lower left", "bbox_to_anchor": (0, 1.01), "ncols": 2, "columnspacing": 1.2,
+    "handletextpad": 0.4, "borderaxespad": 0, "alignment": "left", "title_fontsize": 8,
+}  # fmt: skip
 
 
 def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
-    """alpha(sigma) with its intervals above, R^2 of each law's own response below."""
+    """alpha(sigma) of the joint law, the envelope's paler; below, how often verdicts are right."""
+    laws = [law_in_numbers(tables, sigma) for sigma in tables.scales]
     figure, axes = new_figure(
-        2, 1, COLUMN, 3.9, sharex=True, gridspec_kw={"height_ratios": [1.7, 1]}
+        2, 1, COLUMN, 4.7, sharex=True, gridspec_kw={"height_ratios": [1.5, 1]}
     )
     top, bottom = axes[0, 0], axes[1, 0]
-    step = (tables.sigmas[1] / tables.sigmas[0]) ** 0.12 if len(tables.sigmas) > 1 else 1.0
-    quoted = _numbered(tables.fits[tables.fits["status"] == "converged"])
-    for law, shift in zip(LAWS, (1 / step, step), strict=True):
-        fits = quoted[quoted["law"] == law]
-        # A bootstrap interval may, rarely, not hold the estimate: no negative bar then.
-        error = [fits["alpha"] - fits["alpha_low"], fits["alpha_high"] - fits["alpha"]]
-        top.errorbar(fits["sigma"] * shift, fits["alpha"], np.clip(error, 0, None), fmt=MARKER[law],
-                     color=LAW_COLOR[law], ms=3, lw=0.9, capsize=1.5)  # fmt: skip
-        bottom.plot(fits["sigma"], fits["r2"], MARKER[law] + "-", color=LAW_COLOR[law], lw=0.8,
-                    ms=2.8)  # fmt: skip
-    top.set(xscale="log", ylabel=r"exponent $\alpha$")
-    bottom.set(ylabel=r"$R^2$, own response", xlabel=SIGMA_LABEL)
-    if len(tables.sigmas):
-        top.set_xlim(float(tables.sigmas[0]) / 1.4, float(tables.sigmas[-1]) * 1.4)
-    if quoted.empty:
-        status = str(tables.fits["status"].iloc[0]) if len(tables.sigmas) else ONE_LOSS
-        note(top, status)
-        note(bottom, status)
-    else:
-        top.axhline(0, color="#888888", lw=0.6, zorder=0)
-        bottom.set_ylim(max(-0.05, min(0.9, float(quoted["r2"].min()) - 0.05)), 1.03)
-    handles = [Line2D([], [], color=LAW_COLOR[law], marker=MARKER[law], ms=3, lw=0.9,
-                      label=LAW_LABEL[law]) for law in LAWS]  # fmt: skip
-    handles.append(Line2D([], [], ls="", marker="v", ms=4, color="#888888", mfc="white",
-                          label="verdict (open: undecided)"))  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    _verdicts(top, tables)
+    handles = _exponents(top, [law for law in laws if law["sigma"] != TOTAL])
+    top.set_ylabel(r"exponent $\alpha$")
+    top.legend(handles=handles, title="exponent of the joint law, by verdict", **ABOVE_PANEL)
+    _rates(bottom, tables)
+    bottom.set_ylabel("share of studies")
+    span = float(tables.sigmas[0]), float(tables.sigmas[-1])
+    bottom.set_xlim(span[0] / 1.3, span[1] * 1.3)
+    sigma_axis(bottom)
     figure.align_ylabels(axes[:, 0])
-    return figure, _numbers(tables)
+    return figure, _numbers(tables, laws)
 
 
-def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of single noise scales, with sigma as a number, in order."""
-    rows = frame[frame["sigma"] != TOTAL].copy()
-    rows["sigma"] = rows["sigma"].astype(float)
-    return rows.sort_values("sigma")
+def _exponents(panel: Axes, laws: list[dict[str, Any]]) -> list[Line2D]:
+    """Exponents with intervals; a tick on the lower edge where none is identified."""
+    joint = pd.DataFrame(
+        [{"sigma": law["sigma"], "verdict": law["verdict"], **law["joint"]} for law in laws]
+    )
+    known = joint[joint["alpha"].notna()]
+    handles = []
+    for verdict, style in VERDICT_STYLE.items():
+        mine = known[known["verdict"] == verdict]
+        if len(mine):
+            panel.errorbar(mine["sigma"], mine["alpha"], _bars(mine), ls="", ms=3.8, lw=1, mew=0.8,
+                           zorder=4, **style)  # fmt: skip
+            handles.append(Line2D([], [], ls="", ms=3.8, mew=0.8, label=verdict, **style))
+    lost = joint.loc[joint["alpha"].isna(), "sigma"]
+    if len(lost):
+        panel.plot(lost, np.full(len(lost), 0.03), "|", color="#777777", ms=5, clip_on=False,
+                   transform=panel.get_xaxis_transform())  # fmt: skip
+        handles.append(Line2D([], [], ls="", marker="|", color="#777777", ms=5,
+                              label=f"not identified ({len(lost)})"))  # fmt: skip
+    step = (joint["sigma"].max() / joint["sigma"].min()) ** (0.2 / max(len(joint), 2))
+    for law, shift in zip(LAWS, (1 / step, step), strict=True):
+        rows = pd.DataFrame([{"sigma": one["sigma"], **one[law]} for one in laws])
+        rows = rows[rows["alpha"].notna()]
+        if len(rows):
+            panel.errorbar(rows["sigma"] * shift, rows["alpha"], _bars(rows), fmt="s", ms=2.2,
+                           lw=0.7, color=LAW_COLOR[law], alpha=PALE, zorder=2)  # fmt: skip
+            handles.append(Line2D([], [], ls="", marker="s", ms=2.2, color=LAW_COLOR[law],
+                                  alpha=PALE, label=f"envelope: {law}"))  # fmt: skip
+    panel.set_xscale("log")
+    if known.empty:
+        note(panel, "no exponent is identified")
+    else:
+        panel.axhline(0, color="#888888", lw=0.6, zorder=0)
+    return handles
 
 
-def _verdicts(panel: Axes, tables: StudyTables) -> None:
-    """A strip along the upper edge: filled in the colour of the law that won, open if undecided."""
-    rows = _numbered(tables.verdicts)
-    for sigma, verdict in zip(rows["sigma"], rows["verdict"], strict=True):
-        color = VERDICT_COLOR.get(str(verdict))
-        panel.plot(sigma, 1.04, marker="v", ms=4, mew=0.6, clip_on=False,
-                   transform=panel.get_xaxis_transform(),
-                   mfc=color or "white", mec=color or "#888888")  # fmt: skip
+def _bars(rows: pd.DataFrame) -> Any:
+    """Lengths of the error bars; an interval may, rarely, not hold the estimate."""
+    ends = [rows["alpha"] - rows["alpha_low"], rows["alpha_high"] - rows["alpha"]]
+    return np.clip(ends, 0, None)
 
 
-def _numbers(tables: StudyTables) -> dict[str, Any]:
-    verdicts = _numbered(tables.verdicts)["verdict"].astype(str)
-    scales = tables.scales
-    named = {"first": scales[0], "last": [s for s in scales if s != TOTAL or len(scales) == 1][-1]}
+def _rates(panel: Axes, tables: StudyTables) -> None:
+    """How often studies of this design, drawn from a law, get a verdict: right ones and wrong."""
+    rows = tables.verdicts[tables.verdicts["sigma"] != TOTAL]
+    sigma = rows["sigma"].astype(float)
+    panel.set_xscale("log")
+    if rows[list(SHOWN_RATES)].isna().all(axis=None):
+        note(panel, "no calibration without $J^*$ and a joint law")
+        return
+    panel.axhline(WRONG, color="#888888", lw=0.6, ls=(0, (4, 2)), zorder=0)
+    for rate, style in SHOWN_RATES.items():
+        right = style["color"] != "black"
+        panel.plot(sigma, rows[rate], ls="-" if right else "", lw=0.8, ms=3.2, mew=0.8,
+                   clip_on=False, **style)  # fmt: skip
+    panel.set_ylim(0, 1)
+    panel.legend(title="simulated studies of this design that say", **ABOVE_PANEL)
+
+
+def _numbers(tables: StudyTables, laws: list[dict[str, Any]]) -> dict[str, Any]:
+    rows = []
+    for law in laws:
+        rates = tables.at("verdicts", law["sigma"])[list(RATES)].iloc[0]
+        rows.append({**law, **{name: float(rates[name]) for name in RATES}})
+    words = [row["verdict"] for row in rows if row["sigma"] != TOTAL]
     return {
         "confidence": 100 * tables.confidence,
-        "verdicts": verdicts.value_counts().to_dict(),
-        "scales": len(verdicts),
-        "total": law_in_numbers(tables, TOTAL) if scales[-1] == TOTAL else None,
-        **{name: law_in_numbers(tables, sigma) for name, sigma in named.items()},
+        "wrong": 100 * WRONG,
+        "verdicts": pd.Series(words).value_counts().to_dict(),
+        "scales": len(words),
+        "rows": rows,
     }

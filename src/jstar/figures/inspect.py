@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jstar.constants import TOTAL
+from jstar.figures.floors import floors_frame
+from jstar.figures.joint import joint_in_numbers
 from jstar.figures.panels import LAWS, choices_of, sensitivity_panel
 from jstar.figures.scaling import chosen_scales, draw_columns
 from jstar.figures.style import FLOPS_LABEL, LAW_COLOR, LAW_LABEL, PAGE, new_figure, note
@@ -41,12 +43,26 @@ def laws(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
 
 
 def verdict(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
-    """Which law predicts ln J better, if that can be said."""
+    """Whether a floor is needed and whether it is J*, with how often this design would err."""
     return tables.at("verdicts", sigma).set_index("sigma").T
 
 
+def joint(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
+    """The joint law under each floor, of the losses that are fitted and of the measured ones."""
+    names = ("E", "a", "b", "alpha", "size_exponent")
+    columns = [name + end for name in names for end in ("", "_low", "_high")]
+    rows = tables.at("parametric", sigma).set_index(["of", "floor"])
+    return rows[["status", *columns, "A", "B", "N0", "D0", "misfit", "aicc", "n"]].T
+
+
+def floors(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
+    """The freely fitted floor beside J*, and what it says of it."""
+    rows = floors_frame(tables).set_index("sigma")
+    return rows.loc[[sigma]].T
+
+
 def curves(tables: StudyTables, sigma: float | str) -> Figure:
-    """Loss and gap of every run, the frontier, both laws, and residuals of ln J."""
+    """Loss and gap of every run, the joint law along its best sizes, and its residuals of ln J."""
     figure, axes = new_figure(1, 3, PAGE, 2.7, sharex=True)
     draw_columns(figure, axes.T, tables, [sigma])
     return figure
@@ -120,6 +136,7 @@ def all_laws(tables: StudyTables) -> pd.DataFrame:
     decided: dict[Any, str] = dict(
         zip(tables.verdicts["sigma"], tables.verdicts["verdict"], strict=True)
     )
+    wide.insert(0, "alpha joint", [joint_in_numbers(tables, s)["alpha"] for s in wide.index])
     wide["verdict"] = [decided.get(s, "") for s in wide.index]
     order = np.argsort([np.inf if s == TOTAL else float(s) for s in wide.index])
     return wide.iloc[order]

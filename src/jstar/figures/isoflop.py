@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
-from jstar.figures.panels import flops_ticks, law_in_numbers, scale_title
+from jstar.figures.panels import flops_ticks, scale_title
 from jstar.figures.scaling import chosen_scales
 from jstar.figures.style import (
     FLOPS_LABEL,
@@ -24,10 +25,11 @@ from jstar.figures.style import (
     panel_title,
 )
 from jstar.figures.tables import StudyTables
-from jstar.scaling.isoflop import optimal_exponent
+from jstar.scaling.approaches import agreement
+from jstar.scaling.isoflop import CONVERGED, EDGE, INSIDE, optimal_exponent, parabola
+from jstar.scaling.laws import Array
 
 OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$"}
-EDGE = "at the edge"
 
 
 def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
@@ -67,24 +69,43 @@ def _colors(tables: StudyTables) -> ScalarMappable | None:
 def _curves(
     panel: Axes, tables: StudyTables, sigma: float | str, colors: ScalarMappable | None
 ) -> None:
-    """Gap (or loss) over size at fixed compute, with the minima that lie inside."""
+    """Gap (or loss) over size at fixed compute: along runs lines, by budget the parabolas."""
     rows = tables.at("isoflop", sigma)
     sizes = list(tables.params.values())
     panel.set_xscale("log")
     panel.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
     panel.set_xlabel("parameters $N$", labelpad=1)
     if rows.empty or colors is None:
-        note(panel, "too few sizes")
+        note(panel, str(_approach(tables, sigma, "isoflop")["status"]))
         return
     for flops in rows["flops"].unique():
         curve = rows[rows["flops"] == flops].sort_values("params")
-        panel.plot(curve["params"], curve["value"], "o-", ms=2, lw=0.9, color=colors.to_rgba(flops))
+        color, by_budget = colors.to_rgba(flops), bool(curve["by_budget"].iloc[0])
+        panel.plot(curve["params"], curve["value"], "o" if by_budget else "o-", ms=2, lw=0.9,
+                   color=color)  # fmt: skip
+        if by_budget and len(curve) > 2:
+            panel.plot(*_parabola(curve), color=color, lw=0.9)
     minima = tables.at("isoflop_minima", sigma)
-    minima = minima[minima["status"] == "inside"]
-    panel.plot(minima["params"], minima["value"], ls="", **_MINIMUM)
-    low, high = float(rows["value"].min()), float(rows["value"].max())
+    for status, mark in ((INSIDE, _MINIMUM), (EDGE, _AT_EDGE)):
+        shown = minima[minima["status"] == status]
+        panel.plot(shown["params"], shown["value"], ls="", **mark)
+    seen = rows.loc[rows["value"] > 0, "value"]
+    low, high = float(seen.min()), float(seen.max())
     margin = (high / low) ** 0.08
     log_ticks(panel, low / margin, high * margin)
+
+
+def _parabola(curve: pd.DataFrame) -> tuple[Array, Array]:
+    """Size and value along the parabola of one budget."""
+    log_n, value = np.log(curve["params"].to_numpy(dtype=float)), curve["value"].to_numpy()
+    along = np.linspace(log_n[0], log_n[-1], 40)
+    coefficients = parabola(log_n, value[None])[0]
+    return np.exp(along), np.polynomial.polynomial.polyval(along - log_n.mean(), coefficients)
+
+
+def _approach(tables: StudyTables, sigma: float | str, name: str) -> "pd.Series[Any]":
+    rows = tables.at("approaches", sigma)
+    return rows[rows["approach"] == name].iloc[0]
 
 
 _MINIMUM: dict[str, Any] = {
@@ -101,12 +122,15 @@ def _optimum(panel: Axes, tables: StudyTables, sigma: float | str, name: str) ->
     """N_opt(F) or D_opt(F): minima inside are fitted, those at the edge are bounds."""
     minima = tables.at("isoflop_minima", sigma)
     minima = minima[minima[name].notna()]
-    inside, edge = (minima[minima["status"] == status] for status in ("inside", EDGE))
+    inside, edge = (minima[minima["status"] == status] for status in (INSIDE, EDGE))
     panel.set_xscale("log")
     flops_ticks(panel, tables)
     if inside.empty and edge.empty:
-        note(panel, "no minimum")
+        note(panel, "no images" if name == "images" and len(tables.at("isoflop_minima", sigma))
+             else str(_approach(tables, sigma, "isoflop")["status"]))  # fmt: skip
         return
+    if name == "params":
+        _bars(panel, inside)
     panel.plot(edge["flops"], edge[name], ls="", **_AT_EDGE)
     panel.plot(inside["flops"], inside[name], ls="", **_MINIMUM)
     exponent = optimal_exponent(minima, name)
@@ -115,9 +139,30 @@ def _optimum(panel: Axes, tables: StudyTables, sigma: float | str, name: str) ->
         middle = float(np.log(inside[name].astype(float)).mean())
         line = np.exp(middle + exponent * (x - x.mean()))
         panel.plot(inside["flops"], line, color=LAW_COLOR["corrected"], lw=1.2)
-        panel_title(panel, rf"$\propto F^{{{exponent:.2f}}}$", fontsize=7.5)
+    panel_title(panel, _title(tables, sigma, name, exponent), fontsize=7.5)
     seen = np.concatenate([inside[name], edge[name]]).astype(float)
+    if name == "params" and inside["params_low"].notna().any():
+        seen = np.r_[seen, inside["params_low"].min(), inside["params_high"].max()]
     log_ticks(panel, seen.min() / 1.5, seen.max() * 1.5)
+
+
+def _bars(panel: Axes, inside: pd.DataFrame) -> None:
+    """Intervals of N_opt."""
+    panel.vlines(inside["flops"], inside["params_low"], inside["params_high"], lw=0.8,
+                 color=LAW_COLOR["raw"])  # fmt: skip
+
+
+def _title(tables: StudyTables, sigma: float | str, name: str, exponent: float) -> str:
+    """The exponent, of sizes with its interval, or why there is none."""
+    found = _approach(tables, sigma, "isoflop")
+    if not np.isfinite(exponent):
+        return str(found["status"])
+    power = rf"$\propto F^{{{exponent:.2f}}}$"
+    if name == "params":
+        if np.isfinite(found["size_low"]):
+            power += f" [{found['size_low']:.2f}, {found['size_high']:.2f}]"
+        power += "" if found["status"] == CONVERGED else f", {found['status']}"
+    return power
 
 
 def _handles() -> list[Line2D]:
@@ -129,20 +174,19 @@ def _handles() -> list[Line2D]:
 
 
 def _numbers(tables: StudyTables, columns: list[float | str]) -> dict[str, Any]:
-    """Both exponents of every column, and those of L(N, D) with its floor at J*."""
+    """Minima, verdict and what the three approaches say, of every column."""
     rows = []
     for sigma in columns:
-        minima, parametric = tables.at("isoflop_minima", sigma), tables.at("parametric", sigma)
-        fitted = (parametric["floor"] == "optimal") & (parametric["status"] == "converged")
-        law = parametric[fitted][["alpha", "size_exponent"]].add_prefix("parametric_")
+        minima = tables.at("isoflop_minima", sigma)
         rows.append(
             {
-                **law_in_numbers(tables, sigma),
-                "inside": int((minima["status"] == "inside").sum()),
+                "sigma": sigma,
+                "verdict": str(tables.at("verdicts", sigma)["verdict"].iloc[0]),
+                "inside": int((minima["status"] == INSIDE).sum()),
                 "levels": len(minima),
-                "size_exponent": optimal_exponent(minima, "params"),
                 "data_exponent": optimal_exponent(minima, "images"),
-                **{str(key): float(value) for key, value in law.max().items()},  # nan: not fitted
+                "agreement": agreement(tables.at("approaches", sigma)),
             }
         )
-    return {"confidence": 100 * tables.confidence, "laws": rows}
+    by_budget = bool(tables.isoflop["by_budget"].any())
+    return {"confidence": 100 * tables.confidence, "by_budget": by_budget, "laws": rows}

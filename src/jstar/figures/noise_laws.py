@@ -34,7 +34,7 @@ OWN = (0, (4, 2))
 
 
 def draw_noise(folder: Path) -> None:
-    """Draw folder/law and folder/effect (.pdf, .png) from the tables that `jstar noise` wrote."""
+    """Draw folder/law and folder/effect (.pdf, .png) from the tables that `write_noise` wrote."""
     mpl.use("Agg")
     law, gaps, effect = (read_table(folder / f"{name}.csv") for name in ("law", "gaps", "effect"))
     confidence = float(read_json(folder / "effect.json")["confidence"])

@@ -1,5 +1,6 @@
 """Panels that several figures share: one noise scale's loss, gap, residuals or sensitivity."""
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -7,19 +8,37 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jstar.constants import TOTAL
-from jstar.figures.style import LAW_COLOR, LAW_LABEL, log_ticks, note, size_colors, size_handles
+from jstar.figures.joint import (
+    crossings,
+    joint_in_numbers,
+    joint_law,
+    joint_residuals,
+    optimal_line,
+    verdict_of,
+)
+from jstar.figures.style import (
+    LAW_COLOR,
+    OPTIMAL_COLOR,
+    VERDICT_STYLE,
+    log_ticks,
+    note,
+    size_colors,
+    size_handles,
+)
 from jstar.figures.tables import StudyTables
+from jstar.scaling.frontier import FrontierStatus
 
+CASING = [Stroke(linewidth=2.3, foreground="white", alpha=0.7), Normal()]
 LAWS = ("raw", "corrected")
 LAW_LINE: dict[str, Any] = {"raw": (0, (3, 1.5)), "corrected": "-"}
-RESIDUAL_MARK: dict[str, Any] = {
-    "raw": {"marker": "s", "mfc": "none"},
-    "corrected": {"marker": "o"},
-}
-FRONTIER_MARK: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "#444444", "mew": 0.6}
+OUTSIDE: Any = (0, (1, 1.2))  # line style where the best size is none of the ladder
+FRONTIER_MARK: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "#444444", "mew": 0.5}
+CROSSING_MARK: dict[str, Any] = {"marker": "D", "mfc": "white", "mec": "black", "mew": 0.7}
+OPTIMAL_LINE: Any = (0, (5, 2))
 AS_FITTED = "as fitted"  # the choice that is the headline
 
 
@@ -31,68 +50,121 @@ def scale_title(sigma: float | str) -> str:
 def laws_panel(
     panel: Axes, tables: StudyTables, sigma: float | str, column: str, ticks: int = 4
 ) -> None:
-    """Loss or gap (`column`), as it was fitted: every run, the frontier, both laws and bands."""
+    """Loss or gap (`column`), as it was fitted: every run, the joint law along the best sizes, J*.
+
+    The envelope's points, laws and crossings only where sizes compete.
+    """
     rows = tables.at("frontier", sigma)
     panel.set_xscale("log")
     seen = rows.loc[rows[column] > 0, column]
     if seen.empty:
-        note(panel, str(tables.fit(sigma, "corrected")["status"]))
+        note(panel, "no gap without $J^*$" if column == "gap" else "no loss above 0")
         return
     colors = size_colors(tables.models)
     for _, run in rows.groupby("run"):
         run = run.sort_values("flops")
-        panel.plot(run["flops"], run[column], color=colors[str(run["model"].iloc[0])], lw=0.8,
+        color = colors[str(run["model"].iloc[0])]
+        panel.plot(run["flops"], run[column].where(run[column] > 0), color=color, lw=0.8,
                    marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
-    edge = rows[rows["on_frontier"].astype(bool)]
-    panel.plot(edge["flops"], edge[column], ls="", ms=2.4, **{**FRONTIER_MARK, "mew": 0.5})
-    for law in LAWS:
-        _law(panel, tables, sigma, column, law)
+    if competing(tables, sigma):
+        edge = rows[rows["on_frontier"].astype(bool)]
+        panel.plot(edge["flops"], edge[column], ls="", ms=1.8, alpha=0.8, **FRONTIER_MARK)
+        for law in LAWS:
+            _law(panel, tables, sigma, column, law)
+        crossed = crossings(tables, sigma, column)
+        panel.plot(crossed["flops"], crossed[column], ls="", ms=3, zorder=6, **CROSSING_MARK)
+    lowest = _joint(panel, tables, sigma, column)
     low, high = float(seen.min()), float(seen.max())
-    margin = (high / low) ** 0.08
-    log_ticks(panel, low / margin, high * margin, ticks)
+    reach = high / low
+    low = min(low, max(lowest, low / reach**0.5))
+    optimal = float(tables.at("verdicts", sigma)["optimal"].iloc[0])
+    if column == "loss" and optimal > low / reach**0.7:
+        panel.axhline(optimal, color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, zorder=1)
+        low = min(low, optimal)
+    # Below the gaps stand their numbers (`numbers_text`).
+    margin = reach ** (0.08 if column == "loss" else 0.3)
+    log_ticks(panel, low / margin, high * reach**0.08, ticks)
+
+
+def competing(tables: StudyTables, sigma: float | str) -> bool:
+    """Whether sizes cross, so that there is an envelope."""
+    return bool(tables.at("verdicts", sigma)["frontier"].iloc[0] == FrontierStatus.FOUND)
+
+
+def _joint(panel: Axes, tables: StudyTables, sigma: float | str, column: str) -> float:
+    """The joint law along its best sizes in the verdict's colour; the lowest value within them.
+
+    Nothing where an exponent is at its bound: there are no best sizes then.
+    """
+    law = joint_law(tables, sigma)
+    if law is None or law["status"] != "converged":
+        return np.inf
+    line = optimal_line(tables, sigma, law)
+    color = VERDICT_STYLE[verdict_of(tables, sigma)]["color"]
+    value = line[column].where(line[column] > 0)
+    for part, style in ((line["inside"], "-"), (~line["inside"], OUTSIDE)):
+        panel.plot(line["flops"], value.where(part), color=color, lw=1.6, ls=style, zorder=5,
+                   path_effects=CASING)  # fmt: skip
+    return float(value.where(line["inside"]).min())
 
 
 def _law(panel: Axes, tables: StudyTables, sigma: float | str, column: str, law: str) -> None:
-    """One law over the fitted compute with its band; nothing where the fit is not to be quoted."""
+    """The envelope's law over its compute with its band, below all curves."""
     rows = tables.at("predictions", sigma)
     line = rows[rows["law"] == law].sort_values("flops")
     if line.empty:
         return
-    panel.plot(line["flops"], line[column].where(line[column] > 0), color=LAW_COLOR[law], lw=1.3,
-               zorder=3, ls=LAW_LINE[law])  # fmt: skip
+    panel.plot(line["flops"], line[column].where(line[column] > 0), color=LAW_COLOR[law], lw=0.9,
+               zorder=4, ls=LAW_LINE[law])  # fmt: skip
     low, high = (line[f"{column}_{end}"].clip(lower=1e-300) for end in ("low", "high"))
-    panel.fill_between(line["flops"], low, high, color=LAW_COLOR[law], alpha=0.13, lw=0, zorder=0)
+    panel.fill_between(line["flops"], low, high, color=LAW_COLOR[law], alpha=0.15, lw=0, zorder=0)
+
+
+def numbers_text(panel: Axes, lines: list[str], size: float = 6.5) -> None:
+    """Lines of text in the lower left corner, which no curve of a loss over compute enters."""
+    panel.text(0.03, 0.03, "\n".join(lines), transform=panel.transAxes, ha="left", va="bottom",
+               fontsize=size, linespacing=1.2, zorder=7)  # fmt: skip
+
+
+def law_lines(numbers: dict[str, Any]) -> list[str]:
+    """The exponents of one noise scale (`law_in_numbers`) as lines of a panel's text."""
+    joint, envelope = numbers["joint"], numbers["corrected"]
+    if np.isfinite(joint["alpha"]):
+        lines = [rf"$\alpha$ = {signed(joint['alpha'])}", ends_text(joint, "alpha")]
+    else:
+        lines = [rf"$\alpha$: {joint['status']}"]
+    if np.isfinite(joint["r2_gap"]):
+        lines.append(rf"$R^2$ = {joint['r2_gap']:.3f}")
+    found = np.isfinite(envelope["alpha"])
+    return [*lines, f"envelope: {signed(envelope['alpha']) if found else envelope['status']}"]
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def ends_text(numbers: dict[str, Any], name: str) -> str:
+    """[low, high] of a number."""
+    return f"[{signed(numbers[name + '_low'])}, {signed(numbers[name + '_high'])}]"
 
 
 def residual_panel(panel: Axes, tables: StudyTables, sigma: float | str, ticks: int = 3) -> None:
-    """ln(measured J) - ln(law) of the frontier: one response, so that both laws compare."""
+    """ln(J / joint law) in per cent, every run in its size's colour."""
     panel.set_xscale("log")
-    drawn = [law for law in LAWS if tables.fit(sigma, law)["status"] == "converged"]
-    if not drawn:
-        note(panel, str(tables.fit(sigma, "corrected")["status"]))
+    law = joint_law(tables, sigma)
+    if law is None:
+        note(panel, fill(str(tables.at("verdicts", sigma)["reason"].iloc[0]), 24))
         return
     panel.axhline(0, color="#888888", lw=0.6, zorder=1)
-    reach = 0.0
-    for law in drawn:
-        points = loss_residuals(tables, sigma, law)
-        panel.plot(points["flops"], points["residual"], ls="", color=LAW_COLOR[law], ms=1.8,
-                   mew=0.5, zorder=3, **RESIDUAL_MARK[law])  # fmt: skip
-        reach = max(reach, 1.12 * float(points["residual"].abs().max()))
+    colors = size_colors(tables.models)
+    rows = joint_residuals(tables, sigma, law).sort_values("flops")
+    for _, run in rows.groupby("run"):
+        color = colors[str(run["model"].iloc[0])]
+        panel.plot(run["flops"], 100 * run["residual"], color=color, lw=0.7, marker=".", ms=1.6)
+    reach = 112 * float(rows["residual"].abs().max())
     panel.set_ylim(-reach, reach)
     panel.yaxis.set_major_locator(MaxNLocator(nbins=ticks, symmetric=True, steps=[1, 2, 5, 10]))
-
-
-def loss_residuals(tables: StudyTables, sigma: float | str, law: str) -> pd.DataFrame:
-    """Residuals of ln J; those of the corrected law are of its own response."""
-    rows = tables.at("residuals", sigma)
-    rows = rows[rows["law"] == law]
-    if law == "raw":
-        return rows
-    measured = tables.at("frontier", sigma)[["run", "flops", "loss", "gap"]]
-    both = rows.merge(measured, on=["run", "flops"])
-    fit = tables.fit(sigma, law)
-    law_loss = both["loss"] - both["gap"] + fit["beta"] * both["flops"] ** fit["alpha"]
-    return both.assign(residual=np.log(both["loss"] / law_loss))
 
 
 def flops_ticks(panel: Axes, tables: StudyTables) -> None:
@@ -103,14 +175,20 @@ def flops_ticks(panel: Axes, tables: StudyTables) -> None:
     panel.xaxis.set_minor_formatter(NullFormatter())
 
 
-def laws_legend(figure: Figure, tables: StudyTables) -> None:
-    """Sizes, frontier and laws above the panels, never over the data."""
+def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) -> None:
+    """Sizes, J*, the laws of `scales` and marks above the panels, never over the data."""
     handles = size_handles(tables.models, tables.params, lw=1.2)
-    handles.append(Line2D([], [], ls="", ms=3, label="frontier", **FRONTIER_MARK))
+    handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, label=r"$J^*$"))
+    shown = [verdict_of(tables, sigma) for sigma in scales if joint_law(tables, sigma) is not None]
     handles += [
-        Line2D([], [], color=LAW_COLOR[law], label=LAW_LABEL[law], ls=LAW_LINE[law]) for law in LAWS
-    ]
-    columns = len(handles) if len(handles) <= 9 else (len(handles) + 1) // 2
+        Line2D([], [], color=style["color"], lw=1.6, label=f"joint law: {verdict}")
+        for verdict, style in VERDICT_STYLE.items() if verdict in shown
+    ]  # fmt: skip
+    if any(competing(tables, sigma) for sigma in scales):
+        handles += [Line2D([], [], color=LAW_COLOR[law], lw=0.9, label=f"envelope: {law}",
+                           ls=LAW_LINE[law]) for law in LAWS]  # fmt: skip
+        handles.append(Line2D([], [], ls="", ms=3, label="crossing", **CROSSING_MARK))
+    columns = len(handles) if len(handles) <= 8 else (len(handles) + 1) // 2
     figure.legend(handles=handles, loc="outside upper center", ncols=columns,
                   columnspacing=1.0, handletextpad=0.5, handlelength=1.4)  # fmt: skip
 
@@ -149,6 +227,7 @@ def law_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
     verdict = tables.at("verdicts", sigma).iloc[0]
     entry: dict[str, Any] = {
         "sigma": sigma, "verdict": str(verdict["verdict"]), "reason": str(verdict["reason"]),
+        "crossings": int(verdict["crossings"]), "joint": joint_in_numbers(tables, sigma),
     }  # fmt: skip
     numbers, words = ("alpha", "alpha_low", "alpha_high", "r2"), ("status", "r2_response")
     for law in LAWS:

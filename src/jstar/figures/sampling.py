@@ -36,7 +36,7 @@ def draw_theory(folder: Path) -> None:
     trials = folder / "theory_quality.csv"
     drawn = theory.draw_sampling_theory(
         read_table(folder / "bounds.csv"),
-        read_table(folder / "schedules.csv"),
+        read_table(folder / "steps.csv"),
         read_table(trials) if trials.is_file() else None,
     )
     _keep(folder / "theory", *drawn)

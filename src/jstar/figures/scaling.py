@@ -1,4 +1,4 @@
-"""Training curves, frontier, both laws and what they leave: loss, gap and residuals."""
+"""Training curves, the joint law along its best sizes, the envelope, and what the law leaves."""
 
 from typing import Any
 
@@ -11,15 +11,24 @@ from jstar.constants import TOTAL
 from jstar.figures.panels import (
     flops_ticks,
     law_in_numbers,
+    law_lines,
     laws_legend,
     laws_panel,
+    numbers_text,
     residual_panel,
     scale_title,
 )
-from jstar.figures.style import FLOPS_LABEL, PAGE, label_rows, new_figure, panel_title
+from jstar.figures.style import (
+    FLOPS_LABEL,
+    PAGE,
+    VERDICT_STYLE,
+    label_rows,
+    new_figure,
+    panel_title,
+)
 from jstar.figures.tables import StudyTables
 
-ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$")
+ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$ (%)")
 
 
 def draw_scaling(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
@@ -42,12 +51,15 @@ def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[A
         laws_panel(axes[1, column], tables, sigma, "gap")
         residual_panel(axes[2, column], tables, sigma)
         flops_ticks(axes[2, column], tables)
+        numbers = law_in_numbers(tables, sigma)
         panel_title(axes[0, column], scale_title(sigma))
-        verdict = tables.at("verdicts", sigma)["verdict"].iloc[0]
-        panel_title(axes[1, column], f"verdict: {verdict}")
+        verdict = numbers["verdict"]
+        title = panel_title(axes[1, column], f"verdict: {verdict}")
+        title.set_color(VERDICT_STYLE[verdict]["color"])
+        numbers_text(axes[1, column], law_lines(numbers))
     label_rows(figure, axes, ROW_LABELS)
     figure.supxlabel(FLOPS_LABEL, fontsize=8.5)
-    laws_legend(figure, tables)
+    laws_legend(figure, tables, columns)
 
 
 def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:

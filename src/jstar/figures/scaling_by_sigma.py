@@ -14,13 +14,14 @@ from jstar.figures.panels import (
     laws_panel,
     residual_panel,
     scale_title,
+    signed,
 )
-from jstar.figures.style import FLOPS_LABEL, PAGE, new_figure, panel_title
+from jstar.figures.style import FLOPS_LABEL, PAGE, VERDICT_STYLE, new_figure, panel_title
 from jstar.figures.tables import StudyTables
 
 ACROSS, DOWN = 6, 3  # noise scales on a page, at most
 HEIGHTS = (1.0, 1.0, 0.6)  # of loss, gap and residuals
-ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", "residual\n" r"of $\ln J$")
+ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", "residual\n" r"of $\ln J$ (%)")
 
 
 def draw_scaling_by_sigma(
@@ -53,7 +54,7 @@ def _page(tables: StudyTables, scales: list[float | str], columns: int) -> Figur
     figure.align_ylabels(axes[:, 0])
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, rect=(0, 0, 0.985, 1))
     figure.supxlabel(FLOPS_LABEL, fontsize=8.5)
-    laws_legend(figure, tables)
+    laws_legend(figure, tables, scales)
     return figure
 
 
@@ -64,9 +65,10 @@ def _cell(axes: Any, tables: StudyTables, sigma: float | str) -> None:
     residual_panel(axes[2], tables, sigma, ticks=2)
     panel_title(axes[0], scale_title(sigma))
     numbers = law_in_numbers(tables, sigma)
-    alpha = numbers["corrected"]["alpha"]
-    exponent = rf", $\alpha={alpha:.3f}$" if np.isfinite(alpha) else ""
-    panel_title(axes[1], numbers["verdict"] + exponent, fontsize=6.2)
+    verdict, joint = numbers["verdict"], numbers["joint"]
+    exponent = rf", $\alpha$ = {signed(joint['alpha'])}" if np.isfinite(joint["alpha"]) else ""
+    title = panel_title(axes[1], verdict + exponent, fontsize=6.2)
+    title.set_color(VERDICT_STYLE[verdict]["color"])
     for panel in axes:
         flops_ticks(panel, tables)
         panel.tick_params(labelsize=6, pad=1.5, labelbottom=panel is axes[2])

@@ -41,7 +41,7 @@ def draw_figure(
         )
     mpl.use("Agg")
     tables: StudyTables | VariantTables
-    if kind == "diagnosis" and curve is not None:
+    if kind == "variants" and curve is not None:
         tables = load_variants(fits, curve)
     else:
         tables = load_tables(fits, curve, ema)

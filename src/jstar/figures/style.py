@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -32,6 +33,13 @@ LAW_LABEL = {
     "raw": r"raw  $J=\beta F^{\alpha}$",
     "corrected": r"corrected  $J-J^*=\beta F^{\alpha}$",
     "free": r"free  $J=J_0+\beta F^{\alpha}$",
+}
+# A verdict and what a floor says of J* look alike where they mean the same.
+VERDICT_STYLE: dict[str, dict[str, Any]] = {
+    "corrected": {"color": LAW_COLOR["corrected"], "marker": "o"},
+    "above": {"color": LAW_COLOR["free"], "marker": "^"},
+    "raw": {"color": LAW_COLOR["raw"], "marker": "v"},
+    "undecided": {"color": "#777777", "marker": "o", "mfc": "white"},
 }
 OPTIMAL_COLOR = "#000000"
 NAMED = 12  # models in a legend, at most
@@ -114,9 +122,9 @@ def parameters_label(count: float) -> str:
     return f"{count:.0f}"
 
 
-def panel_title(axes: Axes, text: str, fontsize: float = 8.5) -> None:
+def panel_title(axes: Axes, text: str, fontsize: float = 8.5) -> Text:
     """A panel's title above its left edge."""
-    axes.set_title(text, loc="left", pad=3, fontsize=fontsize)
+    return axes.set_title(text, loc="left", pad=3, fontsize=fontsize)
 
 
 def note(axes: Axes, text: str) -> None:

@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jstar.constants import TOTAL
+from jstar.curve import OptimalLoss, read_curve
 from jstar.layout import FIT_TABLES
-from jstar.records import (
-    CURVE_COLUMNS,
-    LOSSES_COLUMNS,
-    VARIANTS_COLUMNS,
-    read_json,
-    read_table,
-)
-from jstar.scaling.inputs import REQUIRED, Curve, read_curve, select
+from jstar.records import CURVE_COLUMNS, LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
+from jstar.scaling.inputs import REQUIRED, select
+from jstar.scaling.tables import ENDS, INTERVALS
+
+# How often this design gives which verdict, by what is true; and coverage of alpha's interval.
+RATES = ("rate_corrected_if_raw", "rate_raw_if_corrected", "rate_above_if_corrected",
+         "rate_raw_if_raw", "rate_corrected_if_corrected", "alpha_coverage")  # fmt: skip
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
-    "verdicts": ("sigma", "verdict", "reason", "heldout_says"),
+    "verdicts": ("sigma", "verdict", "reason", "crossings", "frontier", "optimal", *RATES, "floor",
+                 "floor_low", "floor_high", "floor_optimal", "floor_says", "heldout_says"),
     "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),
@@ -33,9 +34,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "residual_tests": ("sigma", "law", "runs_p", "durbin_watson", "curvature_p", "broken_p"),
     "profile": ("sigma", "law", "alpha", "rise"),
     "sensitivity": ("sigma", "choice", "alpha", "shift_in_se", "alpha_low", "alpha_high"),
-    "isoflop": ("sigma", "flops", "params", "value", "of"),
-    "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status"),
-    "parametric": ("sigma", "floor", "alpha", "size_exponent", "status"),
+    "isoflop": ("sigma", "flops", "params", "value", "by_budget", "of"),
+    "isoflop_minima": ("sigma", "flops", "params", "images", "value", "status",
+                       "params_low", "params_high"),
+    "parametric": ("sigma", "of", "floor", "E", "A", "a", "B", "b", "N0", "D0", "alpha",
+                   "size_exponent", "misfit", "aicc", "n", "status",
+                   *(f"{name}_{end}" for name in INTERVALS for end in ENDS)),
+    "approaches": ("sigma", "approach", "alpha", "alpha_low", "alpha_high", "size_exponent",
+                   "size_low", "size_high", "status", "floor"),
     "held_out": ("sigma", "share", "flops", "floor", "alpha", "ratio", "low", "high", "says"),
 }  # fmt: skip
 
@@ -44,10 +50,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 class StudyTables:
     """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted.
 
-    facts: what is said of the curve of J*, which is empty without one; confidence: of all
-    intervals. origin: what the fits say of their tables.
+    floor, curve: J* and its table, empty without one; facts: what is said of it; confidence: of
+    all intervals. origin: what the fits say of their tables.
     """
 
+    floor: OptimalLoss | None
     curve: pd.DataFrame
     losses: pd.DataFrame
     fits: pd.DataFrame
@@ -61,6 +68,7 @@ class StudyTables:
     isoflop: pd.DataFrame
     isoflop_minima: pd.DataFrame
     parametric: pd.DataFrame
+    approaches: pd.DataFrame
     held_out: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
@@ -119,8 +127,8 @@ class StudyTables:
         return self.losses[self.losses["flops"] == newest]
 
     def optimal(self, sigma: float) -> float:
-        """J* at a noise scale of the grid; nan without a curve."""
-        return float(self.at("curve", sigma)["loss"].max())
+        """J* at a noise scale; nan without a curve."""
+        return float("nan") if self.floor is None else float(self.floor.at(sigma)[0][0])
 
 
 def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTables:
@@ -134,8 +142,9 @@ def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTable
     losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
         **{**frames, "losses": _with_gap(losses, optimal)},
-        curve=_curve_frame(optimal) if optimal else pd.DataFrame(columns=list(CURVE_COLUMNS)),
-        facts=optimal.facts if optimal else {},
+        floor=optimal,
+        curve=optimal.to_frame() if optimal else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        facts=optimal.origin if optimal else {},
         confidence=float(origin["confidence"]),
         origin=origin,
     )
@@ -147,32 +156,23 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame.assign(model=frame["model"].astype(str)) if "model" in frame else frame
 
 
-def _with_gap(losses: pd.DataFrame, curve: Curve | None) -> pd.DataFrame:
+def _with_gap(losses: pd.DataFrame, curve: OptimalLoss | None) -> pd.DataFrame:
     """Losses with the columns gap and gap_se: loss - J* and its error where none was measured."""
     if "gap" in losses and losses["gap"].notna().all():
         return losses.assign(gap_se=losses.get("gap_se", 0.0))
     if curve is None:
         return losses.assign(gap=np.nan, gap_se=np.nan)
-    floor = dict(zip(curve.sigma, curve.loss, strict=True))
-    gap = [
-        np.nan if str(s) == "total" else loss - floor[min(floor, key=lambda k: abs(k - float(s)))]
-        for s, loss in zip(losses["sigma"], losses["loss"], strict=True)
-    ]
+    single = losses["sigma"].astype(str) != TOTAL
+    gap = losses["loss"].where(single)
+    gap[single] -= curve.at(losses.loc[single, "sigma"].astype(float))[0]
     return losses.assign(gap=gap, gap_se=losses.get("loss_se", 0.0))
-
-
-def _curve_frame(curve: Curve) -> pd.DataFrame:
-    """The table of J* with its interval, whichever of them its file has."""
-    error = NormalDist().inv_cdf(0.975) * curve.stderr
-    frame = pd.DataFrame({"sigma": curve.sigma, "loss": curve.loss, "stderr": curve.stderr})
-    return frame.assign(lower=(frame["loss"] - error).clip(lower=0), upper=frame["loss"] + error)
 
 
 @dataclass(frozen=True)
 class VariantTables:
-    """Tables of a diagnosis study. `last`: the last snapshots; `losses`: all of them.
+    """Tables of a study of variants. `last`: the last snapshots; `losses`: all of them.
 
-    facts: what is said of the diagnosis (variance, critical_sigma, images, words).
+    facts: what is said of them (variance, critical_sigma, images, words).
     """
 
     curve: pd.DataFrame
@@ -203,11 +203,11 @@ class VariantTables:
         return rows.groupby("images").mean(numeric_only=True).reset_index()
 
 
-def load_variants(fits: Path, curve: Path) -> VariantTables:
-    """Read the tables that `jstar diagnose --config` wrote. Raises JstarError."""
+def load_variants(folder: Path, curve: Path) -> VariantTables:
+    """Read the tables that `jstar variants losses` wrote. Raises JstarError."""
     return VariantTables(
-        curve=read_table(curve, CURVE_COLUMNS),
-        last=read_table(fits / "diagnosis.csv", VARIANTS_COLUMNS),
-        losses=read_table(fits / "losses.csv", LOSSES_COLUMNS),
-        facts=read_json(fits / "diagnosis.json"),
+        curve=read_curve(curve).to_frame(),
+        last=read_table(folder / "last.csv", VARIANTS_COLUMNS),
+        losses=read_table(folder / "losses.csv", LOSSES_COLUMNS),
+        facts=read_json(folder / "last.json"),
     )

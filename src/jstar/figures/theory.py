@@ -1,4 +1,4 @@
-"""Figure: the sampling bound, its parts, the step schedule it recommends, and measured quality."""
+"""Figure: the sampling bound, its parts, the steps it recommends, and measured quality."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ BOUND_LABEL = "KL bound (nats an image)"
 
 
 def draw_sampling_theory(
-    parts: pd.DataFrame, schedules: pd.DataFrame, trials: pd.DataFrame | None
+    parts: pd.DataFrame, chosen: pd.DataFrame, trials: pd.DataFrame | None
 ) -> tuple[Figure, dict[str, Any]]:
     """Two parts-over-steps panels, the best rho over training, and bound against measured FID.
 
-    parts, schedules, trials: bounds.csv, schedules.csv and theory_quality.csv.
+    parts, chosen, trials: bounds.csv, steps.csv and theory_quality.csv.
     """
     figure, axes = new_figure(2, 2, PAGE, 4.7)
     largest = parts.sort_values(["params", "flops"]).iloc[-1]
@@ -46,7 +46,7 @@ def draw_sampling_theory(
         _parts_panel(panel, network[network["sampler"] == sampler])
         panel_title(panel, f"{SAMPLER_LABEL[sampler]}: {largest['run']}")
     axes[0, 1].set_ylabel("")
-    sizes = _crossover_panel(axes[1, 0], parts, schedules)
+    sizes = _crossover_panel(axes[1, 0], parts, chosen)
     marks = _quality_panel(axes[1, 1], trials)
     handles = [Line2D([], [], color=PART_COLOR[p], label=PART_LABEL[p]) for p in PART_COLOR]
     handles += [
@@ -60,19 +60,17 @@ def draw_sampling_theory(
         if below:
             figure.legend(handles=below, loc=place, columnspacing=1.2,
                           ncols=(len(below) + 1) // 2, handletextpad=0.5)  # fmt: skip
-    best = schedules[
-        (schedules["run"] == largest["run"]) & (schedules["snapshot"] == largest["snapshot"])
-    ]
+    best = chosen[(chosen["run"] == largest["run"]) & (chosen["snapshot"] == largest["snapshot"])]
     return figure, {
         "run": str(largest["run"]),
         "steps": STEPS,
-        "best": best[["sampler", "steps", "schedule", "rho", "total"]].to_dict("records"),
+        "best": best[["sampler", "steps", "spacing", "rho", "total"]].to_dict("records"),
     }
 
 
 def _parts_panel(panel: Axes, rows: pd.DataFrame) -> None:
     for kind, style in KIND_LINE.items():
-        line = rows[rows["schedule"] == kind]
+        line = rows[rows["spacing"] == kind]
         if kind == "polynomial":
             line = line[line["rho"] == 7]
         line = line.sort_values("steps")
@@ -89,9 +87,9 @@ def _step_ticks(panel: Axes, steps: list[int]) -> None:
     panel.set_xticklabels([str(n) for n in steps if n != 12])
 
 
-def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame) -> list[Line2D]:
+def _crossover_panel(panel: Axes, parts: pd.DataFrame, chosen: pd.DataFrame) -> list[Line2D]:
     """Bound with exponential steps over that with EDM's, as training goes on: the crossover."""
-    rows = schedules[(schedules["steps"] == STEPS) & (schedules["sampler"] == "sde")]
+    rows = chosen[(chosen["steps"] == STEPS) & (chosen["sampler"] == "sde")]
     panel_title(panel, rf"crossover of the bound, sde, $N={STEPS}$")
     if rows["images"].isna().all():
         note(panel, "no training times in the tables")
@@ -108,7 +106,7 @@ def _crossover_panel(panel: Axes, parts: pd.DataFrame, schedules: pd.DataFrame) 
     at_steps = parts[(parts["steps"] == STEPS) & (parts["sampler"] == "sde")]
     left = (
         (at_steps["initial"] + at_steps["discretisation"])
-        .groupby([at_steps["schedule"], at_steps["rho"].fillna(0)])
+        .groupby([at_steps["spacing"], at_steps["rho"].fillna(0)])
         .first()
     )
     panel.axhline(left["exponential", 0] / left["polynomial", 7], color="black", lw=1, ls=":")
@@ -125,7 +123,7 @@ def _quality_panel(panel: Axes, trials: pd.DataFrame | None) -> list[Line2D]:
         note(panel, "no sampled trial has a bound")
         return []
     handles = []
-    for (sampler, kind), rows in trials.groupby(["sampler", "schedule"]):
+    for (sampler, kind), rows in trials.groupby(["sampler", "spacing"]):
         color = TRIAL_COLOR.get(str(kind), "#009E73")
         style: dict[str, Any] = {
             "marker": MARKS[str(sampler)], "color": color, "ls": "", "ms": 3, "mew": 0.8,

@@ -1,4 +1,8 @@
-"""Room of the models: the DiT, the ladder of sizes (one dial), and what a pass costs."""
+"""Room of the models: the DiT, the ladder of sizes (one dial), and what a pass costs.
+
+Shape letters:
+    B  images    T  tokens of an image    E  width
+"""
 
 from jstar.config import SIZES
 from jstar.model.dit import DiT

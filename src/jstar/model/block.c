@@ -1,9 +1,9 @@
 /* A whole DiT block of a small network, forward and backward, on a CPU in float32.
  *
- * Compiled on first use by fast_block.py; where there is no compiler block.py does the same in torch.
+ * Compiled on first use by fast_block.py; where that does not pay block.py does the same in torch.
  * At these sizes torch spends most of a step moving activations through memory and preparing
  * matrix products of a few dozen columns. Here a tile of about 64 tokens passes through the block
- * while it lies in the cache. Equations: `Block` in dit.py; names of gradients begin with d_.
+ * while it lies in the cache. Equations: `Block` in block.py; names of gradients begin with d_.
  *
  * Images [first, stop) of a call are a slice with its own sums of weight gradients: the result
  * does not depend on the number of threads. All widths, also that of a head, are multiples of 8.
@@ -12,7 +12,7 @@
 
 #include "exp2.h"
 
-#define EPS 1e-6f     /* NORM_EPS of dit.py */
+#define EPS 1e-6f     /* NORM_EPS of block.py */
 #define TILE_TOKENS 64
 #define MAX_TOKENS 64 /* of an image; fast_block.py says the same */
 

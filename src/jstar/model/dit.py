@@ -1,7 +1,6 @@
 """The diffusion transformer: patches, 2-D positions, adaLN-Zero blocks (arXiv 2212.09748).
 
-By default with RMSNorm, QK-norm (arXiv 2302.05442) and no biases that adaLN's shift makes idle;
-`classic` gives the 2023 block. The network is the raw F of `jstar.noise.Process.denoise`.
+The network is the raw F of `jstar.noise.Process.denoise`; the equation of a block is in block.py.
 """
 
 import math
@@ -11,56 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jstar.model import fast_block
+from jstar.model.block import modulated_norm
+from jstar.model.fast_block import FastBlock
 from jstar.model.ladder import DiTConfig
 
-NORM_EPS = 1e-6
 MAX_PERIOD = 10_000.0  # of the sinusoids, as in the 2023 DiT
-
-
-class Block(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the condition (adaLN-Zero)."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        width, bias = config.width, config.classic
-        self.heads, self.classic = config.heads, config.classic
-        self.modulation = nn.Linear(width, 6 * width)
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.proj = nn.Linear(width, width, bias=bias)
-        self.up = nn.Linear(width, 4 * width, bias=bias)
-        self.down = nn.Linear(4 * width, width, bias=bias)
-        if not config.classic:
-            self.qk_scale = nn.Parameter(torch.empty(2, 1, width // config.heads))
-
-    def forward(self, x_BTE: Tensor, condition_BE: Tensor) -> Tensor:
-        """[B, T, E] -> [B, T, E]; condition_BE has passed its SiLU already."""
-        modulation = self.modulation(condition_BE)
-        if not self.classic and fast_block.pays_off(x_BTE, self.heads):
-            layers = (self.qkv, self.proj, self.up, self.down)
-            weights = (*(layer.weight for layer in layers), self.qk_scale)
-            return fast_block.block(x_BTE, modulation, weights, self.heads)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(1).chunk(6, dim=-1)
-        h_BTE = modulated_norm(x_BTE, shift1, scale1, self.classic)
-        x_BTE = torch.addcmul(x_BTE, gate1, self.attention(h_BTE))
-        h_BTE = modulated_norm(x_BTE, shift2, scale2, self.classic)
-        # The exact GELU is 2.5 times as fast on a CPU as the tanh form of the 2023 DiT.
-        h_BTE = F.gelu(self.up(h_BTE), approximate="tanh" if self.classic else "none")
-        return torch.addcmul(x_BTE, gate2, self.down(h_BTE))
-
-    def attention(self, h_BTE: Tensor) -> Tensor:
-        """Self-attention over the tokens of an image."""
-        qkv = self.qkv(h_BTE).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, heads, E / heads]
-        if self.classic:
-            q, k, v = qkv.unbind(2)
-        else:
-            qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
-            (q, k), v = qk.unbind(2), qkv[:, :, 2]
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        )
-        out_BTE: Tensor = self.proj(out.transpose(1, 2).flatten(2))
-        return out_BTE
 
 
 class DiT(nn.Module):
@@ -82,7 +36,7 @@ class DiT(nn.Module):
         self.noise2 = nn.Linear(width, width)
         if config.classes:
             self.labels = nn.Embedding(config.classes + 1, width)  # the last row: no label
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(FastBlock(config) for _ in range(config.depth))
         self.last_modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, config.token_dim)
         self.register_buffer("positions_TE", positions(config), persistent=False)
@@ -140,18 +94,6 @@ class DiT(nn.Module):
                 labels_B = torch.full_like(c_noise_B, self.config.classes, dtype=torch.long)
             condition_BE = condition_BE + self.labels(labels_B)
         return condition_BE
-
-
-def modulated_norm(x_BTE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor, classic: bool) -> Tensor:
-    """norm(x) (1 + scale) + shift."""
-    return torch.addcmul(shift_B1E, norm(x_BTE, classic), 1 + scale_B1E)
-
-
-def norm(x: Tensor, classic: bool) -> Tensor:
-    """LayerNorm or RMSNorm over the last axis, without weights: adaLN brings them."""
-    if classic:
-        return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
-    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)
 
 
 def sinusoids(value: Tensor, count: int) -> Tensor:

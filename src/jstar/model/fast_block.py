@@ -1,4 +1,4 @@
-"""A block of a small network in C, forward and backward: block.c as a function of torch."""
+"""The block of a small network in C, forward and backward: block.c as a function of torch."""
 
 import ctypes
 from collections.abc import Callable
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from jstar.model.block import Block
 from jstar.native import address, load
 
 SOURCE = Path(__file__).with_name("block.c")
 FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 WIDE = ("-mprefer-vector-width=512",)
 MAX_TOKENS = 64  # block.c says the same
-MAX_WIDTH = 256  # beyond, torch's matrix products are as fast
+# With AVX2 at least 1.1 times as fast as torch up to here, forward and backward, and at width 256
+# .7 times (benchmarks/train_block.py). AVX-512 was not measured: the same bound.
+MAX_WIDTH = 96
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
 
 DIMENSIONS = ("tokens", "width", "heads")
@@ -36,14 +39,31 @@ class _Block(ctypes.Structure):
     ]  # fmt: skip
 
 
+class FastBlock(Block):
+    """A block that computes its equation in C where that is measured to be faster than torch."""
+
+    def forward(self, x_BTE: Tensor, condition_BE: Tensor) -> Tensor:
+        """See `Block.forward`."""
+        if self.classic or not c_block_wins(x_BTE, self.heads):
+            return super().forward(x_BTE, condition_BE)
+        weights = (*(f.weight for f in (self.qkv, self.proj, self.up, self.down)), self.qk_scale)
+        return c_block(x_BTE, self.modulation(condition_BE), weights, self.heads)
+
+
 @cache
-def compiled() -> ctypes.CDLL | None:
-    """The compiled block, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
+def block_kernel() -> Any:
+    """The compiled block, or None: no AVX2, no compiler, it failed, or JSTAR_NATIVE=0."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None
     return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
 
 
-def pays_off(x_BTE: Tensor, heads: int) -> bool:
-    """Whether `block` can take this input, and is faster than torch."""
+def c_block_wins(x_BTE: Tensor, heads: int) -> bool:
+    """Whether `c_block` can take this input, and is faster than torch.
+
+    A bound and not a measurement of this very machine, whose outcome could change between two
+    starts of a run, and with it the rounding of what is resumed.
+    """
     width = x_BTE.shape[2]
     return (
         x_BTE.device.type == "cpu"
@@ -53,14 +73,14 @@ def pays_off(x_BTE: Tensor, heads: int) -> bool:
         and width // heads % 8 == 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and compiled() is not None
+        and block_kernel() is not None
     )
 
 
-def block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads: int) -> Tensor:
+def c_block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads: int) -> Tensor:
     """[B, T, E], its modulation [B, 6 E], weights of qkv, proj, up, down and qk_scale -> [B, T, E].
 
-    Only where `pays_off`. Equations: `jstar.model.dit.Block`.
+    Only where `c_block_wins`. Equations: `jstar.model.block.Block`.
     """
     tensors = (x_BTE, modulation, *weights)
     if not torch.is_grad_enabled():  # then nothing is kept for a backward pass
@@ -70,7 +90,7 @@ def block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads:
 
 
 class NativeBlock(torch.autograd.Function):
-    """See `block`."""
+    """See `c_block`."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
@@ -82,7 +102,7 @@ class NativeBlock(torch.autograd.Function):
         images = B if keep else max(1, MAX_TOKENS // T) * len(slices)
         kept = _kept(images, T, E, heads)
         out = torch.empty_like(x)
-        call = _block(inputs[0].shape, heads)
+        call, kernel = _block(x.shape, heads), block_kernel()
         _place(call, ("x", "modulation", "qk_scale", "out"), (x, inputs[1], inputs[6], out))
         turned = [weight.t().contiguous() for weight in inputs[2:6]]
         _place(call, INPUTS[2:6], turned)
@@ -92,7 +112,7 @@ class NativeBlock(torch.autograd.Function):
             mine = _Block.from_buffer_copy(call)
             if not keep:  # every slice has its own room
                 _place(mine, KEPT, kept, number * images // len(slices))
-            return int(_compiled().jstar_block_forward(
+            return int(kernel.jstar_block_forward(
                 ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop), ctypes.c_int(keep)
             ))  # fmt: skip
 
@@ -111,7 +131,7 @@ class NativeBlock(torch.autograd.Function):
         d_out = d_out.contiguous()
         d_x, d_modulation = torch.empty_like(x), torch.empty_like(inputs[1])
         sums = [weight.new_empty(len(slices), *weight.shape) for weight in inputs[2:]]
-        call = _block(x.shape, ctx.heads)
+        call, kernel = _block(x.shape, ctx.heads), block_kernel()
         _place(call, INPUTS, inputs)
         _place(call, KEPT, kept)
         _place(call, GRADIENTS, (d_out, d_x, d_modulation))
@@ -119,7 +139,7 @@ class NativeBlock(torch.autograd.Function):
         def work(number: int, first: int, stop: int) -> int:
             mine = _Block.from_buffer_copy(call)
             _place(mine, WEIGHT_GRADIENTS, sums, number)
-            return int(_compiled().jstar_block_backward(
+            return int(kernel.jstar_block_backward(
                 ctypes.byref(mine), ctypes.c_int64(first), ctypes.c_int64(stop)
             ))  # fmt: skip
 
@@ -165,9 +185,3 @@ def _run(work: Callable[[int, int, int], int], slices: list[tuple[int, int]]) ->
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "jstar-block")
-
-
-def _compiled() -> ctypes.CDLL:
-    found = compiled()
-    assert found is not None, "pays_off was not asked"
-    return found

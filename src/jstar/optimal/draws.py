@@ -48,16 +48,16 @@ def split_int8(value_MD: torch.Tensor, terms: int) -> tuple[torch.Tensor, torch.
 def quantised_noise(noise_MD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit noise as one int8 term: the draw *is* step * term, so nothing downstream rounds.
 
-    Returns int8 [1, M, D] and float32 steps [1, M]. Rounding to a grid of step h = max|eps| / 127
+    Returns int8 [M, D] and float32 steps [M]. Rounding to a grid of step h = max|eps| / 127
     adds h^2 / 12 to a normal number's variance and (Sheppard) nothing to the next moments but
     -h^4 / 120 to the fourth cumulant, below 1e-8; aliasing is exp(-2 pi^2 / h^2). The step is
     shrunk so that the variance is 1 again. One term, and a third of the products saved, is thus
     as good as exact Gaussian noise.
     """
     term_KMD, step_KM = split_int8(noise_MD, 1)
-    return term_KMD, step_KM / (1 + step_KM.square() / 12).sqrt()
+    return term_KMD[0], step_KM[0] / (1 + step_KM[0].square() / 12).sqrt()
 
 
-def noise(seed: int, index_M: NDArray[np.int64], dim: int) -> torch.Tensor:
+def gaussian_noise(seed: int, index_M: NDArray[np.int64], dim: int) -> torch.Tensor:
     """Standard normal noise, float32 [M, dim], row m a function of (seed, index_M[m])."""
     return torch.from_numpy(gaussian(seed, index_M, dim))

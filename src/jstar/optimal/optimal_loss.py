@@ -7,16 +7,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from jstar.config import ESTIMATORS, EXACT_ESTIMATORS
-from jstar.config.dataset import FORMS
+from jstar.config import ESTIMATORS, EXACT_ESTIMATORS, FORMS, estimator_conflict
+from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError, nearest
-from jstar.optimal.exact.job import DEFAULT_QUERIES, Advance, Job, default_device, make_job
+from jstar.optimal.exact.mixture_form import MixtureForm
+from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm
+from jstar.optimal.exact.problem import (
+    DEFAULT_QUERIES,
+    Advance,
+    DrawForm,
+    ExactProblem,
+    Floats,
+    pose_problem,
+)
+from jstar.optimal.exact.regression import error_correlation, weighted_estimate
+from jstar.optimal.paper.moment_form import MomentForm
 from jstar.optimal.paper.subsets import DEFAULT_REPEATS, SubsetPlan, subset_curve
-from jstar.optimal.points import as_points, check_sigmas
+from jstar.optimal.points import DataPoints, as_points, check_sigmas
+from jstar.torch_device import default_device
 
 ROUNDS = 4  # of the stopping rule: every 4th draw, ..., each a systematic sample by itself
-RELEVANT = 1e-3  # of the variance: the stopping rule looks at noise scales with J* above this
 
 
 def optimal_loss(
@@ -68,60 +79,102 @@ def optimal_loss(
     Loss and errors are means over the D dimensions, in the units of x squared.
     Raises JstarError for input that cannot be used. Source: arXiv 2506.13763, theorem 1.
     """
-    if estimator not in ESTIMATORS:
-        raise JstarError(
-            f"estimator: '{estimator}' is unknown, allowed are {', '.join(ESTIMATORS)}"
-            + nearest(estimator, ESTIMATORS)
-        )
+    for name, value, allowed in (("estimator", estimator, ESTIMATORS), ("form", form, FORMS)):
+        if value not in allowed:
+            raise JstarError(
+                f"{name}: '{value}' is unknown, allowed are {', '.join(allowed)}"
+                + nearest(value, allowed)
+            )
+    conflict = estimator_conflict(
+        estimator, form=form, sampled=spread is not None, label_drop=label_drop,
+        relative_se=relative_se, seconds=seconds,
+    )  # fmt: skip
+    if conflict:
+        raise JstarError(conflict)
     points = as_points(images, scale=scale, offset=offset, mirror=mirror, spread=spread)
     if len(points) < 2 and spread is None:
         raise JstarError("images: 1 image given, at least 2 are needed (of one point J* is 0)")
     if estimator not in EXACT_ESTIMATORS:
-        for name, given in (("spread", spread is not None), ("form", form != FORMS[0]),
-                            ("label_drop", label_drop != 0), ("relative_se", bool(relative_se)),
-                            ("seconds", bool(seconds))):  # fmt: skip
-            if given:
-                raise JstarError(
-                    f"{name}: is not allowed with the estimator '{estimator}', only with "
-                    + ", ".join(EXACT_ESTIMATORS)
-                )
         plan = SubsetPlan(subset, repeats, own_weight)
         count = DEFAULT_QUERIES if queries is None else int(queries)
         where = default_device(device)
         return subset_curve(points, check_sigmas(sigmas), estimator, plan, count, seed, where)
-    job = make_job(
-        points, sigmas, estimator=estimator, labels=labels, queries=queries, seed=seed, form=form,
+    problem = pose_problem(
+        points, sigmas, estimator=estimator, labels=labels, queries=queries, seed=seed,
         antithetic=antithetic, precision=precision, label_drop=label_drop, device=device,
     )  # fmt: skip
+    draw_form = form_of_draws(form, points)
     if relative_se is None and seconds is None:
-        return job.curve(job.sums(advance=advance))
-    return _until(job, relative_se, seconds, advance)
+        sums_BAMSF = sums_of_draws(problem, draw_form, advance=advance)
+        return curve_of_draws(problem, draw_form, sums_BAMSF)
+    return _until(problem, draw_form, relative_se, seconds, advance)
+
+
+def form_of_draws(form: str, points: DataPoints) -> DrawForm:
+    """The class of the form; sampled latents have only one."""
+    forms = {"pair+controls": ControlledPairForm, "pair": PairForm, "moment": MomentForm}
+    return MixtureForm() if points.spread_ND is not None else forms[form]()
+
+
+def sums_of_draws(
+    problem: ExactProblem, form: DrawForm, shard: tuple[int, int] = (1, 1),
+    advance: Advance | None = None,
+) -> Floats:  # fmt: skip
+    """What the form needs of shard k of n of the points (1-based), [B, A, M, S, F]."""
+    return np.stack([form.sums(kind, shard, advance) for _, kind in problem.kinds()])
+
+
+def curve_of_draws(problem: ExactProblem, form: DrawForm, sums_BAMSF: Floats) -> OptimalLoss:
+    """From the sums of all draws to the curve in the data scale, per dimension."""
+    kinds, points = problem.kinds(), problem.points
+    per_kind = zip(kinds, sums_BAMSF, strict=True)
+    by_scale = zip(*(form.estimates(kind, sums) for (_, kind), sums in per_kind), strict=True)
+    estimates = [weighted_estimate([share for share, _ in kinds], same) for same in by_scale]
+    unit = points.scale**2 / points.dim
+    loss = unit * np.array([e.value for e in estimates])
+    stderr = unit * np.array([e.stderr for e in estimates])
+    return OptimalLoss(
+        sigma=problem.sigma_S,
+        loss=loss,
+        stderr=stderr,
+        lower=np.maximum(loss - NORMAL_95 * stderr, 0.0),
+        upper=loss + NORMAL_95 * stderr,
+        correlation_SS=error_correlation(np.stack([e.residual_M for e in estimates], axis=1)),
+        form=tuple(e.form for e in estimates),
+        estimator=problem.estimator,
+        queries=len(problem.source_M),
+        count=len(points),
+        dim=points.dim,
+        variance=unit * sum(share * kind.variance for share, kind in kinds),
+        log_count=sum(share * kind.log_count for share, kind in kinds),
+    )
 
 
 def _until(
-    job: Job, relative_se: float | None, seconds: float | None, advance: Advance | None
-) -> OptimalLoss:
+    problem: ExactProblem, form: DrawForm, relative_se: float | None, seconds: float | None,
+    advance: Advance | None,
+) -> OptimalLoss:  # fmt: skip
     """Add quarters of the draws until an error target or a time budget ends it."""
     for name, value in (("relative_se", relative_se), ("seconds", seconds)):
         if value is not None and not value > 0:
             raise JstarError(f"{name} = {value:g} is not allowed, it must be above 0")
-    count, start = len(job.source_M), time.monotonic()
+    count, start = len(problem.source_M), time.monotonic()
     done, parts = [], []
     for number, offset in enumerate((0, 2, 1, 3)):  # halves are evenly spread, too
-        rows_M = np.arange(offset, count, ROUNDS)
-        if len(rows_M) < 2:
-            rows_M = np.arange(count)
-        done.append(rows_M)
-        parts.append(job.part(rows_M).sums(advance=advance))
-        all_M = np.concatenate(done)
-        order = np.argsort(all_M)
-        sums = np.concatenate(parts, axis=1)[:, order]
-        curve = job.part(all_M[order]).curve(sums)
-        shown = curve.loss > RELEVANT * curve.variance
+        rows = np.arange(offset, count, ROUNDS)
+        if len(rows) < 2:
+            rows = np.arange(count)
+        done.append(rows)
+        parts.append(sums_of_draws(problem.part(rows), form, advance=advance))
+        drawn = np.concatenate(done)
+        order = np.argsort(drawn)
+        sums_BAMSF = np.concatenate(parts, axis=2)[:, :, order]
+        curve = curve_of_draws(problem.part(drawn[order]), form, sums_BAMSF)
+        shown = curve.loss > CRITICAL_SHARE * curve.variance
         if relative_se and (curve.stderr[shown] <= relative_se * curve.loss[shown]).all():
             return replace(curve, ended="relative_se")
         spent = time.monotonic() - start
-        if len(all_M) >= count:
+        if len(drawn) >= count:
             break
         if seconds is not None and spent * (number + 2) / (number + 1) > seconds:
             return replace(curve, ended="seconds")

@@ -17,11 +17,10 @@ from jstar.data.card import require_same
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
 from jstar.noise import gaussian
-from jstar.optimal.draws import systematic_sources
-from jstar.optimal.exact.distances import choose_precision
-from jstar.optimal.exact.mixture import LATENT_STREAM, component_draws, posterior_moments
-from jstar.optimal.exact.moments import measure_moments
-from jstar.optimal.points import Points, as_points, check_sigmas
+from jstar.optimal.draws import gaussian_noise
+from jstar.optimal.exact.mixture_form import LATENT_STREAM, component_draws, posterior_moments
+from jstar.optimal.exact.problem import pose_problem
+from jstar.optimal.points import DataPoints, as_points
 from jstar.optimal.posterior import mean_of_points
 from jstar.records import provenance, read_json, write_array, write_atomically, write_json
 
@@ -61,7 +60,7 @@ class Oracle:
         return mean_MCHW
 
 
-def dataset_points(dataset: Dataset) -> Points:
+def dataset_points(dataset: Dataset) -> DataPoints:
     """The points of a prepared dataset."""
     card = dataset.card
     return as_points(
@@ -89,45 +88,35 @@ def build_oracle(
     draws come from the Gaussians, and so does D*.
     progress: called with the number of draws that are done, S times M in all.
     """
-    out, sigma_S = Path(out), check_sigmas(sigmas)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    points = dataset_points(dataset)
-    by_class = estimator == "exact_by_class"
-    labels_N = np.tile(dataset.labels_N, 2 if points.mirror else 1)
-    moments = measure_moments(points, where)
-    source_M = systematic_sources(
-        moments.half_norm_N, min(queries, len(points)), seed, labels_N if by_class else None
-    )
+    out, points = Path(out), dataset_points(dataset)
+    problem = pose_problem(
+        points, sigmas, estimator=estimator, labels=dataset.labels_N,
+        queries=min(queries, len(points)), seed=seed, device=device,
+    )  # fmt: skip
+    sigma_S, source_M, where = problem.sigma_S, problem.source_M, problem.device
     index_M, mirrored_M = source_M % points.images, source_M >= points.images
-    noise_MD = torch.from_numpy(gaussian(seed, np.arange(len(source_M)), points.dim)).double()
-    sampled = points.spread_ND is not None
-    z_MD = points.take(source_M).double()
+    noise_MD = gaussian_noise(seed, problem.number_M, points.dim).double()
+    sampled, groups = points.spread_ND is not None, list(problem.groups())
     if sampled:
-        z_MD = component_draws(points, source_M, np.arange(len(source_M)), seed)
-    precision = choose_precision("auto", points, where)
-    groups = [(np.arange(len(source_M)), points)]
-    if by_class:
-        classes_M = dataset.labels_N[index_M]
-        groups = [
-            (np.flatnonzero(classes_M == c), points.subset(np.flatnonzero(dataset.labels_N == c)))
-            for c in np.unique(classes_M)
-        ]
+        z_MD = component_draws(points, source_M, problem.number_M, seed)
+    else:
+        z_MD = points.take(source_M).double()
 
     def write_means(path: Path) -> None:
         shape = (len(sigma_S), len(source_M), *dataset.card.shape)
         means = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         for s, sigma in enumerate(sigma_S):
             tau = float(sigma) / points.scale
-            for rows_M, inside in groups:
-                x_MD = z_MD[rows_M] + tau * noise_MD[rows_M]
+            for group in groups:
+                x_MD = z_MD[group.rows_M] + tau * noise_MD[group.rows_M]
                 if sampled:
-                    mean_MD = posterior_moments(inside, x_MD, tau, where)[0]
+                    mean_MD = posterior_moments(group.points, x_MD, tau, where)[0]
                 else:
-                    mean_MD = mean_of_points(inside, x_MD, tau, precision, where)
+                    mean_MD = mean_of_points(group.points, x_MD, tau, problem.precision, where)
                 scaled = (mean_MD + (points.centre - dataset.card.offset)) * points.scale
-                means[s, rows_M] = scaled.numpy().reshape(-1, *dataset.card.shape)
+                means[s, group.rows_M] = scaled.numpy().reshape(-1, *dataset.card.shape)
                 if progress is not None:
-                    progress(len(rows_M))
+                    progress(len(group.rows_M))
         means.flush()
 
     (out / "oracle.json").unlink(missing_ok=True)  # no marker while the arrays change

@@ -7,7 +7,7 @@ z = u - 128 is exactly an int8, which is what makes exact low-precision products
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ TILE = 2048  # data points in one tile; shards and sums are cut at its multiples
 
 
 @dataclass(frozen=True)
-class Points:
+class DataPoints:
     """N data points of D dimensions, and their mirror images if `mirror`.
 
     stored_ND: uint8 or floating point, possibly memory-mapped. shape: of one image, for mirroring.
@@ -53,18 +53,15 @@ class Points:
         """Whether z is exactly an int8."""
         return bool(self.stored_ND.dtype == np.uint8)
 
-    def subset(self, rows_N: NDArray[np.int64]) -> "Points":
+    def subset(self, rows_N: NDArray[np.int64]) -> "DataPoints":
         """The points of these images only (and their mirror images)."""
-        base = rows_N if self.rows_N is None else self.rows_N[rows_N]
-        return Points(
-            self.stored_ND, self.shape, self.centre, self.scale, self.mirror, base, self.spread_ND
-        )
+        return replace(self, rows_N=rows_N if self.rows_N is None else self.rows_N[rows_N])
 
-    def take(self, index_M: NDArray[np.int64]) -> torch.Tensor:
-        """Points by index, [M, D]: int8 if `integer`, else float32. Index >= images is mirrored."""
-        order = np.argsort(index_M % self.images, kind="stable")  # read the disk front to back
-        rows = index_M[order] % self.images
-        flipped = index_M[order] >= self.images
+    def take(self, index_N: NDArray[np.int64]) -> torch.Tensor:
+        """Points by index, [N, D]: int8 if `integer`, else float32. Index >= images is mirrored."""
+        order = np.argsort(index_N % self.images, kind="stable")  # read the disk front to back
+        rows = index_N[order] % self.images
+        flipped = index_N[order] >= self.images
         out = self._centred(self.stored_ND[rows if self.rows_N is None else self.rows_N[rows]])
         if flipped.any():
             out[torch.from_numpy(flipped)] = self._flip(out[torch.from_numpy(flipped)])
@@ -79,15 +76,15 @@ class Points:
         out = self._centred(stored)
         return self._flip(out) if flipped else out
 
-    def spread(self, index_M: NDArray[np.int64]) -> torch.Tensor:
-        """Standard deviations of the components by index, float32 [M, D]."""
+    def spread(self, index_N: NDArray[np.int64]) -> torch.Tensor:
+        """Standard deviations of the components by index, float32 [N, D]."""
         assert self.spread_ND is not None
-        rows = index_M % self.images
+        rows = index_N % self.images
         picked = self.spread_ND[rows if self.rows_N is None else self.rows_N[rows]]
         out = torch.from_numpy(np.array(picked, dtype=np.float32))
         if not bool(torch.isfinite(out).all()) or bool((out < 0).any()):
             raise JstarError("spread: holds NaN, infinite or negative standard deviations")
-        flipped = torch.from_numpy(index_M >= self.images)
+        flipped = torch.from_numpy(index_N >= self.images)
         if flipped.any():
             out[flipped] = self._flip(out[flipped])
         return out
@@ -106,18 +103,18 @@ class Points:
             for start in range(base, base + self.images, size):
                 yield start, min(start + size, base + self.images)
 
-    def _centred(self, stored_MD: NDArray[Any]) -> torch.Tensor:
+    def _centred(self, stored_ND: NDArray[Any]) -> torch.Tensor:
         if self.integer:
             # u - 128 modulo 256 is a flip of the top bit: no wider type needed.
-            return torch.from_numpy(np.bitwise_xor(stored_MD, np.uint8(128)).view(np.int8))
-        wide: NDArray[Any] = stored_MD.astype(np.float64 if stored_MD.itemsize > 4 else np.float32)
+            return torch.from_numpy(np.bitwise_xor(stored_ND, np.uint8(128)).view(np.int8))
+        wide: NDArray[Any] = stored_ND.astype(np.float64 if stored_ND.itemsize > 4 else np.float32)
         out = torch.from_numpy((wide - self.centre).astype(np.float32))
         if not bool(torch.isfinite(out).all()):
             raise JstarError("images: hold NaN or infinite values, only finite numbers are allowed")
         return out
 
-    def _flip(self, x_MD: torch.Tensor) -> torch.Tensor:
-        return x_MD.reshape(-1, *self.shape).flip(-1).reshape(x_MD.shape)
+    def _flip(self, x_ND: torch.Tensor) -> torch.Tensor:
+        return x_ND.reshape(-1, *self.shape).flip(-1).reshape(x_ND.shape)
 
 
 def as_points(
@@ -127,7 +124,7 @@ def as_points(
     offset: float | None = None,
     mirror: bool = False,
     spread: Any = None,
-) -> Points:
+) -> DataPoints:
     """Check `images` [N, ...] and wrap them as points. Raises JstarError, one sentence.
 
     uint8 images are scaled by default to [-1, 1] (offset 127.5, scale 1/127.5), floating-point
@@ -162,7 +159,7 @@ def as_points(
             raise JstarError(f"spread: has shape {spread.shape}, the images have {flat.shape}")
         if integer or spread.dtype.kind != "f":
             raise JstarError("spread: must be floating point, and belong to float images")
-    return Points(flat, tuple(images.shape[1:]), centre, float(scale), mirror, None, spread)
+    return DataPoints(flat, tuple(images.shape[1:]), centre, float(scale), mirror, None, spread)
 
 
 def check_sigmas(sigmas: Any) -> NDArray[np.float64]:

@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 
 from jstar.errors import JstarError
 from jstar.optimal.draws import split_int8
-from jstar.optimal.exact.distances import choose_precision, int8_product, int_dots
-from jstar.optimal.exact.mixture import posterior_moments
-from jstar.optimal.points import TILE, Points, as_points, check_sigmas
+from jstar.optimal.exact.distances import (
+    choose_precision,
+    int8_product,
+    int_dots,
+)
+from jstar.optimal.exact.mixture_form import posterior_moments
+from jstar.optimal.points import TILE, DataPoints, as_points, check_sigmas
+from jstar.torch_device import default_device
 
 INPUT_TERMS = 4  # int8 terms of an input: 7 + 3 * 8 bits, all of a float32
 ROWS = 1024
@@ -39,24 +44,24 @@ def posterior_mean(
     points = as_points(images, scale=scale, offset=offset, mirror=mirror, spread=spread)
     origin = offset if offset is not None else (127.5 if points.integer else 0.0)
     sigma_S = check_sigmas(sigma)
-    x_M = np.asarray(x, dtype=np.float64)
-    if x_M.ndim < 2 or x_M.shape[1:] != points.shape:
-        raise JstarError(f"x: has shape {x_M.shape}, allowed is [M, {points.shape}] as the images")
-    if not np.isfinite(x_M).all():
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim < 2 or x.shape[1:] != points.shape:
+        raise JstarError(f"x: has shape {x.shape}, allowed is [M, {points.shape}] as the images")
+    if not np.isfinite(x).all():
         raise JstarError("x: holds NaN or infinite values, only finite numbers are allowed")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    z_MD = torch.from_numpy(x_M.reshape(len(x_M), -1) / points.scale + (origin - points.centre))
+    where = default_device(device)
+    z_MD = torch.from_numpy(x.reshape(len(x), -1) / points.scale + (origin - points.centre))
     tau, chosen = float(sigma_S[0]) / points.scale, choose_precision(precision, points, where)
     if spread is None:
         mean = mean_of_points(points, z_MD, tau, chosen, where)
     else:
         mean = posterior_moments(points, z_MD, tau, where)[0]
     mean = (mean + (points.centre - origin)) * points.scale
-    return mean.reshape(x_M.shape).numpy().astype(np.float32)
+    return mean.reshape(x.shape).numpy().astype(np.float32)
 
 
 def mean_of_points(
-    points: Points, z_MD: torch.Tensor, tau: float, precision: str, device: torch.device
+    points: DataPoints, z_MD: torch.Tensor, tau: float, precision: str, device: torch.device
 ) -> torch.Tensor:
     """Posterior mean in centred stored units, float64 [M, D], on the CPU.
 
@@ -71,7 +76,7 @@ def mean_of_points(
 
 
 def _mean_of_rows(
-    points: Points, z_MD: torch.Tensor, tau: float, precision: str, device: torch.device
+    points: DataPoints, z_MD: torch.Tensor, tau: float, precision: str, device: torch.device
 ) -> torch.Tensor:
     exact = precision == "int8"
     term_KMD, step_KM = split_int8(z_MD.double(), INPUT_TERMS) if exact else (z_MD[None], None)
@@ -82,8 +87,8 @@ def _mean_of_rows(
     for start, stop in points.tiles(TILE):
         tile_ND = points.tile(start, stop).to(device)
         if step_KM is not None:
-            raw_AN = int8_product(operand, tile_ND).reshape(INPUT_TERMS, len(z_MD), -1)
-            inner = (raw_AN.double() * step_KM.double().to(device)[:, :, None]).sum(0)
+            raw_QN = int8_product(operand, tile_ND).reshape(INPUT_TERMS, len(z_MD), -1)
+            inner = (raw_QN.double() * step_KM.double().to(device)[:, :, None]).sum(0)
             norm_N = int_dots(tile_ND, tile_ND).double()
         else:
             inner = operand.double() @ tile_ND.double().t()

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.config import EXACT_ESTIMATORS, Study
+from jstar.config import Study, estimator_conflict
 from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
-from jstar.optimal.exact.job import Job, make_job
+from jstar.optimal.exact.problem import DrawForm, ExactProblem, pose_problem
+from jstar.optimal.optimal_loss import curve_of_draws, form_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
-from jstar.optimal.stage import write_result
 from jstar.progress import Progress
 from jstar.records import fingerprint, write_atomically
 
@@ -25,16 +25,16 @@ from jstar.records import fingerprint, write_atomically
 def write_shard(study: Study, data: Path, out: Path, shard: int, shards: int) -> None:
     """Sum shard `shard` of `shards` (1-based) of the points in `data`; write the file `out` (.npz).
 
-    Raises JstarError for a shard number out of range, or an estimator that is not exact.
+    Raises JstarError for a shard number out of range, or an estimate that has no shards.
     """
     if not 1 <= shard <= shards:
         raise JstarError(f"--shard {shard}/{shards}: is not allowed, shards are 1/n to n/n")
     if out.suffix != ".npz":
         raise JstarError(f"{out}: a shard is a .npz file")
-    dataset, job = _job(study, data)
-    share = len(job.points) / shards
+    dataset, problem, form = _posed(study, data)
+    share = len(problem.points) / shards
     with Progress(f"optimal {dataset.card.name} {shard}/{shards}", share, "points") as bar:
-        sums = job.sums((shard, shards), advance=bar.advance)
+        sums = sums_of_draws(problem, form, (shard, shards), bar.advance)
     facts = json.dumps({"run": _run(study, dataset), "shard": shard, "shards": shards})
     write_atomically(out, lambda path: np.savez(path, sums=sums, facts=np.array(facts)))
 
@@ -44,7 +44,7 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
 
     Raises JstarError if one is missing, given twice, damaged, or of another run.
     """
-    dataset, job = _job(study, data)
+    dataset, problem, form = _posed(study, data)
     found: dict[int, tuple[Path, NDArray[np.float64]]] = {}
     total = 0
     for path in map(Path, files):
@@ -58,13 +58,13 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
         raise JstarError(f"merge: {what}, all shards of the run are needed")
     # Added in the order of their numbers: the same bits whatever the order of the files.
     merged = sum(found[k][1] for k in sorted(found))
-    return job.curve(np.asarray(merged))
+    return curve_of_draws(problem, form, np.asarray(merged))
 
 
 def write_merged(study: Study, data: Path, files: list[Path], out: Path) -> OptimalLoss:
     """`merge_shards`, written to `out` (curve.csv) as `write_curve` does."""
     curve = merge_shards(study, data, files)
-    write_result(curve, open_dataset(data).card.id, study.optimal.seed, out)
+    curve.write(out, card_id=open_dataset(data).card.id, seed=study.optimal.seed, label_drop=0.0)
     return curve
 
 
@@ -76,29 +76,21 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(shards)
 
 
-def _job(study: Study, data: Path) -> tuple[Dataset, Job]:
+def _posed(study: Study, data: Path) -> tuple[Dataset, ExactProblem, DrawForm]:
     dataset, config = open_dataset(data), study.optimal
-    if config.estimator not in EXACT_ESTIMATORS:
-        raise JstarError(
-            f"optimal.estimator = '{config.estimator}': has no shards, allowed are "
-            + ", ".join(EXACT_ESTIMATORS)
-        )
-    job = make_job(
-        dataset_points(dataset),
-        study.sigmas.values,
-        estimator=config.estimator,
-        labels=dataset.labels_N if study.conditional else None,
-        queries=config.queries,
-        seed=config.seed,
-        form=config.form,
-    )
-    if not job.additive:
-        raise JstarError(
-            f"{data}: has no shards with form = '{config.form}'"
-            + (" and sampled latents" if dataset.stds_NCHW is not None else "")
-            + ", set optimal.shards to 1"
-        )
-    return dataset, job
+    conflict = estimator_conflict(
+        config.estimator, form=config.form, sampled=dataset.stds_NCHW is not None, sharded=True,
+        relative_se=config.relative_se,
+    )  # fmt: skip
+    if conflict:
+        raise JstarError(f"{data}: {conflict}, set optimal.shards to 1")
+    labels = dataset.labels_N if study.conditional else None
+    points = dataset_points(dataset)
+    problem = pose_problem(
+        points, study.sigmas.values, estimator=config.estimator, labels=labels,
+        queries=config.queries, seed=config.seed,
+    )  # fmt: skip
+    return dataset, problem, form_of_draws(config.form, points)
 
 
 def _run(study: Study, dataset: Dataset) -> str:

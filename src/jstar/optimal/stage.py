@@ -2,19 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from jstar.config import OptimalConfig, Study
 from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
-from jstar.errors import JstarError
 from jstar.optimal.optimal_loss import optimal_loss
 from jstar.optimal.oracle import build_oracle
 from jstar.progress import Progress
-from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_table
-
-FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
-         "repeats")  # fmt: skip
 
 
 def write_curve(study: Study, data: Path, out: Path, *, label_drop: float = 0.0) -> OptimalLoss:
@@ -26,7 +19,7 @@ def write_curve(study: Study, data: Path, out: Path, *, label_drop: float = 0.0)
     curve = dataset_curve(
         dataset, study.sigmas.values, study.optimal, study.conditional, label_drop=label_drop
     )
-    write_result(curve, dataset.card.id, study.optimal.seed, out, label_drop=label_drop)
+    curve.write(out, card_id=dataset.card.id, seed=study.optimal.seed, label_drop=label_drop)
     return curve
 
 
@@ -62,14 +55,6 @@ def dataset_curve(
         )
 
 
-def write_result(
-    curve: OptimalLoss, card_id: str, seed: int, out: Path, *, label_drop: float = 0.0
-) -> None:
-    """Write a curve and its provenance."""
-    facts = provenance(card_id=card_id, seed=seed, label_drop=label_drop, **curve.facts())
-    write_table(out, curve.to_frame(), facts)
-
-
 def write_oracle(study: Study, data: Path, out: Path) -> None:
     """Write the oracle set of the dataset in `data` to the folder `out`."""
     dataset, sigmas = open_dataset(data), study.sigmas.values
@@ -85,26 +70,3 @@ def write_oracle(study: Study, data: Path, out: Path) -> None:
             out=out,
             progress=bar.advance,
         )
-
-
-def read_curve(path: str | Path) -> OptimalLoss:
-    """Read what `write_curve` wrote."""
-    path = Path(path)
-    frame = read_table(path, (*CURVE_COLUMNS, "form"))
-    facts = read_json(path.with_suffix(".json"))
-    sigma, loss, stderr, lower, upper = (
-        frame[name].to_numpy(dtype=np.float64) for name in CURVE_COLUMNS
-    )
-    try:
-        return OptimalLoss(
-            sigma,
-            loss,
-            stderr,
-            lower,
-            upper,
-            correlation_SS=np.array(facts["correlation"], dtype=np.float64),
-            form=tuple(frame["form"]),
-            **{key: facts[key] for key in FACTS},
-        )
-    except (KeyError, TypeError) as error:
-        raise JstarError(f"{path.with_suffix('.json')}: lacks the key {error}") from error

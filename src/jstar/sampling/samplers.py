@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jstar.config.choices import SAMPLERS
 from jstar.errors import JstarError, nearest
 from jstar.noise import gaussian
-from jstar.sampling import SAMPLERS
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x, sigma [B], labels [B] | None)
 
@@ -100,7 +100,7 @@ def start_noise(
 
 
 @torch.no_grad()
-def sample(
+def draw_images(
     denoiser: Denoiser,
     index_B: NDArray[np.int64],
     shape: tuple[int, ...],

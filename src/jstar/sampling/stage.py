@@ -1,4 +1,4 @@
-"""The sample stage: quality.csv and a few images of one training run."""
+"""The stage sampling: quality.csv and a few images of one training run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from jstar.records import provenance, read_json, write_atomically, write_table
 from jstar.sampling.quality.distances import fid, kid, precision_recall
 from jstar.sampling.quality.features import quantised
 from jstar.sampling.quality.reference import Reference, reference
-from jstar.sampling.samplers import LABEL, Denoiser, Sampler, sample
+from jstar.sampling.samplers import LABEL, Denoiser, Sampler, draw_images
 from jstar.sampling.steps import noise_steps
+from jstar.torch_device import default_device
 from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser
 
 SHOWN = 64  # images of each snapshot that are kept for the eye
@@ -27,7 +28,7 @@ NORMAL_95 = 1.959964
 
 QUALITY_COLUMNS = (
     "study", "run", "model", "params", "seed", "snapshot", "images", "flops", "ema",
-    "sampler", "steps", "schedule", "sampled", "features", "fid", "fid_low", "fid_high",
+    "sampler", "steps", "spacing", "sampled", "features", "fid", "fid_low", "fid_high",
     "kid", "kid_se", "precision", "recall", "precision_se", "recall_se", "evaluations",
     "rho", "sigma_min", "sigma_max", "eta", "churn", "guidance",
 )  # fmt: skip
@@ -48,7 +49,7 @@ class Trial:
     @property
     def steps_K(self) -> NDArray[np.float64]:
         c = self.config
-        return noise_steps(c.schedule, c.steps, c.sigma_min, c.sigma_max, c.rho)
+        return noise_steps(c.spacing, c.steps, c.sigma_min, c.sigma_max, c.rho)
 
 
 def write_quality(
@@ -62,12 +63,12 @@ def write_quality(
     """Draw images of the run's snapshots, compare them with the data, write `out` (quality.csv).
 
     Beside it samples.npz: the first images of every snapshot. One row a snapshot, and for the last
-    snapshot one for each entry of `sample.sweep`.
+    snapshot one for each entry of `sampling.sweep`.
     """
-    dataset, config = open_dataset(data), study.sample
+    dataset, config = open_dataset(data), study.sampling
     info = read_json(run / "run.json")
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = str(default_device(device))
     known = reference(dataset, config.features, references, where)
     ema = config.ema or study.fit.ema or study.train.ema[0]
     trials = _trials(study, list_snapshots(run))
@@ -76,8 +77,7 @@ def write_quality(
     with Progress(f"sample {run.name}", len(trials) * config.count, "images") as bar:
         for trial in trials:
             denoiser = load_denoiser(run, trial.snapshot.index, ema, where)
-            draw = _Draw(study, dataset, known, denoiser, where)
-            features_NF, first = draw(trial, bar.advance)
+            features_NF, first = _drawn(study, dataset, known, denoiser, trial, where, bar.advance)
             rows.append((*key, *_row(trial, ema, features_NF, known)))
             if trial.config is config:
                 shown.append(first)
@@ -100,45 +100,35 @@ def write_quality(
 
 def _trials(study: Study, snapshots: list[Snapshot]) -> list[Trial]:
     """The chosen snapshots with the study's sampler, then the last with those of the sweep."""
-    count = min(study.sample.snapshots, len(snapshots))
+    count = min(study.sampling.snapshots, len(snapshots))
     # Snapshots are log-spaced in images, so equal steps of their number are too.
     chosen = [round((k + 1) * len(snapshots) / count) - 1 for k in range(count)]
     return [
-        *(Trial(snapshots[k], study.sample) for k in chosen),
-        *(Trial(snapshots[-1], swept) for swept in study.sample.sweep),
+        *(Trial(snapshots[k], study.sampling) for k in chosen),
+        *(Trial(snapshots[-1], swept) for swept in study.sampling.sweep),
     ]
 
 
-class _Draw:
-    """Draws the images of a trial batch by batch and keeps their features."""
-
-    def __init__(
-        self, study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, device: str
-    ) -> None:
-        self.config, self.dataset, self.known = study.sample, dataset, known
-        self.denoiser, self.device = denoiser, device
-        self.labels_N = draw_labels(dataset, study.sample) if study.conditional else None
-
-    def __call__(
-        self, trial: Trial, advance: Callable[[float], None]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features [N, F] of all images, and the first `SHOWN` images in the data scale."""
-        features, first = [], []
-        for start in range(0, self.config.count, self.config.batch):
-            index_B = np.arange(start, min(start + self.config.batch, self.config.count))
-            labels = None
-            if self.labels_N is not None:
-                labels = torch.from_numpy(self.labels_N[index_B]).to(self.device)
-            drawn = sample(
-                self.denoiser, index_B, self.dataset.card.shape, trial.steps_K, trial.sampler,
-                seed=self.config.seed, labels=labels, device=self.device,
-            )  # fmt: skip
-            images = quantised(self.dataset, drawn.cpu().numpy())
-            features.append(self.known.network(images, self.device))
-            if start < SHOWN:
-                first.append(images[: SHOWN - start])
-            advance(len(index_B))
-        return np.concatenate(features), np.concatenate(first)
+def _drawn(
+    study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, trial: Trial,
+    device: str, advance: Callable[[float], None],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+    """Features [N, F] of a trial's images, and the first `SHOWN` images in the data scale."""
+    config, features, first = study.sampling, [], []
+    labels_N = draw_labels(dataset, config) if study.conditional else None
+    for start in range(0, config.count, config.batch):
+        index_B = np.arange(start, min(start + config.batch, config.count))
+        labels = None if labels_N is None else torch.from_numpy(labels_N[index_B]).to(device)
+        drawn = draw_images(
+            denoiser, index_B, dataset.card.shape, trial.steps_K, trial.sampler,
+            seed=config.seed, labels=labels, device=device,
+        )  # fmt: skip
+        images = quantised(dataset, drawn.cpu().numpy())
+        features.append(known.network(images, device))
+        if start < SHOWN:
+            first.append(images[: SHOWN - start])
+        advance(len(index_B))
+    return np.concatenate(features), np.concatenate(first)
 
 
 def draw_labels(dataset: Dataset, config: Any) -> NDArray[np.int64]:
@@ -157,10 +147,10 @@ def _row(
     frechet = fid(features_NF, known.moments)
     mmd = kid(features_NF, known.features_MF)
     precision, recall = precision_recall(features_NF, known.features_MF)
-    rho = c.rho if c.schedule == "polynomial" else float("nan")
+    rho = c.rho if c.spacing == "polynomial" else float("nan")
     reach = NORMAL_95 * frechet.se
     return (
-        s.index, s.images, s.flops, ema, c.sampler, c.steps, c.schedule, len(features_NF),
+        s.index, s.images, s.flops, ema, c.sampler, c.steps, c.spacing, len(features_NF),
         known.network.name, frechet.value, max(frechet.value - reach, 0.0), frechet.value + reach,
         mmd.value, mmd.se, precision.value, recall.value, precision.se, recall.se,
         trial.sampler.evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
@@ -174,14 +164,14 @@ def _real(dataset: Dataset) -> NDArray[np.float32]:
 
 
 def _archive(
-    images_SNCHW: NDArray[np.float32], real_NCHW: NDArray[np.float32], trials: list[Trial]
+    images_TNCHW: NDArray[np.float32], real_NCHW: NDArray[np.float32], trials: list[Trial]
 ) -> Callable[[Path], None]:
-    snapshots = [trial.snapshot.index for trial in trials[: len(images_SNCHW)]]
+    snapshots = [trial.snapshot.index for trial in trials[: len(images_TNCHW)]]
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
             np.savez_compressed(
-                file, images=images_SNCHW, real=real_NCHW, snapshot=np.array(snapshots)
+                file, images=images_TNCHW, real=real_NCHW, snapshot=np.array(snapshots)
             )
 
     return write

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from jstar.config.choices import SPACINGS
 from jstar.errors import JstarError, nearest
 from jstar.noise import BETA_D, BETA_MIN, vp_time
-from jstar.sampling import SCHEDULES
 
 Floats = NDArray[np.float64]
 
-# Schedules of `SCHEDULES` that are equal steps of a process' time: (t of sigma, sigma of t).
+# Those of `SPACINGS` that are equal steps of a process' time: (t of sigma, sigma of t).
 TIMES: dict[str, tuple[Callable[[float], float], Callable[[Floats], Floats]]] = {
     "vp": (
         lambda s: float(vp_time(np.float64(s))),
@@ -24,42 +24,42 @@ TIMES: dict[str, tuple[Callable[[float], float], Callable[[Floats], Floats]]] = 
 
 
 def noise_steps(
-    schedule: str, count: int, sigma_min: float, sigma_max: float, rho: float = 7.0
+    spacing: str, count: int, sigma_min: float, sigma_max: float, rho: float = 7.0
 ) -> Floats:
     """`count` decreasing noise scales from sigma_max to sigma_min, and a last 0: [count + 1].
 
-    schedule: `polynomial` (EDM, arXiv 2206.00364 eq. 5: equal steps of sigma^(1/rho)),
+    spacing: `polynomial` (EDM, arXiv 2206.00364 eq. 5: equal steps of sigma^(1/rho)),
     `exponential` (equal steps of ln sigma: the limit of rho to infinity), or equal steps of the
     time t of `vp` (DDPM), `cosine` (v-prediction) or `flow` (flow matching, t = sigma/(1+sigma)).
-    Raises JstarError for an unknown schedule, fewer than 2 steps or a range that is none.
+    Raises JstarError for an unknown spacing, fewer than 2 steps or a range that is none.
     """
-    if schedule not in SCHEDULES:
+    if spacing not in SPACINGS:
         raise JstarError(
-            f"schedule: '{schedule}' is unknown, allowed are {', '.join(SCHEDULES)}"
-            + nearest(schedule, SCHEDULES)
+            f"spacing: '{spacing}' is unknown, allowed are {', '.join(SPACINGS)}"
+            + nearest(spacing, SPACINGS)
         )
     if count < 2:
-        raise JstarError(f"steps = {count} is not allowed, a schedule has at least 2")
+        raise JstarError(f"steps = {count} is not allowed, there are at least 2")
     if not 0 < sigma_min < sigma_max < math.inf:
         raise JstarError(
             f"noise scales from {sigma_min:g} to {sigma_max:g} are not allowed, they must be "
             "positive and increasing"
         )
-    if schedule == "polynomial" and not rho > 0:
+    if spacing == "polynomial" and not rho > 0:
         raise JstarError(f"rho = {rho:g} is not allowed, it must be above 0")
-    inside = _inside(schedule, np.linspace(0, 1, count), sigma_min, sigma_max, rho)
+    inside = _inside(spacing, np.linspace(0, 1, count), sigma_min, sigma_max, rho)
     inside[0], inside[-1] = sigma_max, sigma_min  # exactly, whatever the powers rounded to
     return np.append(inside, 0.0)
 
 
-def _inside(schedule: str, share: Floats, low: float, high: float, rho: float) -> Floats:
+def _inside(spacing: str, share: Floats, low: float, high: float, rho: float) -> Floats:
     """Noise scales at the shares 0 ... 1 of the way down."""
-    if schedule == "exponential":
+    if spacing == "exponential":
         return np.asarray(high * (low / high) ** share)
-    if schedule == "polynomial":
+    if spacing == "polynomial":
         top, bottom = high ** (1 / rho), low ** (1 / rho)
         return np.asarray((top + share * (bottom - top)) ** rho)
-    time_of, sigma_of = TIMES[schedule]
+    time_of, sigma_of = TIMES[spacing]
     return sigma_of(time_of(high) + share * (time_of(low) - time_of(high)))
 
 

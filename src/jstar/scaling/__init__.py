@@ -2,8 +2,9 @@
 
 Shape letters:
     P  points of a fit    R  clusters of them    Q  bootstrap draws    L  functionals of a line
-    A  exponents tried    Z  values of J* tried    K  places of a break    G  compute drawn at
-    S  noise scales    T  snapshots of a run
+    A  exponents tried    Z  values of J* tried    B  places of a break    G  compute drawn at
+    S  noise scales    T  snapshots of a run    K  parameters of the joint law
+    C  values of compute where sizes compare, or cross    M  sizes at one compute
 """
 
 from jstar.scaling.arrays import compare_laws, fit_law

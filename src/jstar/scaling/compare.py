@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
@@ -29,7 +28,7 @@ class LawComparison:
     delta_aicc: AICc(raw) - AICc(corrected). independent: share of the points that count, the
     others repeat their cluster. p_raw, p_corrected: how often the law in question,
     were it true, would speak against itself at least this strongly. weight_corrected: Akaike
-    weight. q_raw, q_corrected: the p-values adjusted for testing all noise scales. heldout_raw,
+    weight. heldout_raw,
     heldout_corrected: root mean square error of ln J at the largest compute, predicted from below;
     hit_raw, hit_corrected: whether the mean there lies in the law's prediction interval.
     """
@@ -43,8 +42,6 @@ class LawComparison:
     weight_corrected: float = float("nan")
     p_raw: float = float("nan")
     p_corrected: float = float("nan")
-    q_raw: float = float("nan")
-    q_corrected: float = float("nan")
     hit_raw: str = UNKNOWN
     hit_corrected: str = UNKNOWN
 
@@ -69,33 +66,12 @@ def compare(
         weight_corrected=float(1 / (1 + np.exp(-0.5 * np.clip(delta, -700, 700)))),
         p_raw=p_raw,
         p_corrected=p_corrected,
-        q_raw=p_raw,
-        q_corrected=p_corrected,
         heldout_raw=ahead["raw"][0],
         heldout_corrected=ahead["corrected"][0],
         hit_raw=ahead["raw"][1],
         hit_corrected=ahead["corrected"][1],
     )
     return decide(found, level)
-
-
-def adjust(comparisons: list[LawComparison], level: float) -> list[LawComparison]:
-    """The verdicts of many noise scales together: false discovery rate at `level`.
-
-    A law is called rejected by its adjusted p-value (Benjamini & Hochberg 1995; noise scales share
-    runs, so their tests depend positively), and called unrejected by its plain one: both choices
-    lean to `undecided`.
-    """
-    tested = [c for c in comparisons if np.isfinite(c.delta_aicc)]
-    if not tested:
-        return comparisons
-    q_raw = false_discovery_control([c.p_raw for c in tested])
-    q_corrected = false_discovery_control([c.p_corrected for c in tested])
-    done = {
-        id(c): decide(replace(c, q_raw=float(q0), q_corrected=float(q1)), level)
-        for c, q0, q1 in zip(tested, q_raw, q_corrected, strict=True)
-    }
-    return [done.get(id(c), c) for c in comparisons]
 
 
 def decide(c: LawComparison, level: float) -> LawComparison:
@@ -110,7 +86,7 @@ def decide(c: LawComparison, level: float) -> LawComparison:
     if abs(evidence) <= SUBSTANTIAL:
         return replace(c, verdict=UNDECIDED, reason="both laws predict alike")
     winner, loser = ("corrected", "raw") if evidence > 0 else ("raw", "corrected")
-    rejected = {"raw": c.q_raw < level, "corrected": c.q_corrected < level}
+    rejected = {"raw": c.p_raw < level, "corrected": c.p_corrected < level}
     p_winner = c.p_corrected if winner == "corrected" else c.p_raw
     if not rejected[loser]:
         return replace(c, verdict=UNDECIDED, reason="both laws fit")

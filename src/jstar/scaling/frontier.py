@@ -36,7 +36,8 @@ class FrontierStatus(StrEnum):
 class Frontier:
     """on [rows of the table]: whether the row lies on the frontier. sizes: their params.
 
-    crossings: ln F at which a larger size takes over while the smaller one still trains.
+    crossings: ln F at which a larger size takes over while the smaller one still trains;
+    exchanged: the params of both.
     """
 
     status: FrontierStatus
@@ -44,6 +45,7 @@ class Frontier:
     sizes: tuple[float, ...]
     points: pd.DataFrame
     crossings: tuple[float, ...] = ()
+    exchanged: tuple[tuple[float, float], ...] = ()
 
 
 def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOLERANCE) -> Frontier:
@@ -65,7 +67,7 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
     mean = table.groupby(["params", "flops"], sort=True)[value].mean().reset_index()
     size, flops, level = (mean[c].to_numpy(dtype=float) for c in ("params", "flops", value))
     on_curve = _on_curves(size, flops, level, tolerance)
-    crossings = _crossings(size, flops, level)
+    crossings, exchanged = _crossings(size, flops, level)
     competing = len(crossings) >= LEAST_CROSSINGS
     if competing:
         log_f = np.log(flops)
@@ -78,11 +80,14 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
     status = FrontierStatus.FOUND if competing else FrontierStatus.NO_CROSSING
     if len(np.unique(size)) < 2:
         status = FrontierStatus.ONE_SIZE
-    return Frontier(status, on, sizes, points, crossings)
+    return Frontier(status, on, sizes, points, crossings, exchanged)
 
 
-def _crossings(size: Array, flops: Array, value: Array) -> tuple[float, ...]:
-    """ln F at which the best size is replaced by a larger one although it goes on training."""
+def _crossings(
+    size: Array, flops: Array, value: Array
+) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
+    """ln F at which the best size is replaced by a larger one although it goes on training; both
+    sizes."""
     log_f = np.log(flops)
     grid = np.linspace(log_f.min(), log_f.max(), LEVELS)
     sizes = np.unique(size)
@@ -91,15 +96,18 @@ def _crossings(size: Array, flops: Array, value: Array) -> tuple[float, ...]:
         mine = size == params
         reached = (grid >= log_f[mine][0]) & (grid <= log_f[mine][-1])
         curve[k, reached] = np.interp(grid[reached], log_f[mine], value[mine])
-    found, best = [], -1
+    found: list[float] = []
+    exchanged: list[tuple[float, float]] = []
+    best = -1
     for level in range(LEVELS):
         if not np.isfinite(curve[:, level]).any():
             continue
         now = int(np.argmin(curve[:, level]))
         if now > best >= 0 and np.isfinite(curve[best, level]):
             found.append(float(grid[level]))
+            exchanged.append((float(sizes[best]), float(sizes[now])))
         best = max(now, best) if np.isfinite(curve[max(best, 0), level]) else now
-    return tuple(found)
+    return tuple(found), tuple(exchanged)
 
 
 def _on_curves(size: Array, flops: Array, value: Array, tolerance: float) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ from jstar.scaling.joint import (
     fit_floors,
     fit_joint,
 )
-from jstar.scaling.joint_many import ROUGH, JointDesign, components, solve, weights
+from jstar.scaling.joint_many import ROUGH, JointDesign, components, error_weights, solve
 from jstar.scaling.laws import Array
 
 HIT, MISS, UNINFORMATIVE = "hit", "miss", "uninformative"
@@ -184,7 +184,7 @@ def _drawn_ratios(
     at = rng.choice(len(train.design.ratios), size=DRAWS, p=parts.posterior_QL[0])
     freedom = len(train.design) - k
     scale = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, DRAWS))
-    weight_P = weights(design, fits.theta["free"], power)[0]  # as in `fit_floors`
+    weight_P = error_weights(design, fits.theta["free"], power)[0]  # as in `fit_floors`
     weight_P[keep] /= train.outlying_P  # of a held-out point nothing is known yet
     # Errors of all points, fitted and held out, as `calibration` draws them.
     phi_P = design.along(fits.white.correlation_Q)[0]

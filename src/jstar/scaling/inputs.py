@@ -1,85 +1,21 @@
-"""Tables in: anybody's losses and J*, checked by name, row and unit; one sentence a mistake."""
+"""Tables in: anybody's losses, checked by name, row and unit; one sentence a mistake."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jstar.constants import NORMAL_95, TOTAL
+from jstar.constants import TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
-from jstar.records import CURVE_COLUMNS, read_json, read_table
+from jstar.records import numeric_column, read_json, read_table, refuse_rows
 from jstar.scaling.input_checks import check_units
-from jstar.scaling.laws import Array
 
 REQUIRED = ("run", "params", "flops", "loss")
 NUMBERS = (
     "params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "tokens", "ema", "seed",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Curve:
-    """J* over sigma, [S]: loss, its standard error, and the correlation [S, S] of the errors."""
-
-    sigma: Array
-    loss: Array
-    stderr: Array
-    correlation: Array
-    facts: dict[str, Any]
-
-    def at(self, sigma: float) -> tuple[float, float]:
-        """J* and its standard error at a noise scale of the curve. Raises JstarError elsewhere."""
-        found = np.flatnonzero(np.isclose(self.sigma, sigma, rtol=1e-6))
-        if not len(found):
-            nearest = float(self.sigma[np.argmin(np.abs(np.log(self.sigma / sigma)))])
-            raise JstarError(
-                f"optimal loss: sigma = {sigma:g} of the losses is not on the curve, the nearest "
-                f"is {nearest:g}; estimate J* on the noise scales of the losses"
-            )
-        return float(self.loss[found[0]]), float(self.stderr[found[0]])
-
-    def total(self, sigma: Array, weights: Array) -> tuple[float, float]:
-        """sum_s W_s J*(sigma_s) and its standard error: the same draws serve every sigma."""
-        index = [int(np.argmin(np.abs(np.log(self.sigma / s)))) for s in sigma]
-        for s in sigma:
-            self.at(float(s))
-        error = weights * self.stderr[index]
-        variance = float(error @ self.correlation[np.ix_(index, index)] @ error)
-        return float(weights @ self.loss[index]), float(np.sqrt(max(variance, 0.0)))
-
-
-def read_curve(path: Path) -> Curve:
-    """Read curve.csv (sigma, loss; stderr or lower and upper) and, beside it, curve.json."""
-    frame = read_table(path, ("sigma", "loss"))
-    facts = read_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
-    for column in [c for c in CURVE_COLUMNS if c in frame]:
-        _numeric(frame, column, path)
-    for column in ("sigma", "loss"):
-        _refuse(frame, frame[column].isna(), path, column, "a number is needed")
-    _refuse(frame, frame["loss"] < 0, path, "loss", "J* is a mean square, 0 or above")
-    frame = frame.sort_values("sigma").reset_index(drop=True)
-    repeated = frame["sigma"].duplicated()
-    _refuse(frame, repeated, path, "sigma", "every noise scale may appear once")
-    if "stderr" in frame:
-        stderr = frame["stderr"].fillna(0.0).to_numpy(dtype=float)
-    elif {"lower", "upper"} <= set(frame):
-        stderr = ((frame["upper"] - frame["lower"]) / (2 * NORMAL_95)).to_numpy(dtype=float)
-    else:
-        stderr = np.zeros(len(frame))
-    size = len(frame)
-    correlation = np.ones((size, size))  # without it: fully correlated, the widest total
-    if facts.get("correlation") is not None:
-        correlation = np.array(facts["correlation"], dtype=float)
-        if correlation.shape != (size, size):
-            raise JstarError(
-                f"{path.with_suffix('.json')}: correlation has shape {correlation.shape}, the "
-                f"curve has {size} noise scales"
-            )
-    sigma, loss = frame["sigma"].to_numpy(dtype=float), frame["loss"].to_numpy(dtype=float)
-    return Curve(sigma, loss, stderr, correlation, facts)
 
 
 def read_losses(paths: list[Path]) -> pd.DataFrame:
@@ -119,7 +55,7 @@ def _tokens_as_images(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "images" in frame:
         other = ~(frame["images"].eq(frame["tokens"]) | frame["tokens"].isna())
         hint = "column 'images' says otherwise: the data D that a model has seen is one of them"
-        _refuse(frame, other, path, "tokens", hint)
+        refuse_rows(frame, other, path, "tokens", hint)
         return frame.drop(columns="tokens")
     return frame.rename(columns={"tokens": "images"})
 
@@ -147,24 +83,26 @@ def stated(paths: list[Path], key: str) -> str | None:
 
 def _check_rows(frame: pd.DataFrame, path: Path) -> None:
     for column in [c for c in NUMBERS if c in frame]:
-        _numeric(frame, column, path)
+        numeric_column(frame, column, path)
     numbers = pd.to_numeric(frame["sigma"].astype(str).replace(TOTAL, "1"), errors="coerce")
-    _refuse(frame, ~(numbers > 0), path, "sigma", "allowed are numbers above 0 and the word total")
+    refuse_rows(
+        frame, ~(numbers > 0), path, "sigma", "allowed are numbers above 0 and the word total"
+    )
     frame["sigma"] = [sigma_key(v) for v in frame["sigma"]]
     for column in ("params", "flops", "loss"):
-        _refuse(frame, frame[column].isna(), path, column, "a number is needed")
-        _refuse(frame, ~np.isfinite(frame[column]), path, column, "a finite number is needed")
-        _refuse(frame, frame[column] <= 0, path, column, "it must be above 0")
+        refuse_rows(frame, frame[column].isna(), path, column, "a number is needed")
+        refuse_rows(frame, ~np.isfinite(frame[column]), path, column, "a finite number is needed")
+        refuse_rows(frame, frame[column] <= 0, path, column, "it must be above 0")
     for column in [c for c in ("images", "tokens") if c in frame]:
-        _refuse(frame, frame[column] <= 0, path, column, "it must be above 0")
+        refuse_rows(frame, frame[column] <= 0, path, column, "it must be above 0")
     if "gap" in frame:
         hint = (
             "a direct gap is a mean of squares, 0 or above; leave the column out to use loss - J*"
         )
-        _refuse(frame, frame["gap"] < 0, path, "gap", hint)
+        refuse_rows(frame, frame["gap"] < 0, path, "gap", hint)
     for column in ("loss_se", "gap_se"):
         if column in frame:
-            _refuse(frame, frame[column] < 0, path, column, "a standard error is 0 or above")
+            refuse_rows(frame, frame[column] < 0, path, column, "a standard error is 0 or above")
 
 
 def _check_duplicates(frame: pd.DataFrame) -> None:
@@ -175,24 +113,6 @@ def _check_duplicates(frame: pd.DataFrame) -> None:
         raise JstarError(
             f"{row['source']}: line {row['line']} repeats run '{row['run']}' at flops = "
             f"{row['flops']:g}, sigma = {row['sigma']}; every measurement may appear once"
-        )
-
-
-def _numeric(frame: pd.DataFrame, column: str, path: Path) -> None:
-    """Make a column numeric; a cell with text is named."""
-    numbers = pd.to_numeric(frame[column], errors="coerce")
-    _refuse(frame, numbers.isna() & frame[column].notna(), path, column, "a number is needed")
-    frame[column] = numbers
-
-
-def _refuse(
-    frame: pd.DataFrame, bad: "pd.Series[bool]", path: Path, column: str, allowed: str
-) -> None:
-    """One sentence about the first bad row; lines count from 1 with the header."""
-    if bad.any():
-        row = int(np.flatnonzero(bad.to_numpy())[0])
-        raise JstarError(
-            f"{path}: line {row + 2}, column '{column}': found {frame[column].iloc[row]}, {allowed}"
         )
 
 

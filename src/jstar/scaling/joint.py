@@ -21,9 +21,9 @@ from jstar.scaling.joint_many import (
     JointDesign,
     Whitening,
     components,
-    correlation,
+    error_weights,
+    snapshot_correlation,
     solve,
-    weights,
 )
 from jstar.scaling.laws import Array
 
@@ -134,12 +134,12 @@ def fit_floors(
     """
     design, studies = points.design, len(loss_QP)
     free = np.repeat(starts["free"][None], studies, axis=0)
-    weight = weights(design, free, power) / points.outlying_P
+    weight = error_weights(design, free, power) / points.outlying_P
     white = Whitening.of(design, weight, np.zeros(studies), np.ones(studies))
     for _ in range(rounds):
         free, _ = solve(design, loss_QP, free, white, free=True, tolerance=ROUGH)
-        weight = weights(design, free, power) / points.outlying_P
-        along = correlation(design, loss_QP, free, weight)
+        weight = error_weights(design, free, power) / points.outlying_P
+        along = snapshot_correlation(design, loss_QP, free, weight)
         white = Whitening.of(design, weight, along, white.ratio_Q)
         parts, _ = components(design, loss_QP, free, white, 5)
         white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
@@ -212,7 +212,9 @@ def _known(optimal: float) -> float:
 def _outlying(points: JointPoints, fits: FloorFits, power: float) -> Array:
     """Factor on the error of points beyond OUTLYING robust standard deviations of their cluster."""
     design, theta = points.design, fits.theta["free"]
-    rest = (points.loss_P - theta[0, 4] - design.gap(theta)[0]) * weights(design, theta, power)[0]
+    rest = (points.loss_P - theta[0, 4] - design.gap(theta)[0]) * error_weights(
+        design, theta, power
+    )[0]
     code = design.cluster_P
     if len(design.start_R) < len(design):
         middle = pd.Series(rest).groupby(code).median().to_numpy()

@@ -273,7 +273,9 @@ def components(
     return found, np.log(total) + highest[:, 0] + np.log(white.weight_QP).sum(axis=1)
 
 
-def correlation(design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP: Array) -> Array:
+def snapshot_correlation(
+    design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP: Array
+) -> Array:
     """Of neighbouring snapshots' relative errors, [Q], corrected for the means taken out.
 
     Runs of fewer than five snapshots on average do not know it: 0.
@@ -292,7 +294,7 @@ def correlation(design: JointDesign, loss_QP: Array, theta_QK: Array, weight_QP:
     return np.asarray(np.clip(known, 0.0, LARGEST_CORRELATION))
 
 
-def weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
+def error_weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
     """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power."""
     gap = design.gap(theta_QK)
     return np.asarray(np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power)

@@ -9,22 +9,29 @@ import pandas as pd
 
 from jstar.config import FitConfig
 from jstar.constants import TOTAL
-from jstar.data.pool import cpu_count, in_order, process_pool
+from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
-from jstar.noise import Process, total_weights
-from jstar.noise import process as make_process
+from jstar.noise import Process
+from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.held_out import HeldOut, rolling
 from jstar.scaling.input_checks import check_against_optimal, check_total
-from jstar.scaling.inputs import Curve, select, with_total
+from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
 from jstar.scaling.joint import joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
-from jstar.scaling.verdict import FLOOR_OF, UNDECIDED, JointScale, adjust, judge, measure_floor
+from jstar.scaling.verdict import (
+    FLOOR_OF,
+    UNDECIDED,
+    JointScale,
+    adjust_verdicts,
+    judge,
+    measure_floor,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,10 @@ class StudyFits:
 
 
 def fit_study(
-    losses: pd.DataFrame, curve: Curve | None, config: FitConfig, process: Process | str | None
+    losses: pd.DataFrame,
+    curve: OptimalLoss | None,
+    config: FitConfig,
+    process: Process | str | None,
 ) -> StudyFits:
     """Fit the three laws at every noise scale of `losses` (see `inputs.read_losses`).
 
@@ -83,7 +93,7 @@ def fit_study(
     scales = _fit_scales(jobs)
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
-    judged = adjust([s.joint for s in single], config.confidence)
+    judged = adjust_verdicts([s.joint for s in single], config.confidence)
     scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
     return StudyFits(losses, tuple(scales), config)
 
@@ -106,18 +116,18 @@ def _fit_scales(jobs: list[tuple[Any, ...]]) -> list[ScaleFits]:
 
 
 def optimal_of(
-    curve: Curve | None, sigma: float | str, keys: list[Any], proc: Process | str | None
+    curve: OptimalLoss | None, sigma: float | str, keys: list[Any], proc: Process | str | None
 ) -> tuple[float, float]:
     """J* and its standard error at sigma, or of the total; nan where it cannot be known."""
     if curve is None:
         return float("nan"), 0.0
     if sigma != TOTAL:
-        return curve.at(float(sigma))
+        loss, stderr = curve.at(sigma, measured=True)
+        return float(loss[0]), float(stderr[0])
     grid = np.array([float(k) for k in keys if k != TOTAL])
     if proc is None or len(grid) < 2:
         return float("nan"), 0.0
-    chosen = make_process(proc) if isinstance(proc, str) else proc
-    return curve.total(grid, np.asarray(total_weights(chosen, grid), dtype=float))
+    return curve.total(proc, grid)
 
 
 def fit_scale(

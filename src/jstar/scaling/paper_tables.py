@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.constants import TOTAL
+from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.laws import GAP_RESPONSE
 from jstar.scaling.noise_scales import StudyFits, cluster_of
@@ -109,6 +110,7 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
     first, config = study.scales[0].rows, study.config
     minima = tables["isoflop_minima"]
     inside = minima[(minima["status"] == "inside") & (minima["sigma"] == study.scales[-1].sigma)]
+    last = tables["approaches"].tail(3)
     counts, ahead = (verdicts[c].value_counts() for c in ("verdict", "heldout_says"))
     in_loss = int((corrected["r2_response"] == GAP_RESPONSE).sum())
     sources = ", ".join(sorted(set(verdicts["gap_source"])))
@@ -149,5 +151,6 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
                                 + ", ".join(f"{k}: {v}" for k, v in ahead.items())],
         ["exponent of N_opt(F), isoFLOP", number(optimal_exponent(inside, "params"))],
         ["exponent of D_opt(F), isoFLOP", number(optimal_exponent(inside, "images"))],
+        ["three approaches", agreement(last)],
         ["code", f"jstar {origin['jstar']}, commit {origin['commit'] or 'unknown'}"],
     ]  # fmt: skip

@@ -118,24 +118,24 @@ def broken_law(points: LawPoints, fit: LawFit, seed: int = 0) -> BrokenLaw:
         return BrokenLaw()
     root = np.sqrt(fit.weight / fit.weight.mean())
     basis = np.linalg.qr(root[:, None] * np.stack([np.ones_like(x), x], axis=1))[0]
-    at_K = np.linspace(inner[0], inner[-1], BREAKS)
-    hinge_PK = root[:, None] * np.maximum(x[:, None] - at_K, 0)
-    hinge_PK = hinge_PK - basis @ (basis.T @ hinge_PK)
-    hinge_PK = hinge_PK / np.linalg.norm(hinge_PK, axis=0)
+    at_B = np.linspace(inner[0], inner[-1], BREAKS)
+    hinge_PB = root[:, None] * np.maximum(x[:, None] - at_B, 0)
+    hinge_PB = hinge_PB - basis @ (basis.T @ hinge_PB)
+    hinge_PB = hinge_PB / np.linalg.norm(hinge_PB, axis=0)
     rng = np.random.default_rng([seed, len(points), 3])
     between, within = noise_components(fit.residual, points.cluster)
     noise = within * rng.standard_normal((BREAK_DRAWS, len(x)))
     noise += between * rng.standard_normal((BREAK_DRAWS, points.clusters))[:, points.cluster]
     rest_QP = root * np.vstack([fit.residual, noise])
     rest_QP = rest_QP - (rest_QP @ basis) @ basis.T
-    gain_QK = (rest_QP @ hinge_PK) ** 2 / np.maximum((rest_QP**2).sum(axis=1), 1e-300)[:, None]
-    gain_Q, best = gain_QK.max(axis=1), int(gain_QK[0].argmax())
-    design = np.stack([np.ones_like(x), x, np.maximum(x - at_K[best], 0)], axis=1)
+    gain_QB = (rest_QP @ hinge_PB) ** 2 / np.maximum((rest_QP**2).sum(axis=1), 1e-300)[:, None]
+    gain_Q, best = gain_QB.max(axis=1), int(gain_QB[0].argmax())
+    design = np.stack([np.ones_like(x), x, np.maximum(x - at_B[best], 0)], axis=1)
     response = root * log_response(points, fit)[0]
     _, before, bend = np.linalg.lstsq(root[:, None] * design, response)[0]
     return BrokenLaw(
         p=float((1 + (gain_Q[1:] >= gain_Q[0]).sum()) / (1 + BREAK_DRAWS)),
-        flops=float(np.exp(at_K[best] + points.center)),
+        flops=float(np.exp(at_B[best] + points.center)),
         before=float(before),
         after=float(before + bend),
     )

@@ -1,13 +1,14 @@
 """The fit stage: from tables of losses and J* to the tables of a study."""
 
 from pathlib import Path
-from typing import Any
 
 from jstar.config import FitConfig
+from jstar.curve import read_curve
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table, write_text
 from jstar.scaling import tables as frames
-from jstar.scaling.inputs import data_word, read_curve, read_losses, stated
+from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
+from jstar.scaling.inputs import data_word, read_losses, stated
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
@@ -23,44 +24,41 @@ def write_fits(
     ema: float | None = None,
     loss_name: str | None = None,
     flop_convention: str | None = None,
-    **facts: Any,
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
     These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric, held_out (.csv, provenance in .json), and tables/*.md and
-    *.tex for a paper. All are made before the first is written.
+    isoflop, isoflop_minima, parametric, approaches, held_out (.csv, provenance in .json), and
+    tables/*.md and *.tex for a paper. All are made before the first is written.
 
     losses: tables with the columns run, params, flops, loss (and, where known, sigma, loss_se, gap,
     gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
     process: the training process, whose weights make the total. loss_name, flop_convention: what
-    loss and compute are; default: what the .json beside the tables says. facts: the caller's own
-    provenance.
+    loss and compute are; default: what the .json beside the tables says.
     Raises JstarError: one sentence with file, line and column.
     """
     paths = [Path(p) for p in losses]
     table = read_losses(paths)
-    curve = read_curve(Path(optimal)) if optimal is not None else None
+    curve = read_curve(optimal) if optimal is not None else None
     if ema is not None:
         config = config.model_copy(update={"ema": ema})
     study = fit_study(table, curve, config, process)
-    curve_facts = curve.facts if curve is not None else {}
     origin = provenance(
         loss_unit=loss_name or stated(paths, "loss_unit"),
         flop_convention=flop_convention or stated(paths, "flop_convention"),
         data=data_word(paths),
         losses=[str(p) for p in losses],
         optimal=None if optimal is None else str(optimal),
-        card_id=curve_facts.get("card_id"),
-        optimal_fingerprint=curve_facts.get("fingerprint"),
+        card_id=None if curve is None else curve.origin.get("card_id"),
+        optimal_fingerprint=None if curve is None else curve.fingerprint,
         process=getattr(process, "name", process),
         ema=config.ema,
         confidence=config.confidence,
         bootstrap=config.bootstrap,
         seed=config.seed,
-        **facts,
     )
-    curves, minima = frames.isoflop_frames(study)
+    found = [isoflop_of(scale, study) for scale in study.scales]
+    curves, minima = frames.isoflop_frames(study, found)
     written = {
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
@@ -72,6 +70,7 @@ def write_fits(
         "isoflop": curves,
         "isoflop_minima": minima,
         "parametric": frames.parametric_frame(study),
+        "approaches": approaches_frame(study, found),
         "held_out": frames.held_out_frame(study),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
@@ -85,6 +84,8 @@ def write_fits(
         **origin,
         "fits": written["fits"].to_dict("records"),
         "verdicts": written["verdicts"].to_dict("records"),
+        "approaches": written["approaches"].to_dict("records"),
+        "agreement": agreements(written["approaches"]),
     }
     write_json(Path(out) / "fits.json", tree)
     return study

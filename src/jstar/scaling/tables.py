@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.scaling.approaches import Minima
 from jstar.scaling.compare import UNKNOWN
 from jstar.scaling.held_out import Prediction
-from jstar.scaling.isoflop import iso_flop
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -100,7 +100,7 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
                 "gap_source": gap_source(scale),
-                "agreement_z": agreement(scale),
+                "agreement_z": subtracted_z(scale),
                 **_held_out(scale),
             }
         )
@@ -145,7 +145,7 @@ def gap_source(scale: ScaleFits) -> str:
     return "loss - J*" if np.isfinite(scale.points.optimal) else "none"
 
 
-def agreement(scale: ScaleFits) -> float:
+def subtracted_z(scale: ScaleFits) -> float:
     """(loss - gap) - J* in standard errors: do the direct and the subtracted gap agree?
 
     One number a noise scale, because all models are measured on the same draws.
@@ -241,17 +241,23 @@ def tests_frame(study: StudyFits) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sigma", "law", *ResidualTests.__dataclass_fields__])
 
 
-def isoflop_frames(study: StudyFits) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """isoFLOP curves and their minima, of the gap where it is known, else of the loss."""
+def isoflop_frames(study: StudyFits, found: list[Minima]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """isoFLOP curves and their minima, of the gap where it is known, else of the loss.
+
+    found: `approaches.isoflop_of` every noise scale. Where a minimum lies inside, params_low and
+    params_high are the interval of N_opt.
+    """
     curves: list[pd.DataFrame] = []
     minima: list[pd.DataFrame] = []
-    for scale in study.scales:
-        value = frontier_value(scale.rows)
-        found = iso_flop(scale.rows, value)
-        names = {value: "value"}
-        word = "gap" if value == "gap_fit" else "loss"
-        for frames, frame in zip((curves, minima), found, strict=True):
-            frame = frame.rename(columns=names)
+    for scale, (iso, drawn) in zip(study.scales, found, strict=True):
+        word = "gap" if frontier_value(scale.rows) == "gap_fit" else "loss"
+        ends = np.full((2, len(iso.minima)), np.nan)
+        if drawn is not None:
+            levels = [0.5 - study.config.confidence / 2, 0.5 + study.config.confidence / 2]
+            quantiles = np.exp(np.quantile(drawn.log_n_QC, levels, axis=0))
+            ends = np.where(iso.inside_C, quantiles, np.nan)
+        optima = iso.minima.assign(params_low=ends[0], params_high=ends[1])
+        for frames, frame in ((curves, iso.curves), (minima, optima)):
             frame.insert(0, "sigma", scale.sigma)
             frames.append(frame.assign(of=word))
     return pd.concat(curves, ignore_index=True), pd.concat(minima, ignore_index=True)

@@ -33,6 +33,8 @@ from jstar.scaling.laws import Array
 CORRECTED, ABOVE, RAW, UNDECIDED = "corrected", "above", "raw", "undecided"
 VERDICTS = (CORRECTED, ABOVE, RAW, UNDECIDED)
 FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
+AGREES, CANNOT_TELL = "agrees", "cannot be told"
+ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
 MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
 NAN = float("nan")
@@ -123,7 +125,7 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
         p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
         rates=_rates(worlds, confidence, small) if known else Rates(),
     )
-    return decide(scale, scale.p, confidence)
+    return with_verdict(scale, scale.p, confidence)
 
 
 def measure_floor(
@@ -138,7 +140,7 @@ def measure_floor(
     return JointScale(law.status, {"free": law}, optimal=points.optimal * points.unit)
 
 
-def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
+def adjust_verdicts(scales: list[JointScale], confidence: float) -> list[JointScale]:
     """Verdicts of many noise scales together: false discovery rate of what a verdict rests on.
 
     What is called rejected is so by its adjusted p-value (Benjamini & Hochberg 1995; noise scales
@@ -152,7 +154,7 @@ def adjust(scales: list[JointScale], confidence: float) -> list[JointScale]:
     together = {n: false_discovery_control([scales[k].p[n] for k in tested]) for n in names}
     out = list(scales)
     for at, k in enumerate(tested):
-        out[k] = decide(scales[k], {n: float(together[n][at]) for n in names}, confidence)
+        out[k] = with_verdict(scales[k], {n: float(together[n][at]) for n in names}, confidence)
     return out
 
 
@@ -172,7 +174,7 @@ def words(
     return told
 
 
-def decide(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
+def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
     """The scale with its verdict and a sentence that says why."""
     level, p = (1 - confidence) / 2, scale.p
     small = not scale.optimal >= scale.resolution
@@ -297,7 +299,7 @@ def _law(
 def floor_says(floor: float, low: float, high: float, optimal: float) -> str:
     """What a fitted floor says of J*: agrees, asks for more or less, or cannot be told."""
     if not np.isfinite([floor, low, high, optimal]).all() or (low <= 0 and high >= optimal):
-        return "cannot be told"
+        return CANNOT_TELL
     if low > optimal:
-        return "asks for more than J*"
-    return "asks for less than J*" if high < optimal else "agrees"
+        return ASKS_MORE
+    return ASKS_LESS if high < optimal else AGREES

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jstar.data import Dataset
-from jstar.optimal.exact.moments import measure_moments
+from jstar.optimal.exact.data_moments import measure_moments
 from jstar.optimal.oracle import dataset_points
 
 DIRECTIONS = 16  # 64 gain nothing more, on the digits and on Fashion-MNIST

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.progress import Progress
+from jstar.train.chunk import Chunk
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import join_ranks
@@ -22,7 +23,6 @@ from jstar.train.publish import publish, set_aside
 from jstar.train.run import Run
 from jstar.train.status import hold_state, write_state
 from jstar.train.stop import Stop, listen
-from jstar.train.stream import Chunk
 from jstar.train.writer import Writer, open_writer
 
 EXIT_CONTINUE = 75  # EX_TEMPFAIL: not finished, start me again
@@ -59,7 +59,7 @@ def train(
 
     Resumes from the newest intact checkpoint in `state`, exactly. A finished run is published to
     `out`: snapshots/, telemetry.csv, speed.csv (with train.noise, which needs J* in the table
-    `curve`, also schedule.csv) and, last, run.json. On SIGTERM, SIGUSR1, SIGINT
+    `curve`, also noise_law.csv) and, last, run.json. On SIGTERM, SIGUSR1, SIGINT
     or when train.time_budget_minutes are over it writes a checkpoint and returns
     `finished=False`. Under torchrun all ranks call this.
 
@@ -90,8 +90,8 @@ def train(
 
 def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
     """Train to the end, or until asked to stop."""
-    schedule, first = run.schedule, run.ranks.first
-    total = schedule.steps * schedule.batch
+    events, first = run.events, run.ranks.first
+    total = events.steps * events.batch
     saved_at, saved_images = time.monotonic(), run.images
     with ExitStack() as stack:
         silent = stack.enter_context(open(os.devnull, "w"))
@@ -101,18 +101,18 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
         kind = run.config.writer if first else None
         writer = stack.enter_context(open_writer(kind, run.state, run.images))
         progress.resume(run.images)
-        while run.step < schedule.steps:
+        while run.step < events.steps:
             before, skipped = run.images, run.optimizer.skipped.item()
-            loss = run_chunk(run, schedule.border(run.step))
+            loss = run_chunk(run, events.border(run.step))
             if first and run.optimizer.skipped.item() > skipped:
                 print(
                     f"train: skipped a step before image {run.images}, its loss or gradient is "
                     "not finite", file=sys.stderr,
                 )  # fmt: skip
-            if run.step in schedule.records:
+            if run.step in events.records:
                 _record(run, loss, writer)
-            if run.step in schedule.snapshots:
-                run.write_snapshot(schedule.snapshots.index(run.step))
+            if run.step in events.snapshots:
+                run.write_snapshot(events.snapshots.index(run.step))
             progress.advance(run.images - before, f"loss {loss:.4f}")
             due = time.monotonic() - saved_at >= run.config.checkpoint_seconds or (
                 run.config.checkpoint_images is not None
@@ -121,10 +121,10 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
             # Ranks must agree, or one waits for ever.
             wish = torch.tensor([float(due), float(stop.reason is not None)])
             due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
-            if due_any or stop_any or run.step == schedule.steps:
+            if due_any or stop_any or run.step == events.steps:
                 run.save()
                 saved_at, saved_images = time.monotonic(), run.images
-            if stop_any and run.step < schedule.steps:
+            if stop_any and run.step < events.steps:
                 return TrainStatus(False, run.images, stop.reason or "another rank was stopped")
     return TrainStatus(True, total, "finished")
 
@@ -132,7 +132,7 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
 def run_chunk(run: Run, border: int) -> float:
     """The steps up to `border`; returns their mean loss. The device is waited for at the end."""
     run.speed.start()
-    chunk = run.stream.chunk(run.step, border, run.schedule.border(border))
+    chunk = run.stream.chunk(run.step, border, run.events.border(border))
     error_KB = torch.empty_like(chunk.weight)
     for k in range(len(error_KB)):
         _gradient(run, chunk, k, error_KB[k])
@@ -141,9 +141,7 @@ def run_chunk(run: Run, border: int) -> float:
         run.ema.update(run.step)
         run.speed.step()
     run.bins.add(chunk, error_KB)
-    if run.adaptive is not None:
-        run.adaptive.follow(chunk, error_KB, run.images, run.ranks)
-        run.stream.process = run.adaptive.process
+    run.noise_law.follow(chunk, error_KB, run.images, run.ranks)
     mean = (chunk.weight * error_KB).mean()
     loss, skipped = torch.stack([mean, run.optimizer.skipped]).tolist()
     run.speed.stop()
@@ -184,8 +182,7 @@ def _gradient(run: Run, chunk: Chunk, k: int, error_B: Tensor) -> None:
 def _record(run: Run, loss: float, writer: Writer) -> None:
     """Telemetry of the stretch since the last record."""
     run.bins.record(run.images, run.ranks.sum(run.bins.sums))
-    if run.adaptive is not None:
-        run.adaptive.record(run.images)
+    run.noise_law.record(run.images)
     speed = run.speed.record(run.images)
     if run.ranks.first:
         write_state(run, loss)

@@ -46,7 +46,7 @@ def publish(run: Run, out: Path) -> None:
     (out / "run.json").unlink(missing_ok=True)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     (out / FOLDER).mkdir(parents=True)
-    for index in range(len(run.schedule.snapshots)):
+    for index in range(len(run.events.snapshots)):
         _link(snapshot_file(run.state, index), snapshot_file(out, index))
     facts = provenance(
         card_id=run.dataset.card.id, fingerprint=fingerprint(run.identity), seed=run.seed
@@ -54,8 +54,9 @@ def publish(run: Run, out: Path) -> None:
     write_table(out / "telemetry.csv", run.bins.frame(), facts)
     speed = pd.DataFrame([asdict(row) for row in run.speed.rows])
     write_table(out / "speed.csv", speed, facts)
-    if run.adaptive is not None:
-        write_table(out / "schedule.csv", run.adaptive.frame(), facts)
+    law = run.noise_law.frame()
+    if law is not None:
+        write_table(out / "noise_law.csv", law, facts)
     write_json(out / "run.json", {**facts, **_facts(run)})
     write_json(run.state / PUBLISHED, {"fingerprint": facts["fingerprint"]})
 
@@ -87,10 +88,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "snapshots": [
             {
                 "index": index,
-                "images": step * run.schedule.batch,
-                "flops": step * run.schedule.batch * run.train_flops,
+                "images": step * run.events.batch,
+                "flops": step * run.events.batch * run.train_flops,
             }
-            for index, step in enumerate(run.schedule.snapshots)
+            for index, step in enumerate(run.events.snapshots)
         ],
     }
 

@@ -14,7 +14,6 @@ from jstar.config import Study
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
-from jstar.train.adaptive import adaptive_law
 from jstar.train.checkpoint import (
     Checkpoint,
     load_newest,
@@ -23,10 +22,11 @@ from jstar.train.checkpoint import (
     write_tensors,
 )
 from jstar.train.ema import PowerEMA
+from jstar.train.events import training_events
 from jstar.train.objective import Objective, noise_scale
+from jstar.train.optimal_noise_law import choose_noise_law
 from jstar.train.optimizer import Optimizer
 from jstar.train.parallel import Ranks, fill, local, spread, whole
-from jstar.train.schedule import make_schedule
 from jstar.train.snapshots import snapshot_file, tensor_key
 from jstar.train.speed import Speedometer
 from jstar.train.stream import Stream
@@ -55,23 +55,22 @@ class Run:
         shape = model_config(study.model, study.entry(model), card.shape, card.classes)
         self.shape = replace(shape, noise_scale=noise_scale(self.process))
         self.train_flops = 3 * flops(self.shape)  # of one image
-        self.schedule = make_schedule(self.config, self.train_flops, 4 * card.dim)
+        self.events = training_events(self.config, self.train_flops, 4 * card.dim)
+        self.noise_law = choose_noise_law(
+            self.config, self.process, self.dataset, curve, ranks.device
+        )
         self.stream = Stream(
-            self.dataset, self.process, seed, batch=self.config.batch,
+            self.dataset, self.noise_law, seed, batch=self.config.batch,
             class_drop=study.model.class_drop, rank=ranks.rank, world=ranks.world,
             device=ranks.device,
         )  # fmt: skip
-        self.adaptive = adaptive_law(self.config, self.process, self.dataset, curve, ranks.device)
-        if self.adaptive is not None:
-            self.stream.control = self.adaptive.control
-            self.stream.process = self.adaptive.process
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.step = 0
         self.identity = json.dumps(
             {
                 "run": json.loads(study.content("train", model)), "card": card.id, "seed": seed,
-                **({} if self.adaptive is None else {"curve": self.adaptive.curve_id}),
+                **self.noise_law.identity,
             },
             sort_keys=True,
         )  # fmt: skip
@@ -142,8 +141,7 @@ class Run:
         tensors["skipped"] = self.optimizer.skipped
         tensors["bins"] = self.ranks.sum(self.bins.sums)
         tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
-        if self.adaptive is not None:
-            tensors |= self.adaptive.tensors()
+        tensors |= self.noise_law.tensors()
         facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
         if self.ranks.first:
             save_checkpoint(self.state / CHECKPOINTS, self.images, Checkpoint(tensors, facts))
@@ -170,7 +168,5 @@ class Run:
             self.bins.sums.copy_(found.tensors["bins"])
         self.bins.rows = found.tensors["records"].tolist()
         self.step = found.facts["step"]
-        if self.adaptive is not None:
-            self.adaptive.restore(found.tensors, self.images)
-            self.stream.process = self.adaptive.process
+        self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)

@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from jstar.curve import read_curve
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.progress import clock
-from jstar.records import read_json, read_table, write_json
+from jstar.records import read_json, write_json
 from jstar.train.run import Run
 
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
+DRAWS = 1 << 16  # of the noise law, where the curve ends
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def write_state(run: Run, loss: float) -> None:
     """Note how far a run is, for `study_status`."""
     speed = run.speed.rows[-1].images_per_second
     facts = {"images": run.images, "loss": loss, "images_per_second": speed, "time": time.time()}
-    if run.adaptive is not None:
-        facts["floor"] = run.adaptive.floor
+    if run.noise_law.floor is not None:
+        facts["floor"] = run.noise_law.floor
     write_json(run.state / STATE_FILE, facts)
 
 
@@ -143,11 +145,14 @@ def _held(state: Path) -> bool:
 
 
 def _optimal_total(layout: Layout, model: str) -> float | None:
-    """E_sigma[weight J*]: the training loss no network can go below; None without a curve."""
+    """E_sigma[weight J*]: the training loss no network can go below; None without a curve.
+
+    The total of the fits and, because training draws there and evaluation does not, what lies above
+    the curve. Below it J* counts as 0.
+    """
     if not layout.curve.is_file():
         return None
-    curve = read_table(layout.curve, ["sigma", "loss"])
-    proc = layout.study.train_of(model).make_process()
-    sigma = proc.law.quantile((np.arange(4096) + 0.5) / 4096)
-    optimal = np.interp(np.log(sigma), np.log(curve["sigma"]), curve["loss"])
-    return float(np.mean(proc.weight(sigma) * optimal))
+    curve, proc = read_curve(layout.curve), layout.study.train_of(model).make_process()
+    sigma = proc.law.quantile((np.arange(DRAWS) + 0.5) / DRAWS)
+    above = sigma[sigma > curve.sigma[-1]]
+    return curve.total(proc)[0] + float(np.sum(proc.weight(above) * curve.at(above)[0])) / DRAWS

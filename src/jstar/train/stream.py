@@ -5,7 +5,6 @@ number of processes or where a run was interrupted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jstar.data import Dataset
-from jstar.noise import Process
+from jstar.train.chunk import Chunk
+from jstar.train.noise_law import TrainingNoiseLaw
 from jstar.train.rows import StoredRows
 
 Rows = TypeVar("Rows", NDArray[Any], Tensor)
-Control = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x0, eps, sigma [M, 1]) -> [M]
 
 # Streams of one seed, as the high half of a Philox key: no two uses share a number, and none
 # shares one with the evaluation draws (`jstar.noise.gaussian`, stream 0).
@@ -28,32 +27,13 @@ UNIFORM_BLOCK = 4096  # images whose three uniforms come from one generator
 NOISE_BLOCK = 32  # images whose noise comes from one generator
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Inputs of K steps of one rank, b images each. With D the denoiser and F the network,
-
-        D - x0 = c_out (F(x_in, c_noise) - target),
-
-    so the squared x0 error is `to_x0` times the network's, the training loss `weight` times.
-    """
-
-    x_in: Tensor  # [K, b, C, H, W]
-    target: Tensor  # [K, b, C, H, W]
-    c_noise: Tensor  # [K, b]
-    weight: Tensor  # [K, b], of the network's squared error
-    to_x0: Tensor  # [K, b], c_out^2
-    log_sigma: Tensor  # [K, b]
-    labels: Tensor | None  # [K, b]
-    control: Tensor | None = None  # [K, b], a control variate of the squared x0 error
-
-
 class Stream:
     """Draws the chunks of one rank of one run."""
 
     def __init__(
         self,
         dataset: Dataset,
-        process: Process,
+        noise_law: TrainingNoiseLaw,
         seed: int,
         *,
         batch: int,
@@ -62,10 +42,9 @@ class Stream:
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.dataset, self.process, self.seed = dataset, process, seed
+        self.dataset, self.noise_law, self.seed = dataset, noise_law, seed
         self.batch, self.rank, self.world = batch, rank, world
         self.class_drop, self.device = class_drop, torch.device(device)
-        self.control: Control | None = None
         self.images = StoredRows(dataset.images_NCHW, self.device)
         self.stds = None
         if dataset.stds_NCHW is not None:
@@ -75,7 +54,7 @@ class Stream:
         """Inputs of the steps start...stop - 1. Those up to step `then` will be asked for next."""
         share, index = self.batch // self.world, self._index(start, stop)
         uniform = np.concatenate(_pieces(index, UNIFORM_BLOCK, self._uniform))
-        sigma = self.process.law.quantile(torch.from_numpy(uniform[:, 0]))  # float64
+        sigma = self.noise_law.process.law.quantile(torch.from_numpy(uniform[:, 0]))  # float64
         data = self.data_index(index)
         x0, eps = self._images(data), self._noise(index, NOISE)
         card = self.dataset.card
@@ -110,7 +89,7 @@ class Stream:
         self, x0: Tensor, eps: Tensor, sigma: Tensor, labels: Tensor | None, shape: tuple[int, int]
     ) -> Chunk:
         """Network inputs and targets; the coefficients are computed in float64."""
-        p = self.process
+        p, control = self.noise_law.process, self.noise_law.control
 
         def per_image(value: Tensor) -> Tensor:
             return value.float().to(self.device)
@@ -132,8 +111,8 @@ class Stream:
             log_sigma=per_image(sigma.log()).view(shape),
             labels=labels,
             control=None
-            if self.control is None
-            else self.control(x0, eps, per_image(sigma)[:, None]).view(shape),
+            if control is None
+            else control(x0, eps, per_image(sigma)[:, None]).view(shape),
         )
 
     def data_index(self, index: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jstar.noise import Process
-from jstar.train.stream import Chunk
+from jstar.train.chunk import Chunk
 
 BINS = 16  # equally likely under the noise law
 LOSS_COLUMNS = (

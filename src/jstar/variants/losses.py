@@ -1,18 +1,17 @@
-"""The variants of a diagnosis study side by side: their losses against one floor."""
+"""The variants of a study side by side: their losses against one floor."""
 
 import numpy as np
 import pandas as pd
 
 from jstar.config import Study
 from jstar.constants import CRITICAL_SHARE, TOTAL
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data.card import require_same
 from jstar.diagnose.measure import floor_share
 from jstar.diagnose.words import bulk, percent, scales, times, worse_than_mean_image
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve
 from jstar.records import (
     LOSSES_COLUMNS,
     VARIANTS_COLUMNS,
@@ -26,16 +25,15 @@ from jstar.typeset import Rows, latex, markdown
 
 
 def write_variants(layout: Layout) -> str:
-    """Write diagnosis.csv, losses.csv and tables/diagnosis.{md,tex} of a diagnosis study.
+    """Write losses.csv, last.csv and summary.{md,tex} of a study to its folder variants/.
 
-    diagnosis.csv: one row per (run, noise scale) at the last snapshot, with the held-out loss
+    last.csv: one row per (run, noise scale) at the last snapshot, with the held-out loss
     beside the training loss. Returns the paragraph in words. Raises JstarError.
     """
     study = layout.study
-    if study.kind != "diagnosis":
+    if study.kind != "variants":
         raise JstarError(
-            f"diagnose: study '{study.study}' is of kind '{study.kind}', only 'diagnosis' has "
-            "variants"
+            f"variants: study '{study.study}' is of kind '{study.kind}', only 'variants' has them"
         )
     losses = _losses(layout)
     curve = read_curve(layout.curve)
@@ -51,17 +49,17 @@ def write_variants(layout: Layout) -> str:
         images=int(frame["images"].max()),
         words=text,
     )
-    write_table(layout.fits / "losses.csv", losses, facts)
-    write_table(layout.fits / "diagnosis.csv", frame, facts)
+    write_table(layout.variants / "losses.csv", losses, facts)
+    write_table(layout.variants / "last.csv", frame, facts)
     caption = (
         f"{len(summary)} variants after {int(frame['images'].max()):,} images: J* as a share of "
         "the loss that each one trains; where half of its weighted gap lies; gap / J* at the "
         "largest noise scale; where it is worse than the mean image; held-out / training loss - 1."
     )
     table = [SUMMARY, *summary]
-    page = f"# Diagnosis of study '{study.study}'\n\n{text}\n\n{markdown(table, caption)}"
-    write_text(layout.fits / "tables" / "diagnosis.md", page)
-    write_text(layout.fits / "tables" / "diagnosis.tex", latex(table, caption, "tab:diagnosis"))
+    page = f"# Variants of study '{study.study}'\n\n{text}\n\n{markdown(table, caption)}"
+    write_text(layout.variants / "summary.md", page)
+    write_text(layout.variants / "summary.tex", latex(table, caption, "tab:variants"))
     return text
 
 

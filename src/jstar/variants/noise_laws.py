@@ -15,19 +15,18 @@ from scipy.stats import t as student
 
 from jstar.config import Study
 from jstar.constants import CONFIDENCE, TOTAL
-from jstar.curve import OptimalLoss
+from jstar.curve import OptimalLoss, read_curve
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.noise import process, total_weights
-from jstar.optimal.stage import read_curve
 from jstar.records import provenance, read_json, read_table, write_table, write_text
 from jstar.typeset import markdown
 
 LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "density", "draws",
                "own_density", "own_weight")  # fmt: skip
 NAMES = {"fid": "FID of samples", "precision": "precision", "recall": "recall"}
-TIMES = 8  # at which law.csv has the law of a run, log-spaced; its schedule.csv has all
+TIMES = 8  # at which law.csv has the law of a run, log-spaced; its own table has all
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +57,7 @@ def _pairs(study: Study) -> list[Pair]:
 
 
 def write_noise(layout: Layout) -> None:
-    """Write law.csv, gaps.csv, effect.csv and effect.md of a study to its folder noise/.
+    """Write law.csv, gaps.csv, effect.csv and effect.md of a study to its folder noise-laws/.
 
     Raises JstarError if no two of its entries differ only in the noise law.
     """
@@ -68,10 +67,10 @@ def write_noise(layout: Layout) -> None:
     gaps = pd.concat([_gaps(layout, pair, curve) for pair in pairs], ignore_index=True)
     law = pd.concat([_law(layout, pair) for pair in pairs], ignore_index=True)
     effect = pd.concat([_effect(layout, pair, curve) for pair in pairs], ignore_index=True)
-    write_table(layout.noise / "law.csv", law, facts)
-    write_table(layout.noise / "gaps.csv", gaps, facts)
-    write_table(layout.noise / "effect.csv", effect, facts)
-    write_text(layout.noise / "effect.md", _page(effect))
+    write_table(layout.noise_laws / "law.csv", law, facts)
+    write_table(layout.noise_laws / "gaps.csv", gaps, facts)
+    write_table(layout.noise_laws / "effect.csv", effect, facts)
+    write_text(layout.noise_laws / "effect.md", _page(effect))
 
 
 def _card(layout: Layout, pairs: list[Pair]) -> str:
@@ -158,7 +157,7 @@ def _law(layout: Layout, pair: Pair) -> pd.DataFrame:
     base, unit = chosen.make_process(), process("edm", sigma_data=chosen.sigma_data)
     frames = []
     for seed in pair.seeds:
-        path = layout.run(pair.optimal, seed) / "schedule.csv"
+        path = layout.noise_law(pair.optimal, seed)
         frame = read_table(path, LAW_COLUMNS[3:9])
         times = np.sort(frame["images"].unique())
         wanted = np.geomspace(times[0], times[-1], TIMES)

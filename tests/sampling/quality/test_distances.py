@@ -8,12 +8,12 @@ from sklearn.datasets import load_digits
 
 from jstar.errors import JstarError
 from jstar.sampling.quality.distances import (
-    Moments,
+    FeatureMoments,
+    feature_moments,
     fid,
     frechet,
     kid,
-    merged,
-    moments,
+    merged_moments,
     precision_recall,
 )
 
@@ -32,36 +32,38 @@ def digits_halves():
 
 
 def test_frechet_of_gaussians_in_closed_form():
-    a = Moments(10, np.array([0.0, 1.0]), np.diag([1.0, 4.0]))
-    b = Moments(10, np.array([3.0, 1.0]), np.diag([9.0, 1.0]))
+    a = FeatureMoments(10, np.array([0.0, 1.0]), np.diag([1.0, 4.0]))
+    b = FeatureMoments(10, np.array([3.0, 1.0]), np.diag([9.0, 1.0]))
     assert frechet(a, b) == pytest.approx(9 + (1 - 3) ** 2 + (2 - 1) ** 2)
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_by_the_matrix_root():
-    a, b = moments(cloud(300)), moments(cloud(200, seed=1, shift=0.5, scale=1.3))
+    a, b = feature_moments(cloud(300)), feature_moments(cloud(200, seed=1, shift=0.5, scale=1.3))
     root = sqrtm(a.cov_FF @ b.cov_FF).real
     expected = np.square(a.mean_F - b.mean_F).sum() + np.trace(a.cov_FF + b.cov_FF - 2 * root)
     assert frechet(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_covariance_without_full_rank_is_allowed():
-    few = moments(cloud(5))
-    assert np.isfinite(frechet(few, moments(cloud(400, seed=2))))
+    few = feature_moments(cloud(5))
+    assert np.isfinite(frechet(few, feature_moments(cloud(400, seed=2))))
 
 
 def test_moments_merge():
     x = cloud(101)
-    both = merged(moments(x[:30]), moments(x[30:]))
+    both = merged_moments(feature_moments(x[:30]), feature_moments(x[30:]))
     np.testing.assert_allclose(both.cov_FF, np.cov(x, rowvar=False), rtol=1e-10)
     np.testing.assert_allclose(both.mean_F, x.mean(0), rtol=1e-10)
 
 
 def test_two_halves_of_the_data_are_close():
     one, other = digits_halves()
-    apart = fid(one, moments(other)).value
-    shifted = fid(np.roll(one.reshape(-1, 8, 8), 1, axis=2).reshape(-1, 64), moments(other)).value
-    total = np.trace(moments(other).cov_FF)
+    apart = fid(one, feature_moments(other)).value
+    shifted = fid(
+        np.roll(one.reshape(-1, 8, 8), 1, axis=2).reshape(-1, 64), feature_moments(other)
+    ).value
+    total = np.trace(feature_moments(other).cov_FF)
     assert apart < 0.02 * total
     assert shifted > 20 * apart
     halves = kid(one, other)
@@ -87,7 +89,9 @@ def test_the_values_of_torchmetrics(scale):
     )
     public.update(real, real=True)
     public.update(fake, real=False)
-    assert fid(other, moments(one)).value == pytest.approx(float(public.compute()), abs=1e-3)
+    assert fid(other, feature_moments(one)).value == pytest.approx(
+        float(public.compute()), abs=1e-3
+    )
 
     count = len(one)
     public = public_kid(feature=Same(), subsets=1, subset_size=count)
@@ -114,7 +118,7 @@ def test_kid_by_its_definition():
 @pytest.mark.parametrize("measure", [fid, kid])
 def test_the_error_is_the_scatter_over_draws(measure):
     target = cloud(4000, seed=77)
-    reference = moments(target) if measure is fid else target[:1000]
+    reference = feature_moments(target) if measure is fid else target[:1000]
     draws = [measure(cloud(400, seed=s, shift=0.2), reference) for s in range(40)]
     scatter = np.std([d.value for d in draws], ddof=1)
     typical = np.mean([d.se for d in draws])
@@ -145,4 +149,4 @@ def test_precision_and_recall_of_known_manifolds():
 )
 def test_refusals(arguments, words):
     with pytest.raises(JstarError, match=words):
-        fid(*arguments, moments(np.zeros((4, 2))))
+        fid(*arguments, feature_moments(np.zeros((4, 2))))

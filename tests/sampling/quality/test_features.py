@@ -7,7 +7,7 @@ import torch
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
-from jstar.sampling.quality.distances import moments
+from jstar.sampling.quality.distances import feature_moments
 from jstar.sampling.quality.features import quantised
 from jstar.sampling.quality.reference import reference
 
@@ -35,7 +35,7 @@ def test_its_features_are_of_order_one_and_tell_noise_from_digits(digits, known)
     assert np.square(own).mean() == pytest.approx(1, abs=0.1)
     assert own.shape == (1797, 64)
     np.testing.assert_allclose(known[1].moments.mean_F, own.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(known[1].moments.cov_FF, moments(own).cov_FF, atol=1e-6)
+    np.testing.assert_allclose(known[1].moments.cov_FF, feature_moments(own).cov_FF, atol=1e-6)
 
 
 def test_the_reference_is_made_once_and_read_back(digits, known):

@@ -1,7 +1,4 @@
-"""The theory stage from tables alone: parts, best schedules, and no torch."""
-
-import subprocess
-import sys
+"""The theory stage from tables alone: parts, best steps, and no torch."""
 
 import numpy as np
 import pandas as pd
@@ -50,7 +47,7 @@ def test_the_table_is_the_bound(tables):
     parts, _ = write_theory([losses], curve, out, dim=16, second_moment=0.5)
     row = parts[
         (parts["flops"] == 2) & (parts["sampler"] == "sde") & (parts["steps"] == 32)
-        & (parts["schedule"] == "polynomial") & (parts["rho"] == 7)
+        & (parts["spacing"] == "polynomial") & (parts["rho"] == 7)
     ].iloc[0]  # fmt: skip
     expected = bound(
         "sde", noise_steps("polynomial", 32, 0.05, 20.0), gaussian,
@@ -61,10 +58,10 @@ def test_the_table_is_the_bound(tables):
     assert row["initial"] == pytest.approx(expected.initial, rel=5e-3)
     assert row["total"] == pytest.approx(row[["initial", "score", "discretisation"]].sum())
     assert set(parts["flops"]) == {2.0}  # the parts of the last snapshot, the best of all
-    assert set(pd.read_csv(out / "schedules.csv")["flops"]) == {1.0, 2.0}
+    assert set(pd.read_csv(out / "steps.csv")["flops"]) == {1.0, 2.0}
 
 
-def test_the_best_schedule_has_the_smallest_bound(tables):
+def test_the_best_spacing_has_the_smallest_bound(tables):
     losses, curve, out = tables
     parts, chosen = write_theory([losses], curve, out, dim=16)
     for _, row in chosen[chosen["flops"] == 2].iterrows():
@@ -74,7 +71,7 @@ def test_the_best_schedule_has_the_smallest_bound(tables):
         ]  # fmt: skip
         assert row["total"] == group["total"].min()
         assert min(row["edm"], row["exponential"]) >= row["total"]
-    assert pd.read_csv(out / "schedules.csv")["total"].to_list() == pytest.approx(
+    assert pd.read_csv(out / "steps.csv")["total"].to_list() == pytest.approx(
         chosen["total"].to_list(), rel=1e-8
     )
 
@@ -97,32 +94,12 @@ def test_the_crossover_is_where_both_bounds_are_equal(tmp_path):
         & (parts["sampler"] == "sde")
     ]  # fmt: skip
     edm = network[network["rho"] == 7].iloc[0]
-    exponential = network[network["schedule"] == "exponential"].iloc[0]
+    exponential = network[network["spacing"] == "exponential"].iloc[0]
     factor = row["crossover"]
     assert 0 < factor < 1
     one, other = (x["discretisation"] + factor * x["score"] for x in (edm, exponential))
     assert one == pytest.approx(other)
     assert edm["discretisation"] > exponential["discretisation"]
-
-
-def test_the_command_needs_no_torch(tmp_path):
-    code = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch was imported")
-sys.meta_path.insert(0, NoTorch())
-from jstar.cli import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "theory", "--losses", DIGITS / "losses.csv", "--optimal",
-         DIGITS / "curve.csv", "--out", tmp_path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_refusals(tables, tmp_path):

@@ -16,16 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
-from jstar.optimal.draws import noise, quantised_noise
+from jstar.optimal.draws import gaussian_noise, quantised_noise
 from jstar.optimal.exact import fast_sums
-from jstar.optimal.points import Points
+from jstar.optimal.points import DataPoints
 
 PRECISIONS = ("auto", "int8", "fp32")
 INT8_MAX_DIM = 33_000  # dim * 255^2 stays below 2^31
 ALIGN = 8  # int8 products on a GPU need multiples of 8
 MIN_ROWS = 17  # and more than 16 rows
 EXACT_DIM = 1024  # 1024 * 128^2 = 2^24: a float32 sum of so many products of int8 is exact
-FAR = 1e20  # squared distance of a point that is left out; its weight underflows
 
 
 def has_int8_units(device: torch.device) -> bool:
@@ -35,7 +34,7 @@ def has_int8_units(device: torch.device) -> bool:
     return bool(torch.cpu._is_vnni_supported())
 
 
-def choose_precision(precision: str, points: Points, device: torch.device) -> str:
+def choose_precision(precision: str, points: DataPoints, device: torch.device) -> str:
     """`int8` or `fp32`. Raises JstarError if int8 is asked for and impossible."""
     if precision not in PRECISIONS:
         raise JstarError(
@@ -81,7 +80,7 @@ def int_dots(a_MD: torch.Tensor, b_MD: torch.Tensor) -> torch.Tensor:
 
 def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Squared norms of the rows [N] and sums of the columns [D] of an int8 tile, exact int32."""
-    kernel = fast_sums.compiled() if z_ND.device.type == "cpu" else None
+    kernel = fast_sums.sums_kernel() if z_ND.device.type == "cpu" else None
     if kernel is None:
         return int_dots(z_ND, z_ND), z_ND.sum(0, dtype=torch.int32)
     z_ND = z_ND.contiguous()
@@ -98,16 +97,16 @@ def column_moments(z_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Queries:
     """M draws: their sources and noise, ready for products with tiles of points.
 
-    operand_AD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
-    `origin_D`, or [z; term] in int8. In int8 the noise is eps = sum_k step_k term_k (one term k)
-    and `own_KM`, `norm_M` are exact int32; else `own_KM` is <z, eps> and `norm_M` |z|^2.
+    operand_QD: what is multiplied with a tile, stacked along the rows: [z; eps] in float32 about
+    `origin_D`, or [z; term] in int8, where the noise is eps = step * term. own_M: <z, noise row>,
+    norm_M: |z|^2, both exact int32 in int8.
     """
 
     source_M: NDArray[np.int64]
-    operand_AD: torch.Tensor
+    operand_QD: torch.Tensor
     norm_M: torch.Tensor
-    own_KM: torch.Tensor
-    step_KM: torch.Tensor | None = None
+    own_M: torch.Tensor
+    step_M: torch.Tensor | None = None
     origin_D: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -116,84 +115,65 @@ class Queries:
     @property
     def z_MD(self) -> torch.Tensor:
         """The sources in centred stored units, float32."""
-        z_MD = self.operand_AD[: len(self)].float()
+        z_MD = self.operand_QD[: len(self)].float()
         return z_MD if self.origin_D is None else z_MD + self.origin_D
 
     @property
     def noise_MD(self) -> torch.Tensor:
         """The noise as used, float32."""
-        if self.step_KM is None:
-            return self.operand_AD[len(self) :]
-        term_KMD = self.operand_AD[len(self) :].reshape(len(self.step_KM), len(self), -1)
-        out_MD = term_KMD[0].float() * self.step_KM[0, :, None]
-        for term_MD, step_M in zip(term_KMD[1:], self.step_KM[1:], strict=True):
-            out_MD.addcmul_(term_MD.float(), step_M[:, None])
-        return out_MD
+        row_MD = self.operand_QD[len(self) :].float()
+        return row_MD if self.step_M is None else row_MD * self.step_M[:, None]
 
     def raw(self, z_ND: torch.Tensor) -> torch.Tensor:
-        """The products with a tile as they come, [A, n]: int32 or float32."""
-        if self.step_KM is not None:
-            return int8_product(self.operand_AD, z_ND)
-        near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
-        return self.operand_AD @ near_ND.t()
+        """The products with a tile as they come, [Q, N]: int32 or float32."""
+        if self.step_M is not None:
+            return int8_product(self.operand_QD, z_ND)
+        return self.operand_QD @ self._near(z_ND).t()
 
-    def tile(
-        self, z_ND: torch.Tensor, start: int, *, drop_own: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """q and e, float32 [M, n], of all draws and the points start..start+n-1.
+    def _near(self, z_ND: torch.Tensor) -> torch.Tensor:
+        return z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
 
-        The source's own term is exactly q = e = 0; with `drop_own` its q is far away.
+    def tile(self, z_ND: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """q and e, float32 [M, N], of all draws and the points from number `start` on.
+
+        The source's own term is exactly q = e = 0.
         """
-        count, raw_AN = len(self), self.raw(z_ND)
-        if self.step_KM is not None:
+        count, raw_QN = len(self), self.raw(z_ND)
+        e = raw_QN[count:] - self.own_M[:, None]
+        if self.step_M is not None:
             norm_N = int_dots(z_ND, z_ND)
-            q = (self.norm_M[:, None] + norm_N).sub_(raw_AN[:count], alpha=2).float().mul_(0.5)
-            e = torch.zeros_like(q)
-            for k, step_M in enumerate(self.step_KM):
-                term_MN = raw_AN[(k + 1) * count : (k + 2) * count] - self.own_KM[k][:, None]
-                e.addcmul_(term_MN.float(), step_M[:, None])
+            q = (self.norm_M[:, None] + norm_N).sub_(raw_QN[:count], alpha=2).float().mul_(0.5)
+            e = e.float() * self.step_M[:, None]
         else:
-            near_ND = z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D
-            norm_N = near_ND.square().sum(1, dtype=torch.float64)
-            q = (0.5 * (self.norm_M[:, None] + norm_N)).sub_(raw_AN[:count]).float()
+            norm_N = self._near(z_ND).square().sum(1, dtype=torch.float64)
+            q = (0.5 * (self.norm_M[:, None] + norm_N)).sub_(raw_QN[:count]).float()
             q.clamp_(0)
-            e = raw_AN[count:] - self.own_KM[0][:, None]
-        self._mark_own(q, e, start, drop_own)
-        return q, e
-
-    def _mark_own(self, q: torch.Tensor, e: torch.Tensor, start: int, drop: bool) -> None:
         column_M = self.source_M - start
         rows = np.flatnonzero((column_M >= 0) & (column_M < q.shape[1]))
         if len(rows):
-            where = torch.from_numpy(rows), torch.from_numpy(column_M[rows])
-            q[where] = FAR if drop else 0.0
-            e[where] = 0.0
+            own = torch.from_numpy(rows), torch.from_numpy(column_M[rows])
+            q[own] = e[own] = 0.0
+        return q, e
 
 
 def make_queries(
-    points: Points,
-    source_M: NDArray[np.int64],
-    noise_index_M: NDArray[np.int64],
-    seed: int,
-    precision: str,
-    device: torch.device,
-    origin_D: torch.Tensor,
-) -> Queries:
+    points: DataPoints, source_M: NDArray[np.int64], noise_index_M: NDArray[np.int64], seed: int,
+    precision: str, device: torch.device, origin_D: torch.Tensor,
+) -> Queries:  # fmt: skip
     """Draws number `noise_index_M` at the sources `source_M`.
 
     origin_D: a point amid the data. Float32 products are taken about it, which keeps them small.
     """
-    z_MD, eps_MD = points.take(source_M), noise(seed, noise_index_M, points.dim)
+    z_MD, eps_MD = points.take(source_M), gaussian_noise(seed, noise_index_M, points.dim)
     if precision == "int8":
-        term_KMD, step_KM = quantised_noise(eps_MD)
-        own_KM = torch.stack([int_dots(z_MD, term_MD) for term_MD in term_KMD])
-        operand = torch.cat([z_MD, *term_KMD]).to(device)
-        norm_M = int_dots(z_MD, z_MD).to(device)
-        return Queries(source_M, operand, norm_M, own_KM.to(device), step_KM.to(device))
+        term_MD, step_M = quantised_noise(eps_MD)
+        own_M, norm_M = int_dots(z_MD, term_MD).to(device), int_dots(z_MD, z_MD).to(device)
+        operand_QD = torch.cat([z_MD, term_MD]).to(device)
+        return Queries(source_M, operand_QD, norm_M, own_M, step_M.to(device))
     near_MD = z_MD.float() - origin_D
-    own_KM = (near_MD.double() * eps_MD.double()).sum(1, keepdim=True).t().float()
+    own_M = (near_MD.double() * eps_MD.double()).sum(1).float()
     norm_M = near_MD.square().sum(1, dtype=torch.float64)
     return Queries(
-        source_M, torch.cat([near_MD, eps_MD]).to(device), norm_M.to(device), own_KM.to(device),
+        source_M, torch.cat([near_MD, eps_MD]).to(device), norm_M.to(device), own_M.to(device),
         origin_D=origin_D.to(device),
     )  # fmt: skip

@@ -18,7 +18,7 @@ ROWS_A_PIECE = 32
 
 
 @cache
-def compiled() -> ctypes.CDLL | None:
+def sums_kernel() -> ctypes.CDLL | None:
     """The compiled kernel, or None: no compiler, it failed, or JSTAR_NATIVE=0."""
     return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
 
@@ -36,53 +36,38 @@ def moments_int8(
 
 
 def sums_int(
-    kernel: ctypes.CDLL,
-    raw_AN: torch.Tensor,
-    norm_M: torch.Tensor,
-    norm_N: torch.Tensor,
-    own_KM: torch.Tensor,
-    step_KM: torch.Tensor,
-    h_N: torch.Tensor,
-    beta_S: torch.Tensor,
-    underflow: float,
-    out_GMSF: torch.Tensor,
-) -> None:
-    """Add the softmax sums of exact int32 products to `out_GMSF` (float64)."""
-    signs, count, scales, fields = out_GMSF.shape
-    columns = raw_AN.shape[1]
+    kernel: ctypes.CDLL, raw_QN: torch.Tensor, norm_M: torch.Tensor, norm_N: torch.Tensor,
+    own_M: torch.Tensor, step_M: torch.Tensor, h_N: torch.Tensor, beta_S: torch.Tensor,
+    underflow: float, out_AMSF: torch.Tensor,
+) -> None:  # fmt: skip
+    """Add the softmax sums of exact int32 products to `out_AMSF` (float64)."""
+    signs, count, scales, fields = out_AMSF.shape
+    columns = raw_QN.shape[1]
 
     def work(first: int, stop: int) -> None:
         kernel.jstar_sums_int(
-            _at(raw_AN, first), _long(count * columns), ctypes.c_int(len(step_KM)),
-            _at(norm_M, first), _at(norm_N), _at(own_KM[0], first), _at(step_KM[0], first),
-            _long(count), _at(h_N), _long(stop - first), _long(columns), _at(beta_S),
-            ctypes.c_int(scales), ctypes.c_int(signs), ctypes.c_float(underflow),
-            _at(out_GMSF[0], first), _long(count * scales * fields),
+            _at(raw_QN, first), _long(count * columns), _at(norm_M, first), _at(norm_N),
+            _at(own_M, first), _at(step_M, first), _at(h_N), _long(stop - first), _long(columns),
+            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs), ctypes.c_float(underflow),
+            _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 
     _over_rows(count, work)
 
 
 def sums_float(
-    kernel: ctypes.CDLL,
-    q_MN: torch.Tensor,
-    e_MN: torch.Tensor,
-    h_N: torch.Tensor,
-    beta_S: torch.Tensor,
-    underflow: float,
-    out_GMSF: torch.Tensor,
-    shift_GMS: torch.Tensor | None = None,
-) -> None:
-    """Add the softmax sums of q and e to `out_GMSF` (float64); logits are lowered by the shift."""
-    signs, count, scales, fields = out_GMSF.shape
+    kernel: ctypes.CDLL, q_MN: torch.Tensor, e_MN: torch.Tensor, h_N: torch.Tensor,
+    beta_S: torch.Tensor, underflow: float, out_AMSF: torch.Tensor,
+) -> None:  # fmt: skip
+    """Add the softmax sums of q and e to `out_AMSF` (float64)."""
+    signs, count, scales, fields = out_AMSF.shape
     columns = q_MN.shape[1]
 
     def work(first: int, stop: int) -> None:
-        shift = ctypes.c_void_p(None) if shift_GMS is None else _at(shift_GMS[0], first)
         kernel.jstar_sums_float(
             _at(q_MN, first), _at(e_MN, first), _at(h_N), _long(stop - first), _long(columns),
-            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs), shift, _long(count * scales),
-            ctypes.c_float(underflow), _at(out_GMSF[0], first), _long(count * scales * fields),
+            _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs),
+            ctypes.c_float(underflow), _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 
     _over_rows(count, work)

@@ -2,7 +2,7 @@
  *
  * Compiled on first use by fast_sums.py; where there is no compiler softmax_sums.py does the same in torch.
  * For each row i (a noisy draw) and each noise scale, with beta = 1 / sigma,
- *     out[s] += sum_n w {1, q, e, h},   w = exp(beta * (+-e - beta * q) - shift).
+ *     out[s] += sum_n w {1, q, e, h},   w = exp(beta * (+-e - beta * q)).
  * A block of columns is kept in the first-level cache while all noise scales pass over it, and
  * a noise scale is skipped where all of the block's weights underflow.
  */
@@ -11,8 +11,8 @@
 #define BLOCK 512
 
 static void block_sums(const float *restrict q, const float *restrict e, const float *restrict h,
-                       int n, const double *beta, int scales, int signs, const float *shift,
-                       int64_t shift_stride, float underflow, double *out, int64_t sign_stride) {
+                       int n, const double *beta, int scales, int signs, float underflow,
+                       double *out, int64_t sign_stride) {
     float nearest = q[0], widest = 0.0f;
     for (int j = 0; j < n; j++) {
         float a = fabsf(e[j]);
@@ -21,14 +21,13 @@ static void block_sums(const float *restrict q, const float *restrict e, const f
     }
     for (int s = 0; s < scales; s++) {
         float b = (float)beta[s];
-        if (!shift && b * (widest - b * nearest) < underflow) continue;
+        if (b * (widest - b * nearest) < underflow) continue;
         float linear = b * LOG2E, square = -b * b * LOG2E;
         for (int g = 0; g < signs; g++) {
             float slope = g ? -linear : linear;
-            float offset = shift ? -shift[g * shift_stride + s] * LOG2E : 0.0f;
             float sum_w = 0, sum_q = 0, sum_e = 0, sum_h = 0;
             for (int j = 0; j < n; j++) {
-                float w = exp2_fast(square * q[j] + slope * e[j] + offset);
+                float w = exp2_fast(square * q[j] + slope * e[j]);
                 sum_w += w;
                 sum_q += w * q[j];
                 sum_e += w * e[j];
@@ -42,40 +41,32 @@ static void block_sums(const float *restrict q, const float *restrict e, const f
 
 /* Rows of q and e as they are: float [rows, n]. */
 void jstar_sums_float(const float *q, const float *e, const float *h, int64_t rows, int64_t n,
-                      const double *beta, int scales, int signs, const float *shift,
-                      int64_t shift_stride, float underflow, double *out, int64_t sign_stride) {
+                      const double *beta, int scales, int signs, float underflow, double *out,
+                      int64_t sign_stride) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < n; j += BLOCK) {
             int size = (int)(n - j < BLOCK ? n - j : BLOCK);
-            block_sums(q + i * n + j, e + i * n + j, h + j, size, beta, scales, signs,
-                       shift ? shift + i * scales : 0, shift_stride, underflow,
+            block_sums(q + i * n + j, e + i * n + j, h + j, size, beta, scales, signs, underflow,
                        out + i * scales * 4, sign_stride);
         }
 }
 
-/* q and e from exact integer products: raw[0] = <z_i, z_n>, raw[k] = <term_k, z_n>. */
-void jstar_sums_int(const int32_t *raw, int64_t raw_stride, int terms, const int32_t *norm_row,
+/* q and e from exact integer products: <z_i, z_n>, and raw_stride further on <term_i, z_n>. */
+void jstar_sums_int(const int32_t *raw, int64_t raw_stride, const int32_t *norm_row,
                     const int32_t *norm_column, const int32_t *own, const float *step,
-                    int64_t term_stride, const float *h, int64_t rows, int64_t n,
-                    const double *beta, int scales, int signs, float underflow, double *out,
-                    int64_t sign_stride) {
+                    const float *h, int64_t rows, int64_t n, const double *beta, int scales,
+                    int signs, float underflow, double *out, int64_t sign_stride) {
     float q[BLOCK], e[BLOCK];
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < n; j += BLOCK) {
             int size = (int)(n - j < BLOCK ? n - j : BLOCK);
-            const int32_t *inner = raw + i * n + j;
+            const int32_t *inner = raw + i * n + j, *term = inner + raw_stride;
             for (int c = 0; c < size; c++) {
                 q[c] = 0.5f * (float)(norm_row[i] + norm_column[j + c] - 2 * inner[c]);
-                e[c] = 0.0f;
+                e[c] = step[i] * (float)(term[c] - own[i]);
             }
-            for (int k = 0; k < terms; k++) {
-                const int32_t *term = raw + (k + 1) * raw_stride + i * n + j;
-                int32_t self = own[k * term_stride + i];
-                float scale = step[k * term_stride + i];
-                for (int c = 0; c < size; c++) e[c] += scale * (float)(term[c] - self);
-            }
-            block_sums(q, e, h + j, size, beta, scales, signs, 0, 0, underflow,
-                       out + i * scales * 4, sign_stride);
+            block_sums(q, e, h + j, size, beta, scales, signs, underflow, out + i * scales * 4,
+                       sign_stride);
         }
 }
 

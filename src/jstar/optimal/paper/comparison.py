@@ -13,19 +13,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from jstar.config import OptimalConfig
+from jstar.config import OptimalConfig, estimator_conflict
 from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset
 from jstar.errors import JstarError
-from jstar.optimal.exact.job import Advance, Job, default_device, make_job
-from jstar.optimal.exact.moments import Moments
+from jstar.optimal.exact.data_moments import DataMoments
+from jstar.optimal.exact.pair_form import ControlledPairForm, PairForm
+from jstar.optimal.exact.problem import Advance, ExactProblem, Floats, pose_problem
+from jstar.optimal.optimal_loss import curve_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
-from jstar.optimal.paper.subsets import SubsetPlan, standard_errors, subset_means
-from jstar.optimal.points import Points
+from jstar.optimal.paper.moment_form import MomentForm
+from jstar.optimal.paper.subsets import SUBSET_ESTIMATORS, SubsetPlan, standard_errors, subset_means
+from jstar.optimal.points import DataPoints
 from jstar.progress import Progress
 from jstar.records import provenance, write_table
+from jstar.torch_device import default_device
 
 TRANSITION = 0.1  # of the variance: J* where the estimators differ most
 SUBSETS = 16  # in the convergence over subsets
@@ -43,35 +46,32 @@ def write_comparison(
     Draws, seed, subset, repeats and C are those of `config`. Raises JstarError for sampled latents,
     for which only the exact estimator exists.
     """
-    if dataset.stds_NCHW is not None:
-        raise JstarError(
-            f"dataset '{dataset.card.name}': holds sampled latents, only the exact estimator "
-            "exists for them and there is nothing to compare"
-        )
-    points, device = dataset_points(dataset), default_device(None)
-    job = make_job(
-        points, sigmas, estimator="exact", queries=config.queries, seed=config.seed, device=device
+    conflict = estimator_conflict("dol", sampled=dataset.stds_NCHW is not None)
+    if conflict:
+        raise JstarError(f"dataset '{dataset.card.name}': {conflict}")
+    points = dataset_points(dataset)
+    problem = pose_problem(
+        points, sigmas, estimator="exact", queries=config.queries, seed=config.seed
     )
     with Progress(f"forms {dataset.card.name}", 2 * len(points), "points") as bar:
-        sums = job.sums(advance=bar.advance)
-        exact = job.curve(sums)
-        by_form = forms(job, sums, exact, bar.advance)
+        sums = sums_of_draws(problem, PairForm(), advance=bar.advance)
+        exact = curve_of_draws(problem, ControlledPairForm(), sums)
+        by_form = compare_forms(problem, sums, exact, bar.advance)
     plan = SubsetPlan(config.subset, config.repeats, config.own_weight)
     facts = provenance(
         card_id=dataset.card.id, dataset=dataset.card.name, count=len(points), dim=points.dim,
-        variance=exact.variance, queries=len(job.source_M), seed=config.seed,
+        variance=exact.variance, queries=len(problem.source_M), seed=config.seed,
         subset=plan.size(len(points)), subset_draws=SUBSET_DRAWS, closure=exact.closure[0],
         log_count=exact.closure[1], threads=torch.get_num_threads(),
     )  # fmt: skip
     write_table(out / "forms.csv", by_form, facts)
-    write_table(out / "estimators.csv", estimators(points, job.moments, exact, plan, config.seed),
-                facts)  # fmt: skip
-    write_table(out / "convergence.csv", convergence(points, job.moments, exact, plan, config.seed),
-                facts)  # fmt: skip
+    for name, compare in (("estimators", compare_estimators), ("convergence", compare_convergence)):
+        table = compare(points, problem.moments, exact, plan, config.seed)
+        write_table(out / f"{name}.csv", table, facts)
 
 
-def forms(
-    job: Job, sums_GMSF: NDArray[np.float64], exact: OptimalLoss, advance: Advance
+def compare_forms(
+    problem: ExactProblem, sums_BAMSF: Floats, exact: OptimalLoss, advance: Advance
 ) -> pd.DataFrame:
     """One row per (noise scale, form): loss, stderr, and flops of all draws at all noise scales.
 
@@ -79,27 +79,30 @@ def forms(
     noise scale and sign. `moment, random draws` is the paper's: sources drawn at random, so its
     error counts the spread over the images that ours takes out by its systematic sample.
     """
-    moment_job = replace(job, form="moment")
-    values = moment_job.sums(advance=advance)
-    moment = moment_job.curve(values)
-    unit = job.points.scale**2 / job.points.dim
-    random = unit * values[0, :, :, 0].std(axis=0, ddof=1) / np.sqrt(len(job.source_M))
-    pair = replace(job, form="pair").curve(sums_GMSF)
-    products = 4.0 * len(job.source_M) * len(job.points) * job.points.dim
-    third = 0.5 * products * len(job.sigma_S) * job.signs
-    rows: list[tuple[object, ...]] = []
-    for name, curve, stderr_S, flops in (
+    points, draws = problem.points, len(problem.source_M)
+    values = sums_of_draws(problem, MomentForm(), advance=advance)
+    moment = curve_of_draws(problem, MomentForm(), values)
+    unit = points.scale**2 / points.dim
+    random = unit * values[0, 0, :, :, 0].std(axis=0, ddof=1) / np.sqrt(draws)
+    pair = curve_of_draws(problem, PairForm(), sums_BAMSF)
+    products = 4.0 * draws * len(points) * points.dim
+    third = 0.5 * products * len(problem.sigma_S) * problem.signs
+    columns = (
         ("moment, random draws", moment, random, products + third),
         ("moment", moment, moment.stderr, products + third),
         ("pair", pair, pair.stderr, products),
         ("pair+controls", exact, exact.stderr, products),
-    ):
-        rows += _rows(name, curve.sigma, curve.loss, stderr_S, flops)
-    return pd.DataFrame(rows, columns=["sigma", "form", "loss", "stderr", "flops"])
+    )
+    tables = [
+        pd.DataFrame({"sigma": curve.sigma, "form": name, "loss": curve.loss, "stderr": stderr_S,
+                      "flops": flops})
+        for name, curve, stderr_S, flops in columns
+    ]  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
-def estimators(
-    points: Points, moments: Moments, exact: OptimalLoss, plan: SubsetPlan, seed: int
+def compare_estimators(
+    points: DataPoints, moments: DataMoments, exact: OptimalLoss, plan: SubsetPlan, seed: int
 ) -> pd.DataFrame:
     """One row per (noise scale, estimator): loss and stderr."""
     size, constant = plan.size(len(points)), plan.constant(len(points))
@@ -107,66 +110,48 @@ def estimators(
         points, moments, exact.sigma, size, [constant], plan.repeats,
         plan.repeats * SUBSET_DRAWS, seed, default_device(None),
     )  # fmt: skip
-    rows = _rows("exact", exact.sigma, exact.loss, exact.stderr)
-    for name, mean_S, error_S in zip(
-        ("dol", "cdol", "snis"), mean_ERS.mean(axis=1), standard_errors(mean_ERS), strict=True
-    ):
-        rows += _rows(name, exact.sigma, mean_S, error_S)
-    return pd.DataFrame(rows, columns=["sigma", "estimator", "loss", "stderr"])
+    losses = (exact.loss, *mean_ERS.mean(axis=1))
+    errors = (exact.stderr, *standard_errors(mean_ERS))
+    tables = [
+        pd.DataFrame({"sigma": exact.sigma, "estimator": name, "loss": loss_S, "stderr": error_S})
+        for name, loss_S, error_S in zip(("exact", *SUBSET_ESTIMATORS), losses, errors, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
-def convergence(
-    points: Points, moments: Moments, exact: OptimalLoss, plan: SubsetPlan, seed: int
+def compare_convergence(
+    points: DataPoints, moments: DataMoments, exact: OptimalLoss, plan: SubsetPlan, seed: int
 ) -> pd.DataFrame:
     """One row per (what varies, its value, estimator) at the noise scale of the transition."""
     count, size = len(points), plan.size(len(points))
-    sigma_1 = transition(exact)
+    sigma_1 = transition_sigma(exact)
     device, rows = default_device(None), []
 
-    def means(size: int, constants: list[float], repeats: int) -> NDArray[np.float64]:
+    def means(size: int, constants: list[float], repeats: int) -> Floats:
         draws = repeats * SUBSET_DRAWS
         return subset_means(
             points, moments, sigma_1, size, constants, repeats, draws, seed, device
         )[:, :, 0]
 
-    names = ("dol", "cdol", "snis")
+    def add(varied: str, value: float, names: Iterable[str], mean_ER: Floats) -> None:
+        for name, mean_R, error in zip(names, mean_ER, standard_errors(mean_ER), strict=True):
+            rows.append((varied, value, name, mean_R.mean(), error, sigma_1[0]))
+
     many_ER = means(size, [plan.constant(count)], SUBSETS)
     for r in range(2, SUBSETS + 1):
-        rows += _convergence_rows("subsets", r, names, many_ER[:, :r], sigma_1)
+        add("subsets", r, SUBSET_ESTIMATORS, many_ER[:, :r])
     for length in sorted({count // share for share in SIZES}):
         if 2 <= length <= LARGEST_SUBSET:
             own = replace(plan, subset=length, own_weight=None)
-            found_ER = means(length, [own.constant(count)], plan.repeats)
-            rows += _convergence_rows("L", length, names, found_ER, sigma_1)
+            add("L", length, SUBSET_ESTIMATORS, means(length, [own.constant(count)], plan.repeats))
     constants = [factor * count / size for factor in FACTORS if factor * count / size >= 1]
     by_constant = means(size, constants, plan.repeats)[1:-1]
     for constant, mean_R in zip(constants, by_constant, strict=True):
-        rows += _convergence_rows("C", constant, ("cdol",), mean_R[None], sigma_1)
+        add("C", constant, ("cdol",), mean_R[None])
     return pd.DataFrame(rows, columns=["varied", "value", "estimator", "loss", "stderr", "sigma"])
 
 
-def transition(exact: OptimalLoss) -> NDArray[np.float64]:
+def transition_sigma(exact: OptimalLoss) -> Floats:
     """The noise scale [1] at which J* is nearest a tenth of the variance, on the log scale."""
     away = np.abs(np.log(np.maximum(exact.loss, 1e-300) / (TRANSITION * exact.variance)))
     return exact.sigma[[int(away.argmin())]]
-
-
-def _rows(
-    name: str, sigma_S: NDArray[np.float64], loss_S: NDArray[np.float64],
-    stderr_S: NDArray[np.float64], *more: float,
-) -> list[tuple[object, ...]]:  # fmt: skip
-    return [
-        (float(sigma), name, float(loss), float(stderr), *more)
-        for sigma, loss, stderr in zip(sigma_S, loss_S, stderr_S, strict=True)
-    ]
-
-
-def _convergence_rows(
-    varied: str, value: float, names: Iterable[str], mean_ER: NDArray[np.float64],
-    sigma_1: NDArray[np.float64],
-) -> list[tuple[object, ...]]:  # fmt: skip
-    error_E = standard_errors(mean_ER)
-    return [
-        (varied, value, name, float(mean_R.mean()), float(error), float(sigma_1[0]))
-        for name, mean_R, error in zip(names, mean_ER, error_E, strict=True)
-    ]

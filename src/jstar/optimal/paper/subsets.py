@@ -7,22 +7,24 @@ denoiser's risk is. cDOL is DOL with weight 1/C on the source's own term.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jstar.constants import NORMAL_95
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
-from jstar.optimal.exact.distances import Queries, choose_precision, make_queries
-from jstar.optimal.exact.moments import Moments, measure_moments
-from jstar.optimal.points import Points
+from jstar.optimal.exact.data_moments import DataMoments, measure_moments
+from jstar.optimal.exact.distances import choose_precision, make_queries
+from jstar.optimal.exact.problem import Floats
+from jstar.optimal.points import DataPoints
 
+SUBSET_ESTIMATORS = ("dol", "cdol", "snis")
 DEFAULT_SUBSET = 5000
 DEFAULT_REPEATS = 8
 OWN_FACTOR = 4.0  # C = 4 N / L, the paper's constant for its moment form
-INTERVAL = 1.959964
 SOURCE_STREAM, SUBSET_STREAM = 1 << 40, 1 << 41  # apart from the streams of the noise
 
 
@@ -56,14 +58,9 @@ class SubsetPlan:
 
 
 def subset_curve(
-    points: Points,
-    sigma_S: NDArray[np.float64],
-    estimator: str,
-    plan: SubsetPlan,
-    queries: int,
-    seed: int,
+    points: DataPoints, sigma_S: Floats, estimator: str, plan: SubsetPlan, queries: int, seed: int,
     device: torch.device,
-) -> OptimalLoss:
+) -> OptimalLoss:  # fmt: skip
     """The curve of `snis`, `dol` or `cdol`, with DOL and SNIS as its bounds.
 
     Errors come from the scatter of the subsets' means: the draws of one subset share its luck.
@@ -75,7 +72,7 @@ def subset_curve(
     )
     value_ES = mean_ERS.mean(axis=1)
     error_ES = standard_errors(mean_ERS)
-    k = ("dol", "cdol", "snis").index(estimator)
+    k = SUBSET_ESTIMATORS.index(estimator)
     residual_RS = mean_ERS[k] - value_ES[k]
     spread_S = np.sqrt((residual_RS**2).sum(0))
     spread_S = np.where(spread_S > 0, spread_S, 1.0)
@@ -85,8 +82,8 @@ def subset_curve(
         sigma=sigma_S,
         loss=value_ES[k],
         stderr=error_ES[k],
-        lower=np.maximum(value_ES[0] - INTERVAL * error_ES[0], 0.0),
-        upper=value_ES[2] + INTERVAL * error_ES[2],
+        lower=np.maximum(value_ES[0] - NORMAL_95 * error_ES[0], 0.0),
+        upper=value_ES[2] + NORMAL_95 * error_ES[2],
         correlation_SS=correlation_SS,
         form=(("pair", "moment", "risk")[k],) * len(sigma_S),
         estimator=estimator,
@@ -101,16 +98,9 @@ def subset_curve(
 
 
 def subset_means(
-    points: Points,
-    moments: Moments,
-    sigma_S: NDArray[np.float64],
-    size: int,
-    constants: Sequence[float],
-    repeats: int,
-    queries: int,
-    seed: int,
-    device: torch.device,
-) -> NDArray[np.float64]:
+    points: DataPoints, moments: DataMoments, sigma_S: Floats, size: int,
+    constants: Sequence[float], repeats: int, queries: int, seed: int, device: torch.device,
+) -> Floats:  # fmt: skip
     """Means of each random subset of `size` points, data scale, per dimension, [E, R, S].
 
     E: DOL, cDOL for each constant C, SNIS. Each subset has queries / repeats draws.
@@ -121,30 +111,26 @@ def subset_means(
         raise JstarError(
             f"queries = {queries} is not allowed, {repeats} subsets need at least {2 * repeats}"
         )
-    numbers = [np.arange(r * each, (r + 1) * each) for r in range(repeats)]
     means = [
-        _one_subset(points, moments, sigma_S, size, constants, number_M, seed, device)
-        for number_M in numbers
-    ]
+        _one_subset(
+            points, moments, sigma_S, size, constants, np.arange(r * each, (r + 1) * each), seed,
+            device,
+        )
+        for r in range(repeats)
+    ]  # fmt: skip
     return np.stack(means, axis=1)
 
 
-def standard_errors(mean_ERS: NDArray[np.float64]) -> NDArray[np.float64]:
+def standard_errors(mean_ERS: Floats) -> Floats:
     """Of the mean over the subsets, [E, S]."""
-    error_ES: NDArray[np.float64] = mean_ERS.std(axis=1, ddof=1) / np.sqrt(mean_ERS.shape[1])
+    error_ES: Floats = mean_ERS.std(axis=1, ddof=1) / np.sqrt(mean_ERS.shape[1])
     return error_ES
 
 
 def _one_subset(
-    points: Points,
-    moments: Moments,
-    sigma_S: NDArray[np.float64],
-    size: int,
-    constants: Sequence[float],
-    number_M: NDArray[np.int64],
-    seed: int,
-    device: torch.device,
-) -> NDArray[np.float64]:
+    points: DataPoints, moments: DataMoments, sigma_S: Floats, size: int,
+    constants: Sequence[float], number_M: NDArray[np.int64], seed: int, device: torch.device,
+) -> Floats:  # fmt: skip
     """Mean DOL (pair form), cDOL (moment form) of each C and SNIS (risk) of one subset, [E, S]."""
     stream = int(number_M[0])
     chosen = _random(seed, SUBSET_STREAM + stream)
@@ -164,7 +150,7 @@ def _one_subset(
         )
         own_M = np.searchsorted(member_L, source_M)
         found = (own_M < size) & (member_L[np.minimum(own_M, size - 1)] == source_M)
-        local = make_local(queries, np.where(found, own_M, -1))
+        local = replace(queries, source_M=np.where(found, own_M, -1))  # places in the subset
         q, e = local.tile(z_LD, 0)
         y_MD = (queries.z_MD.cpu() - moments.anchor_D).to(device)
         for s, sigma in enumerate(sigma_S):
@@ -185,14 +171,6 @@ def _one_subset(
                 square_M = mean_MD.square().sum(1, dtype=torch.float64)
                 out_ES[k, s] = unit * (moments.total - float(square_M.mean()))
     return out_ES
-
-
-def make_local(queries: Queries, place_M: NDArray[np.int64]) -> Queries:
-    """The same draws, their sources numbered by their place in a subset (-1: not in it)."""
-    return Queries(
-        place_M, queries.operand_AD, queries.norm_M, queries.own_KM, queries.step_KM,
-        queries.origin_D,
-    )  # fmt: skip
 
 
 def _random(seed: int, stream: int) -> np.random.Generator:

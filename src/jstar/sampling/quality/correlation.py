@@ -73,44 +73,44 @@ def correlation(points: pd.DataFrame) -> pd.DataFrame:
 
 def _coefficients(points: pd.DataFrame, of: str) -> dict[str, float]:
     """Both coefficients and their intervals; not a number where there is too little for them."""
-    x_n, y_n = np.log(points[of].to_numpy(float)), np.log(points["fid"].to_numpy(float))
-    runs, member_n = np.unique(points["run"], return_inverse=True)
-    out = _both(x_n, y_n, np.ones((1, len(x_n))))
-    draws_B = {name: np.full(1, np.nan) for name in out}
+    x_P, y_P = np.log(points[of].to_numpy(float)), np.log(points["fid"].to_numpy(float))
+    runs, member_P = np.unique(points["run"], return_inverse=True)
+    out = _both(x_P, y_P, np.ones((1, len(x_P))))
+    draws_Q = {name: np.full(1, np.nan) for name in out}
     if len(runs) >= LEAST_RUNS:
         # Drawing runs with replacement is weighting their points by how often they were drawn.
         equal = np.full(len(runs), 1 / len(runs))
-        count_BR = np.random.default_rng(0).multinomial(len(runs), equal, size=DRAWS)
-        draws_B = _both(x_n, y_n, count_BR[:, member_n].astype(np.float64))
+        count_QR = np.random.default_rng(0).multinomial(len(runs), equal, size=DRAWS)
+        draws_Q = _both(x_P, y_P, count_QR[:, member_P].astype(np.float64))
     row: dict[str, float] = {}
     for name in COEFFICIENTS:
-        seen_B = draws_B[name][np.isfinite(draws_B[name])]
-        low, high = np.quantile(seen_B, [0.025, 0.975]) if len(seen_B) else (np.nan, np.nan)
+        finite = draws_Q[name][np.isfinite(draws_Q[name])]
+        low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
         row |= {name: float(out[name][0]), f"{name}_low": float(low), f"{name}_high": float(high)}
     return row
 
 
-def _both(x_n: Floats, y_n: Floats, weight_Bn: Floats) -> dict[str, Floats]:
-    """Coefficients [B] of points with whole-number weights; at least three points must differ."""
-    if len(np.unique(x_n)) < 3 or len(np.unique(y_n)) < 3:
-        return {name: np.full(len(weight_Bn), np.nan) for name in COEFFICIENTS}
-    ranks = (_ranks(x_n, weight_Bn), _ranks(y_n, weight_Bn))
+def _both(x_P: Floats, y_P: Floats, weight_QP: Floats) -> dict[str, Floats]:
+    """Coefficients [Q] of points with whole-number weights; at least three points must differ."""
+    if len(np.unique(x_P)) < 3 or len(np.unique(y_P)) < 3:
+        return {name: np.full(len(weight_QP), np.nan) for name in COEFFICIENTS}
+    ranks = (_ranks(x_P, weight_QP), _ranks(y_P, weight_QP))
     return {
-        "pearson": _pearson(x_n[None], y_n[None], weight_Bn),
-        "spearman": _pearson(*ranks, weight_Bn),
+        "pearson": _pearson(x_P[None], y_P[None], weight_QP),
+        "spearman": _pearson(*ranks, weight_QP),
     }
 
 
-def _ranks(value_n: Floats, weight_Bn: Floats) -> Floats:
-    """Mid-ranks [B, n], up to a constant, of values that occur `weight` times."""
-    below_nn = (value_n[:, None] < value_n) + 0.5 * (value_n[:, None] == value_n)
-    return np.asarray(weight_Bn @ below_nn)
+def _ranks(value_P: Floats, weight_QP: Floats) -> Floats:
+    """Mid-ranks [Q, P], up to a constant, of values that occur `weight` times."""
+    below_PP = (value_P[:, None] < value_P) + 0.5 * (value_P[:, None] == value_P)
+    return np.asarray(weight_QP @ below_PP)
 
 
-def _pearson(x_Bn: Floats, y_Bn: Floats, weight_Bn: Floats) -> Floats:
-    share_Bn = weight_Bn / weight_Bn.sum(axis=1, keepdims=True)
-    x_Bn = x_Bn - (share_Bn * x_Bn).sum(axis=1, keepdims=True)
-    y_Bn = y_Bn - (share_Bn * y_Bn).sum(axis=1, keepdims=True)
-    both, x2, y2 = ((share_Bn * p).sum(axis=1) for p in (x_Bn * y_Bn, x_Bn**2, y_Bn**2))
+def _pearson(x_QP: Floats, y_QP: Floats, weight_QP: Floats) -> Floats:
+    share_QP = weight_QP / weight_QP.sum(axis=1, keepdims=True)
+    x_QP = x_QP - (share_QP * x_QP).sum(axis=1, keepdims=True)
+    y_QP = y_QP - (share_QP * y_QP).sum(axis=1, keepdims=True)
+    both, x2, y2 = ((share_QP * p).sum(axis=1) for p in (x_QP * y_QP, x_QP**2, y_QP**2))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(both / np.sqrt(x2 * y2))

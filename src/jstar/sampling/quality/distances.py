@@ -19,7 +19,7 @@ BLOCK = 1024  # rows of a kernel or distance matrix held at a time
 
 
 @dataclass(frozen=True)
-class Estimate:
+class QualityEstimate:
     """A value and its standard error (jackknife over generated images)."""
 
     value: float
@@ -27,7 +27,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Moments:
+class FeatureMoments:
     """Count, mean [F] and covariance [F, F] (divided by N - 1) of a feature set."""
 
     count: int
@@ -35,25 +35,25 @@ class Moments:
     cov_FF: Floats
 
 
-def moments(features_NF: NDArray[np.floating]) -> Moments:
+def feature_moments(features_NF: NDArray[np.floating]) -> FeatureMoments:
     """Moments of features [N, F], N at least 2."""
     x_NF = np.asarray(features_NF, dtype=np.float64)
     _check(x_NF, "features")
-    return Moments(len(x_NF), x_NF.mean(axis=0), np.atleast_2d(np.cov(x_NF, rowvar=False)))
+    return FeatureMoments(len(x_NF), x_NF.mean(axis=0), np.atleast_2d(np.cov(x_NF, rowvar=False)))
 
 
-def merged(a: Moments, b: Moments) -> Moments:
+def merged_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
     """Moments of both sets together (Chan, Golub, LeVeque 1983)."""
     count = a.count + b.count
     apart_F = b.mean_F - a.mean_F
     between_FF = np.outer(apart_F, apart_F) * (a.count * b.count / count)
     within_FF = (a.count - 1) * a.cov_FF + (b.count - 1) * b.cov_FF
-    return Moments(
+    return FeatureMoments(
         count, a.mean_F + apart_F * (b.count / count), (within_FF + between_FF) / (count - 1)
     )
 
 
-def frechet(a: Moments, b: Moments) -> float:
+def frechet(a: FeatureMoments, b: FeatureMoments) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (FID: arXiv 1706.08500, eq. 6).
 
     The trace of the root is that of (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is symmetric: no
@@ -67,7 +67,9 @@ def frechet(a: Moments, b: Moments) -> float:
     return float(apart + np.trace(a.cov_FF) + np.trace(b.cov_FF) - 2 * cross)
 
 
-def fid(generated_NF: NDArray[np.floating], reference: Moments, groups: int = GROUPS) -> Estimate:
+def fid(
+    generated_NF: NDArray[np.floating], reference: FeatureMoments, groups: int = GROUPS
+) -> QualityEstimate:
     """Frechet distance of generated features to the reference.
 
     The error leaves out one of `groups` interleaved groups at a time. FID falls with the number
@@ -84,21 +86,21 @@ def fid(generated_NF: NDArray[np.floating], reference: Moments, groups: int = GR
     def of(count: int, sum_F: Floats, outer_FF: Floats) -> float:
         mean_F = sum_F / count
         cov_FF = (outer_FF - count * np.outer(mean_F, mean_F)) / (count - 1)
-        return frechet(Moments(count, mean_F + centre_F, cov_FF), reference)
+        return frechet(FeatureMoments(count, mean_F + centre_F, cov_FF), reference)
 
     total = int(counts_G.sum()), sums_GF.sum(axis=0), outer_GFF.sum(axis=0)
     left_out = [
         of(total[0] - counts_G[g], total[1] - sums_GF[g], total[2] - outer_GFF[g])
         for g in range(groups)
     ]
-    return Estimate(of(*total), _jackknife_se(left_out))
+    return QualityEstimate(of(*total), _jackknife_se(left_out))
 
 
 def kid(
     generated_NF: NDArray[np.floating],
     reference_MF: NDArray[np.floating],
     groups: int = GROUPS,
-) -> Estimate:
+) -> QualityEstimate:
     """Unbiased MMD^2 with the kernel (x.y / F + 1)^3 (arXiv 1801.01401): 0 for equal sets.
 
     All pairs, not random subsets: the value depends on no seed.
@@ -127,14 +129,14 @@ def kid(
         return float(own / (n * (n - 1)) + real - 2 * cross_G[kept_G].sum() / (n * len(y_MF)))
 
     number = np.arange(groups)
-    return Estimate(of(number >= 0), _jackknife_se([of(number != g) for g in range(groups)]))
+    return QualityEstimate(of(number >= 0), _jackknife_se([of(number != g) for g in range(groups)]))
 
 
 def precision_recall(
     generated_NF: NDArray[np.floating],
     reference_MF: NDArray[np.floating],
     neighbours: int = NEIGHBOURS,
-) -> tuple[Estimate, Estimate]:
+) -> tuple[QualityEstimate, QualityEstimate]:
     """Share of generated images inside the data's manifold, and of data inside theirs.
 
     A manifold is the union of balls that reach to each point's k-th neighbour (arXiv 1904.06991).
@@ -147,7 +149,7 @@ def precision_recall(
     return _inside(x_NF, y_MF, neighbours), _inside(y_MF, x_NF, neighbours)
 
 
-def _inside(point_NF: Floats, manifold_MF: Floats, neighbours: int) -> Estimate:
+def _inside(point_NF: Floats, manifold_MF: Floats, neighbours: int) -> QualityEstimate:
     reach_M = np.concatenate(
         [
             # The nearest "neighbour" of a point is the point itself.
@@ -164,7 +166,7 @@ def _inside(point_NF: Floats, manifold_MF: Floats, neighbours: int) -> Estimate:
         ]
     )
     share = float(hit_N.mean())
-    return Estimate(share, float(np.sqrt(share * (1 - share) / len(hit_N))))
+    return QualityEstimate(share, float(np.sqrt(share * (1 - share) / len(hit_N))))
 
 
 def _kernel(x_NF: Floats, y_MF: Floats) -> Floats:

@@ -99,7 +99,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     classes = dataset.card.classes
     if classes < 2:
         raise JstarError(
-            f"sample.features: the dataset '{dataset.card.name}' has no labels to train a "
+            f"sampling.features: the dataset '{dataset.card.name}' has no labels to train a "
             "classifier on, name a TorchScript file instead"
         )
     network = _fresh(dataset)
@@ -107,7 +107,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     seen = everything[everything % HELD_OUT != 0]
     steps = CLASSIFIER_IMAGES // CLASSIFIER_BATCH
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     picks = np.random.Generator(np.random.Philox(key=[SEED, 0]))
     network.train()
     for _ in range(steps):
@@ -119,7 +119,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
+        rates.step()
     network.eval()
     with torch.no_grad():
         images = torch.from_numpy(dataset.scaled(seen[:: math.ceil(len(seen) / 4096)]))
@@ -162,7 +162,7 @@ def load_script(dataset: Dataset, path: Path) -> FeatureNetwork:
     card = dataset.card
     if card.dtype != "uint8":
         raise JstarError(
-            f"sample.features: {path.name} looks at pixels, the dataset '{card.name}' holds "
+            f"sampling.features: {path.name} looks at pixels, the dataset '{card.name}' holds "
             "latents; use 'classifier'"
         )
     try:

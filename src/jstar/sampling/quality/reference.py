@@ -12,7 +12,7 @@ from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.records import provenance, read_json, write_atomically, write_json
-from jstar.sampling.quality.distances import Moments, merged, moments
+from jstar.sampling.quality.distances import FeatureMoments, feature_moments, merged_moments
 from jstar.sampling.quality.features import (
     SEED,
     FeatureNetwork,
@@ -34,7 +34,7 @@ class Reference:
     """
 
     network: FeatureNetwork
-    moments: Moments
+    moments: FeatureMoments
     features_MF: NDArray[np.float32]
     second_moment: float
 
@@ -76,7 +76,8 @@ def _write(
         images = dataset.sampled(part, SEED, part)
         squares += float(np.square(images, dtype=np.float64).sum())
         features_BF = network(images, device)
-        known = moments(features_BF) if known is None else merged(known, moments(features_BF))
+        part_moments = feature_moments(features_BF)
+        known = part_moments if known is None else merged_moments(known, part_moments)
         chosen.append(features_BF[np.isin(part, kept)])
     assert known is not None
 
@@ -102,7 +103,7 @@ def _read(network: FeatureNetwork, facts_file: Path) -> Reference:
     facts, path = read_json(facts_file), _stored(facts_file)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            known = Moments(int(facts["images"]), stored["mean"], stored["cov"])
+            known = FeatureMoments(int(facts["images"]), stored["mean"], stored["cov"])
             return Reference(network, known, stored["features"], float(facts["second_moment"]))
     except (OSError, ValueError, KeyError) as error:
         raise JstarError(f"{path}: cannot be read ({error})") from error

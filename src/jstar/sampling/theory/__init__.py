@@ -1,4 +1,1 @@
-"""Room of the sampling theory: the error of a sampler from J*, gaps and a step schedule.
-
-Reads tables only, imports no torch.
-"""
+"""The error of a sampler from J* and gaps, and which steps to take: tables only, no torch."""

@@ -44,7 +44,7 @@ PIECE = 0.5  # longest piece of a quadrature, in ln sigma
 
 @dataclass(frozen=True)
 class Bound:
-    """Nats an image: E_I, E_S and E_D of one sampler, network and schedule."""
+    """Nats an image: E_I, E_S and E_D of one sampler, network and list of steps."""
 
     initial: float
     score: float
@@ -89,8 +89,8 @@ def above_zero(steps_K: Floats) -> Floats:
 def initial_error(sigma_max: float, optimal: OfSigma, second_moment: float) -> float:
     """KL of the data at sigma_max to N(0, sigma_max^2), per dimension."""
     top = sigma_max**-2
-    lambda_Q = 0.5 * top * (NODES + 1)
-    return float(0.25 * top * WEIGHTS @ (second_moment - optimal(lambda_Q**-0.5)))
+    lambda_J = 0.5 * top * (NODES + 1)
+    return float(0.25 * top * WEIGHTS @ (second_moment - optimal(lambda_J**-0.5)))
 
 
 def score_error(sampler: str, s_K: Floats, gap: OfSigma) -> float:
@@ -135,7 +135,7 @@ def _step_of_score(high: float, low: float, optimal: OfSigma) -> float:
 def _integral(value: OfSigma, high: float, low: float) -> float:
     """Integral over ln sigma, of which dlambda / 2 is s^-2 and dsigma^2 / 2 is s^2."""
     edges = np.linspace(np.log(low), np.log(high), 1 + int(np.ceil(np.log(high / low) / PIECE)))
-    half_P = 0.5 * np.diff(edges)
-    log_PQ = 0.5 * (edges[1:] + edges[:-1])[:, None] + half_P[:, None] * NODES
-    value_PQ = value(np.exp(log_PQ).ravel()).reshape(log_PQ.shape)
-    return float(half_P @ (value_PQ @ WEIGHTS))
+    half_I = 0.5 * np.diff(edges)
+    log_IJ = 0.5 * (edges[1:] + edges[:-1])[:, None] + half_I[:, None] * NODES
+    value_IJ = value(np.exp(log_IJ).ravel()).reshape(log_IJ.shape)
+    return float(half_I @ (value_IJ @ WEIGHTS))

@@ -1,4 +1,4 @@
-"""The theory of a study's networks: bounds over step schedules, and the schedule for each."""
+"""The theory of a study's networks: bounds over choices of steps, and the best steps for each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.curve import read_curve
 from jstar.errors import JstarError
-from jstar.records import CURVE_COLUMNS, provenance, read_json, read_table, write_table
+from jstar.records import provenance, read_table, write_table
 from jstar.sampling.steps import noise_steps, theory_rho
 from jstar.sampling.theory.bound import (
     FROZEN,
@@ -20,7 +21,7 @@ from jstar.sampling.theory.bound import (
     initial_error,
     score_error,
 )
-from jstar.sampling.theory.curves import gap_curve, optimal_curve
+from jstar.sampling.theory.curves import check_table, gap_curve
 
 STEPS = (8, 12, 18, 32, 64, 128, 256)
 RHOS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0)
@@ -28,11 +29,11 @@ EDM_RHO = 7.0
 NETWORK = ("run", "model", "params", "seed", "snapshot", "images", "flops", "ema")
 REQUIRED = ("run", "params", "flops", "sigma", "gap")
 PARTS = ("initial", "score", "discretisation", "total")
-TRIAL = ("sampler", "steps", "schedule", "rho", "sigma_min", "sigma_max")
+TRIAL = ("sampler", "steps", "spacing", "rho", "sigma_min", "sigma_max")
 
 
 @dataclass(frozen=True)
-class Data:
+class DataFacts:
     """What the bound needs of the data: J*, dimensions, E x0^2 a dimension."""
 
     optimal: OfSigma
@@ -43,12 +44,12 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class BoundedSteps:
     """Noise scales and what does not depend on a network, in nats an image."""
 
     sampler: str
     steps: int
-    schedule: str
+    spacing: str
     rho: float
     sigma_K: Floats
     initial: float
@@ -61,25 +62,24 @@ class Schedule:
         return (*parts, sum(parts))
 
 
-def read_data(curve: Path, dim: int | None, second_moment: float | None) -> Data:
+def read_data_facts(curve: Path, dim: int | None, second_moment: float | None) -> DataFacts:
     """J* from curve.csv; dimensions and variance from its .json, where they are not given.
 
     Without a second moment the data count as centred: E_I is then a little too small.
     """
-    table = read_table(curve, CURVE_COLUMNS).sort_values("sigma")
-    facts_file = curve.with_suffix(".json")
-    facts = read_json(facts_file) if facts_file.is_file() else {}
-    dim = dim or facts.get("dim")
+    known = read_curve(curve)
+    check_table(known.sigma, known.loss, "J*")
+    dim = dim or known.dim
     if not dim:
-        raise JstarError(f"{facts_file}: does not say the dimensions of an image, give --dim")
-    sigma, loss = table["sigma"].to_numpy(float), table["loss"].to_numpy(float)
-    variance = float(facts.get("variance", loss[-1]))
-    return Data(
-        optimal_curve(sigma, loss, variance),
-        float(sigma[0]),
-        float(sigma[-1]),
+        raise JstarError(
+            f"{curve.with_suffix('.json')}: does not say the dimensions of an image, give --dim"
+        )
+    return DataFacts(
+        lambda sigma: known.at(sigma)[0],
+        float(known.sigma[0]),
+        float(known.sigma[-1]),
         int(dim),
-        variance if second_moment is None else second_moment,
+        known.variance if second_moment is None else second_moment,
     )
 
 
@@ -95,21 +95,21 @@ def write_theory(
     dim: int | None = None,
     second_moment: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write bounds.csv, schedules.csv and, with `quality`, theory_quality.csv to the folder `out`.
+    """Write bounds.csv, steps.csv and, with `quality`, theory_quality.csv to the folder `out`.
 
     bounds.csv: E_I, E_S, E_D (nats an image) of every run's last snapshot, for all step counts and
-    schedules. schedules.csv: the best schedule of every snapshot.
+    spacings. steps.csv: the best spacing for every snapshot.
     theory_quality.csv: the bound of those rows of `quality` whose sampler has one.
     The noise scales are cut to those measured: nothing is extrapolated.
     Raises JstarError: one sentence with file and column.
     """
     frame = read_gaps(losses, ema)
-    data = read_data(curve, dim, second_moment)
+    data = read_data_facts(curve, dim, second_moment)
     measured = frame["sigma"].to_numpy()
     low = max(sigma_min, data.sigma_min, float(measured.min()))
     high = min(sigma_max, data.sigma_max, float(measured.max()))
     every = _parts_frame(frame, data, low, high)
-    chosen = best_schedules(every)
+    chosen = best_steps(every)
     parts = every[every["flops"] == every.groupby("run")["flops"].transform("max")]
     facts = provenance(
         losses=[str(p) for p in losses],
@@ -122,7 +122,7 @@ def write_theory(
         unit="nats an image; KL of the paths from sigma_max to sigma_min",
     )
     write_table(out / "bounds.csv", parts, facts)
-    write_table(out / "schedules.csv", chosen, facts)
+    write_table(out / "steps.csv", chosen, facts)
     if quality:
         write_table(out / "theory_quality.csv", bounds_of_trials(quality, frame, data), facts)
     return parts, chosen
@@ -158,40 +158,40 @@ def _networks(frame: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], OfSigma]]:
         yield tuple(rows.iloc[0][list(NETWORK)]), gap
 
 
-def _schedules(data: Data, low: float, high: float) -> list[Schedule]:
+def _step_choices(data: DataFacts, low: float, high: float) -> list[BoundedSteps]:
     kinds = [*(("polynomial", rho) for rho in RHOS), ("exponential", np.nan)]
     return [
-        make_schedule(data, sampler, steps, kind, rho, low, high)
+        bounded_steps(data, sampler, steps, kind, rho, low, high)
         for sampler in FROZEN
         for steps in STEPS
         for kind, rho in kinds
     ]
 
 
-def make_schedule(
-    data: Data, sampler: str, steps: int, kind: str, rho: float, low: float, high: float
-) -> Schedule:
-    """Noise scales of one schedule with their E_I and E_D."""
+def bounded_steps(
+    data: DataFacts, sampler: str, steps: int, kind: str, rho: float, low: float, high: float
+) -> BoundedSteps:
+    """Noise scales of one spacing with their E_I and E_D."""
     sigma_K = above_zero(noise_steps(kind, steps, low, high, rho))
-    return Schedule(
+    return BoundedSteps(
         sampler, steps, kind, rho, sigma_K,
         data.dim * initial_error(high, data.optimal, data.second_moment),
         data.dim * discretisation_error(sampler, sigma_K, data.optimal),
     )  # fmt: skip
 
 
-def _parts_frame(frame: pd.DataFrame, data: Data, low: float, high: float) -> pd.DataFrame:
-    schedules = _schedules(data, low, high)
+def _parts_frame(frame: pd.DataFrame, data: DataFacts, low: float, high: float) -> pd.DataFrame:
+    choices = _step_choices(data, low, high)
     rows = [
-        (*key, s.sampler, s.steps, s.schedule, s.rho, *s.parts(gap, data.dim))
+        (*key, s.sampler, s.steps, s.spacing, s.rho, *s.parts(gap, data.dim))
         for key, gap in _networks(frame)
-        for s in schedules
+        for s in choices
     ]
-    return pd.DataFrame(rows, columns=[*NETWORK, "sampler", "steps", "schedule", "rho", *PARTS])
+    return pd.DataFrame(rows, columns=[*NETWORK, "sampler", "steps", "spacing", "rho", *PARTS])
 
 
-def best_schedules(parts: pd.DataFrame) -> pd.DataFrame:
-    """The schedule of the smallest bound for each network, sampler and number of steps.
+def best_steps(parts: pd.DataFrame) -> pd.DataFrame:
+    """The spacing of the smallest bound for each network, sampler and number of steps.
 
     edm, exponential: the bounds of EDM's polynomial (rho = 7) and of exponential steps.
     crossover: the factor on this network's gap at which the two are equal; below it (better
@@ -200,8 +200,8 @@ def best_schedules(parts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, group in parts.groupby(["run", "snapshot", "sampler", "steps"], sort=False):
         best = group.sort_values("total").iloc[0]
-        edm = group[(group["schedule"] == "polynomial") & (group["rho"] == EDM_RHO)].iloc[0]
-        exponential = group[group["schedule"] == "exponential"].iloc[0]
+        edm = group[(group["spacing"] == "polynomial") & (group["rho"] == EDM_RHO)].iloc[0]
+        exponential = group[group["spacing"] == "exponential"].iloc[0]
         lost = edm["discretisation"] - exponential["discretisation"]
         won = exponential["score"] - edm["score"]
         rows.append(
@@ -209,7 +209,7 @@ def best_schedules(parts: pd.DataFrame) -> pd.DataFrame:
                 **{name: best[name] for name in NETWORK},
                 "sampler": key[2],
                 "steps": key[3],
-                "schedule": best["schedule"],
+                "spacing": best["spacing"],
                 "rho": best["rho"],
                 **{name: best[name] for name in PARTS},
                 "edm": edm["total"],
@@ -220,7 +220,7 @@ def best_schedules(parts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bounds_of_trials(quality: list[Path], frame: pd.DataFrame, data: Data) -> pd.DataFrame:
+def bounds_of_trials(quality: list[Path], frame: pd.DataFrame, data: DataFacts) -> pd.DataFrame:
     """Rows of the quality tables whose sampler has a bound, with that bound's parts.
 
     Rows whose noise scales go beyond the measured ones have none and are left out.
@@ -235,8 +235,8 @@ def bounds_of_trials(quality: list[Path], frame: pd.DataFrame, data: Data) -> pd
         inside = trial["sigma_min"] >= low * (1 - 1e-9) and trial["sigma_max"] <= high * (1 + 1e-9)
         if gap is None or not inside:
             continue
-        plan = make_schedule(
-            data, trial["sampler"], int(trial["steps"]), trial["schedule"], trial["rho"],
+        plan = bounded_steps(
+            data, trial["sampler"], int(trial["steps"]), trial["spacing"], trial["rho"],
             trial["sigma_min"], trial["sigma_max"],
         )  # fmt: skip
         rows.append({**trial, **dict(zip(PARTS, plan.parts(gap, data.dim), strict=True))})

@@ -1,0 +1,117 @@
+"""Where the block in C pays: python benchmarks/train_block.py [--out FILE.csv].
+
+Forward and backward pass, and the forward pass alone, of whole networks with every block in C and
+with every block in torch, in turns, one thread, processor time of this process: torch's time over
+that in C, median over the rounds. `used`: what `jstar.model.fast_block` does at that size here.
+The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
+heads of 64, two blocks deep.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from train import cpu_name
+
+from jstar.config import Study
+from jstar.model import DiT, DiTConfig, fast_block, ladder, model_config
+from jstar.records import provenance, write_table
+from jstar.train.memory import keep_freed_memory
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
+WIDE = (128, 192, 256, 384, 512)
+LEAST_SECONDS = 0.1  # of one measurement
+
+
+def sizes() -> list[tuple[str, DiTConfig, int]]:
+    """Name, network and batch of every row."""
+    rows = []
+    for name, shape in SHAPES.items():
+        study = Study.load(ROOT / "config" / f"{name}.yaml")
+        for entry in study.ladder:
+            network = model_config(study.model, entry, shape, classes=0)
+            rows.append((f"{name} {entry.name}", network, study.train.batch))
+    for tokens, side in ((16, 16), (64, 32)):
+        for width in WIDE:
+            network = ladder(2, shape=(3, side, side), patch=4, width=width)
+            rows.append((f"width {width}", network, 2048 // tokens))
+    return rows
+
+
+def passes(config: DiTConfig, batch: int) -> dict[str, Callable[[], None]]:
+    """What is timed: a forward and backward pass, and a forward pass, of one batch."""
+    generator = torch.Generator().manual_seed(0)
+    network = DiT(config).initialise(generator)
+    x = torch.randn(batch, config.channels, config.rows, config.columns, generator=generator)
+    c_noise = torch.randn(batch, generator=generator)
+
+    def both() -> None:
+        network(x, c_noise).square().mean().backward()
+        network.zero_grad()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        network(x, c_noise)
+
+    return {"": both, "forward_": forward}
+
+
+def seconds(work: Callable[[], None], in_c: bool, count: int) -> float:
+    """Processor time of `count` passes."""
+    fast_block.c_block_wins = lambda *_: in_c
+    start = time.process_time()
+    for _ in range(count):
+        work()
+    return time.process_time() - start
+
+
+def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, Any]:
+    """One row."""
+    tokens_BTE = torch.empty(batch, config.tokens, config.width)
+    row: dict[str, Any] = {
+        "size": name, "tokens": config.tokens, "depth": config.depth, "width": config.width,
+        "heads": config.heads, "batch": batch, "used": WINS(tokens_BTE, config.heads),
+    }  # fmt: skip
+    for kind, work in passes(config, batch).items():
+        once = max(seconds(work, in_c, 1) for in_c in (True, False, True, False))
+        count = 1 + int(LEAST_SECONDS / once)
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for k in range(rounds):
+            for in_c in (True, False) if k % 2 else (False, True):  # neither always goes first
+                times[in_c].append(seconds(work, in_c, count) / count)
+        ratio = np.array(times[False]) / times[True]
+        row[f"{kind}torch_ms"] = 1e3 * float(np.median(times[False]))
+        row[f"{kind}c_times_torch"] = float(np.median(ratio))
+    print(pd.Series(row).to_frame().T.to_string(index=False, header=False), file=sys.stderr)
+    return row
+
+
+WINS = fast_block.c_block_wins
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="also write the table there, provenance beside it")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does
+    table = pd.DataFrame([measure(*size, args.rounds) for size in sizes()])
+    print(table.to_string(index=False, float_format="%.3g"))
+    if args.out:
+        command = " ".join(["python benchmarks/train_block.py", *sys.argv[1:]])
+        features = torch.backends.cpu.get_cpu_capability()
+        facts = provenance(command=command, device=cpu_name(), features=features,
+                           torch=torch.__version__)  # fmt: skip
+        write_table(args.out, table, facts)
+
+
+if __name__ == "__main__":
+    main()

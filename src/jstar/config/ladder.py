@@ -1,0 +1,55 @@
+"""The models that are trained: what all sizes share, and the ladder of sizes."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, model_validator
+
+from jstar.config.base import Name, Part, PositiveInt, Seed
+from jstar.config.choices import SIZES
+from jstar.config.train import Variant
+from jstar.errors import nearest
+
+
+class ModelConfig(Part):
+    """What all sizes of the ladder share; the depth of each is its one dial."""
+
+    patch: PositiveInt = Field(2, description="pixels on a side of a token")
+    width_per_depth: PositiveInt = Field(64, description="width = width_per_depth x depth")
+    head_width: PositiveInt = Field(64, description="width of one attention head")
+    class_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of labels replaced by 'no label'; 1 trains without labels"
+    )
+    classic: bool = Field(False, description="the 2023 DiT block: LayerNorm, no QK-norm")
+
+
+class LadderEntry(Part):
+    """One size of the ladder. A published name, dit-120m to dit-1.5b, says depth and width."""
+
+    name: Name = Field(description="name of the size, for example dit-120m")
+    depth: Annotated[int, Field(ge=1, le=128)] = Field(
+        description="number of blocks: the dial; may be left out under a published name"
+    )
+    width: PositiveInt | None = Field(None, description="width, if not width_per_depth x depth")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        [0], description="seeds; one training run each"
+    )
+    variant: Variant | None = Field(
+        None, description="another training process for this entry: process, noise_mean, …"
+    )
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("depth"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        """Depth and width of a published name, where the entry says neither."""
+        if not isinstance(values, dict) or "name" not in values or "depth" in values:
+            return values
+        name = str(values["name"])
+        if name not in SIZES:
+            raise ValueError(
+                f"depth is missing: '{name}' is none of the published sizes {', '.join(SIZES)}"
+                + nearest(name, SIZES)
+            )
+        depth, width = SIZES[name]
+        return {"width": width, **values, "depth": depth}

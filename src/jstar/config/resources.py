@@ -1,0 +1,28 @@
+"""What the jobs ask of a machine."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from jstar.config.base import Part, Positive, PositiveInt
+
+
+class ResourcesConfig(Part):
+    """What Snakemake asks for, a job of a stage. Changing it never reruns anything."""
+
+    train_threads: PositiveInt = Field(1, description="CPU threads of a training job")
+    train_gpus: Annotated[int, Field(ge=0)] = Field(
+        0, description="GPUs of a training job, on each of its nodes"
+    )
+    train_nodes: PositiveInt = Field(1, description="nodes of a training job; several need SLURM")
+    train_minutes: PositiveInt = Field(
+        60, description="time limit of a training job; a longer run goes on in the next"
+    )
+    flops_per_second: Positive | None = Field(
+        None, description="speed of one training device, for jstar plan; default: measured"
+    )
+    train_mem_mb: PositiveInt = Field(2000, description="memory of a training job")
+    optimal_threads: PositiveInt = Field(
+        16, description="CPU threads of an optimal-loss job; fewer if --cores allows no more"
+    )
+    optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")

@@ -1,0 +1,152 @@
+"""The joint law: exact where the data are, the same as lmfit, and its errors as they were made."""
+
+import lmfit
+import numpy as np
+import pandas as pd
+import pytest
+
+from jstar.scaling.design import SIGMA, JointTruth, StudyDesign, simulate_design
+from jstar.scaling.joint import exponents, fit_joint, joint_points
+from jstar.scaling.joint_many import (
+    JointDesign,
+    Whitening,
+    components,
+    snapshot_correlation,
+    solve,
+)
+
+SIZES = np.geomspace(1e5, 1e7, 6)
+EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)  # every size sees the same images
+QUIET = JointTruth(a=0.4, b=0.3, run_noise=0.0, snapshot_noise=0.0)
+CHINCHILLA = {"E": 1.82, "A": 482.0, "a": 0.348, "B": 2085.0, "b": 0.366}  # Besiroglu et al. 2024
+
+
+def points_of(losses, optimal=1.0, cluster="size", column="loss"):
+    found = joint_points(losses, column, (optimal, 0.0), cluster)
+    assert not isinstance(found, str), found
+    return found
+
+
+@pytest.mark.parametrize("floor", [0.0, 1.0, 1.5])
+def test_an_exact_law_comes_back(floor):
+    truth = JointTruth(a=0.4, b=0.3, floor=floor, run_noise=0.0, snapshot_noise=0.0)
+    points, fits, _ = fit_joint(points_of(simulate_design(EQUAL, truth, 0)[0]))
+    theta = fits.theta["free"]
+    assert theta[0, 4] * points.unit == pytest.approx(floor, abs=2e-3)
+    assert theta[0, [1, 3]] == pytest.approx([0.4, 0.3], rel=5e-3)
+    alpha, size = exponents(theta)
+    assert (alpha[0], size[0]) == pytest.approx((truth.alpha, 0.3 / 0.7), rel=5e-3)
+    right = {0.0: "zero", 1.0: "optimal", 1.5: "free"}[floor]
+    wrong = [f for f in ("zero", "optimal") if f != right]
+    assert all(fits.rss[f][0] > 1e3 * fits.rss[right][0] for f in wrong)
+
+
+def test_the_solver_agrees_with_lmfit():
+    rng = np.random.default_rng(1)
+    losses, _ = simulate_design(EQUAL, JointTruth(run_noise=0.02, snapshot_noise=0.01), 1)
+    points = points_of(losses)
+    design, loss = points.design, points.loss_P
+    weight = rng.uniform(0.5, 2.0, len(design))
+    white = Whitening.of(design, weight[None], np.zeros(1), np.zeros(1))
+    start = np.array([[-1.0, 0.3, -1.0, 0.3, 0.4]])
+    theta, rss = solve(design, loss[None], start, white, free=True, tolerance=1e-14)
+    params = lmfit.Parameters()
+    for name, value in zip(("lnA", "a", "lnB", "b", "E"), theta[0] * 1.05, strict=True):
+        params.add(name, value=value)
+
+    def residual(p):
+        by_size = np.exp(p["lnA"] - p["a"] * design.ln_n_P)
+        by_data = np.exp(p["lnB"] - p["b"] * design.ln_d_P)
+        return (loss - p["E"] - by_size - by_data) * weight
+
+    other = lmfit.minimize(residual, params, ftol=1e-14, xtol=1e-14)
+    assert rss[0] == pytest.approx((other.residual**2).sum(), rel=1e-8)
+    assert theta[0] == pytest.approx(list(other.params.valuesdict().values()), rel=1e-5)
+
+
+def test_components_of_the_errors_are_recovered():
+    """tau = .05, s = .01, correlation .6: forty clusters of forty snapshots."""
+    rng = np.random.default_rng(2)
+    size, steps = 40, 40
+    n, d = np.repeat(np.geomspace(1e5, 1e8, size), steps), np.tile(np.geomspace(1, 50, steps), size)
+    code = np.repeat(np.arange(size), steps)
+    design = JointDesign.of(n, d, code, code)
+    theta = np.array([[-0.7, 0.3, -0.7, 0.3, 0.0]])
+    error = rng.standard_normal((size, steps))
+    for k in range(1, steps):
+        error[:, k] = 0.6 * error[:, k - 1] + 0.8 * error[:, k]
+    relative = 0.05 * rng.standard_normal(size)[code] + 0.01 * error.ravel()
+    gap = design.gap(theta)[0]
+    loss = (gap * (1 + relative))[None]
+    weight = 1 / gap[None]
+    assert snapshot_correlation(design, loss, theta, weight)[0] == pytest.approx(0.6, abs=0.07)
+    white = Whitening.of(design, weight, np.array([0.6]), np.zeros(1))
+    found, _ = components(design, loss, theta, white, 4)
+    at = int(found.posterior_QL[0].argmax())
+    assert np.sqrt(found.variance_QL[0, at]) == pytest.approx(0.01, rel=0.05)
+    assert found.ratio_Q(design.ratios)[0] * 0.01 == pytest.approx(0.05, rel=0.3)
+
+
+def chinchilla(outliers: int) -> pd.DataFrame:
+    """240 runs of one point each: sizes and tokens of the published range, .3 % errors."""
+    rng = np.random.default_rng(5)
+    n, d = np.exp(rng.uniform(np.log(5e7), np.log(1.6e10), 240)), np.empty(240)
+    d = np.exp(rng.uniform(np.log(5e9), np.log(5e11), 240))
+    law = CHINCHILLA["E"] + CHINCHILLA["A"] * n ** -CHINCHILLA["a"]
+    law = law + CHINCHILLA["B"] * d ** -CHINCHILLA["b"]
+    loss = law * np.exp(0.003 * rng.standard_normal(240))
+    loss[:outliers] *= 1.15
+    table = {"run": [f"r{k}" for k in range(240)], "params": n, "images": d, "flops": 6 * n * d}
+    return pd.DataFrame({**table, "loss": loss})
+
+
+@pytest.mark.parametrize("outliers", [0, 5])
+def test_a_public_law_comes_back_with_outliers_in(outliers):
+    points, fits, _ = fit_joint(points_of(chinchilla(outliers), float("nan")))
+    theta = fits.theta["free"]
+    size = exponents(theta)[1][0]
+    assert size == pytest.approx(0.513, abs=0.03)
+    assert theta[0, 4] * points.unit == pytest.approx(1.82, abs=0.05)
+    assert theta[0, [1, 3]] == pytest.approx([0.348, 0.366], abs=0.03)
+    assert (points.outlying_P > 3).sum() == outliers
+
+
+def test_seeds_are_averaged_and_runs_are_not():
+    design = StudyDesign(EQUAL.params, EQUAL.images, (2,) * 6)
+    losses, _ = simulate_design(design, QUIET, 0)
+    assert len(points_of(losses).loss_P) == 6 * 13
+    assert len(points_of(losses, cluster="run").loss_P) == 12 * 13
+
+
+def test_without_images_compute_over_size_stands_for_them():
+    losses, _ = simulate_design(EQUAL, QUIET, 0)
+    one, two = (fit_joint(points_of(t))[1] for t in (losses, losses.drop(columns="images")))
+    assert two.theta["free"] == pytest.approx(one.theta["free"], rel=1e-6)
+
+
+def test_what_no_joint_law_can_be_fitted_to_is_said():
+    losses, _ = simulate_design(EQUAL, QUIET, 0)
+    assert "2 sizes" in joint_points(losses[losses["params"] < 3e5], "loss", (1.0, 0.0), "size")
+    last = losses[losses["images"] == losses["images"].max()]
+    assert "b is not identified" in joint_points(last, "loss", (1.0, 0.0), "size")
+    few = losses[losses["snapshot"].isin([0, 6, 12])].head(7)
+    assert "7 points" in joint_points(few, "loss", (1.0, 0.0), "size")
+
+
+def test_units_change_no_exponent():
+    losses, _ = simulate_design(EQUAL, JointTruth(), 3)
+    scaled = losses.assign(
+        loss=losses["loss"] * 1e-9, params=losses["params"] * 1e-3, images=losses["images"] * 1e6
+    )
+    one, two = fit_joint(points_of(losses))[1], fit_joint(points_of(scaled, 1e-9))[1]
+    for floor in one.theta:
+        assert two.theta[floor] == pytest.approx(one.theta[floor], rel=1e-6)
+
+
+def test_a_design_is_read_from_its_table():
+    losses, curve = simulate_design(EQUAL, QUIET, 0)
+    again = StudyDesign.of_table(losses)
+    assert again.params == pytest.approx(EQUAL.params)
+    assert np.array(again.images) == pytest.approx(np.array(EQUAL.images))
+    assert again.cost == pytest.approx(EQUAL.cost)
+    assert list(curve["sigma"]) == [SIGMA]
