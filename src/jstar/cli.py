@@ -6,6 +6,9 @@ import sys
 from jstar.commands import stages  # noqa: F401
 
 # isort: split
+from jstar.commands import planning  # noqa: F401
+
+# isort: split
 from jstar.commands import diagnose  # noqa: F401
 
 # isort: split
