@@ -70,6 +70,19 @@ def test_profile_takes_the_error_of_optimal_loss_in():
     assert low < truth.alpha < high
 
 
+@pytest.mark.parametrize(("law", "direct"), [("corrected", False), ("raw", True)])
+def test_profile_holds_its_own_estimate(law, direct):
+    """A J* two standard errors off bends ln(J - J*): it must move neither estimate nor profile."""
+    truth = TrueLaw(-0.17, 0.9, run_noise=0.0, point_noise=0.001, optimal_error=0.01, direct=direct)
+    for index in range(8):
+        points = simulate_points(truth, 3, index)
+        points = points if direct else points.with_optimal(0.9 - 2 * points.optimal_se)
+        fit = fit_points(points, law)
+        low, high = profile_interval(points, fit, 0.95)
+        known = profile_interval(replace(points, optimal_se=0.0), fit, 0.95)
+        assert low < known[0] < fit.alpha < known[1] < high
+
+
 def test_free_law_says_not_identifiable():
     flops = np.geomspace(1e18, 1e21, 36)
     run = np.repeat(np.arange(6), 6)

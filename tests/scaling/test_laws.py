@@ -85,13 +85,35 @@ def test_statuses_say_why():
     two = np.repeat([0, 1], 12)
     assert fit_law(FLOPS, gap, law="raw", run=two).status is FitStatus.TOO_FEW_CLUSTERS
     assert fit_law(FLOPS, gap).status is FitStatus.NO_OPTIMAL
-    assert fit_law(FLOPS, gap, optimal=float(gap[-1]) * 1.01).status is FitStatus.GAP_NOT_RESOLVED
+    assert fit_law(FLOPS, gap, optimal=1.1 * float(gap[0])).status is FitStatus.GAP_NOT_RESOLVED
     with pytest.raises(JstarError, match="law 'power' is unknown, allowed are raw"):
         fit_law(FLOPS, gap, law="power")
     with pytest.raises(JstarError, match="loss: point 2 is nan"):
         fit_law(FLOPS, np.where(np.arange(24) == 2, np.nan, gap))
     with pytest.raises(JstarError, match="run: 3 labels for 24 points"):
         fit_law(FLOPS, gap, run=[1, 2, 3])
+
+
+def test_gaps_below_zero_are_fitted_in_the_loss():
+    """Noise of 6 % of the largest gap: left out, the points below J* would flatten the law."""
+    alphas, held = [], []
+    for index in range(60):
+        rng = np.random.default_rng([6, index])
+        loss = 0.9 + 0.1 * (FLOPS / FLOPS[0]) ** -0.35 + 0.006 * rng.standard_normal(24)
+        if (loss > 0.9).all():
+            continue
+        fit = fit_law(FLOPS, loss, optimal=0.9, run=RUN, draws=200)
+        assert (fit.status, fit.r2_response) == (FitStatus.CONVERGED, "J - J*")
+        assert fit.solver_difference < 1e-6
+        assert fit.profile[0] < fit.alpha < fit.profile[1]
+        alphas.append(fit.alpha)
+        held.append(fit.alpha_low < -0.35 < fit.alpha_high)
+    assert len(alphas) > 30
+    assert np.mean(alphas) == pytest.approx(-0.35, abs=3 * np.std(alphas) / len(alphas) ** 0.5)
+    assert np.mean(held) > 0.85
+    positive = loss > 0.9
+    cut = fit_law(FLOPS[positive], loss[positive], optimal=0.9)
+    assert cut.alpha > np.mean(alphas) + 3 * np.std(alphas) / len(alphas) ** 0.5
 
 
 def test_error_of_optimal_loss_widens_the_interval():

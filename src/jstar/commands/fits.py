@@ -1,26 +1,14 @@
 """Subcommands on tables: fit, power, figures, notebook; and on the report: report-check."""
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from jstar.commands.options import RESULTS, Config, Results, app, layout_of
 from jstar.errors import JstarError
 
-if TYPE_CHECKING:
-    from jstar.scaling.noise_scales import StudyFits
-
 POWER = 0.8  # the customary chance to see a difference that is there
-
-
-def _verdicts(fits: "StudyFits") -> str:
-    """5 noise scales (corrected 3, undecided 2); total: corrected."""
-    single = Counter(s.joint.verdict for s in fits.scales if s.sigma != "total")
-    counts = ", ".join(f"{word} {count}" for word, count in single.most_common())
-    total = [f"; total: {s.joint.verdict}" for s in fits.scales if s.sigma == "total"]
-    return f"{single.total()} noise scales ({counts}){''.join(total)}"
 
 
 def _foreign(text: str) -> Any:
@@ -50,27 +38,36 @@ def fit(
     bootstrap: Annotated[int | None, _foreign("Bootstrap draws; default: 1000")] = None,
     min_images: Annotated[
         int | None,
-        _foreign("Leave out snapshots before this many images (column images); default: 0"),
+        _foreign("Leave out snapshots before this many images (or tokens); default: 0"),
+    ] = None,
+    loss_name: Annotated[
+        str | None, _foreign("What the loss is, for the tables: cross-entropy per token")
+    ] = None,
+    flop_convention: Annotated[
+        str | None, _foreign("How FLOPs were counted, for the tables: 6 x parameters x tokens")
     ] = None,
 ) -> None:
     """Fit the raw, corrected and free law: of a study (--config), or of anybody's tables.
 
     A table of losses needs the columns run (name of the training run), params
-    (number of parameters), flops (training compute so far, FLOPs), sigma (noise
-    scale) and loss (mean squared error of x0 per dimension); the columns
-    loss_se, gap, gap_se and images improve the fit.
+    (number of parameters), flops (training compute so far, FLOPs) and loss (any
+    that falls with compute); without sigma (noise scale) it is one loss, the
+    total. The columns images (or tokens) seen, loss_se, gap and gap_se improve
+    the fit.
     """
     from jstar.config import FitConfig
     from jstar.noise import process as named_process
     from jstar.scaling.stage import write_fits
+    from jstar.scaling.summary import summary
 
     numbers = {"confidence": confidence, "bootstrap": bootstrap, "min_images": min_images}
     given = {key: value for key, value in numbers.items() if value is not None}
     if config is not None:
-        if losses or optimal or out or process or given:
+        if losses or optimal or out or process or given or loss_name or flop_convention:
             raise JstarError(
                 "fit: a study (--config) says itself what is fitted; --losses, --optimal, --out, "
-                "--process, --confidence, --bootstrap and --min-images are for other tables"
+                "--process, --confidence, --bootstrap, --min-images, --loss-name and "
+                "--flop-convention are for other tables"
             )
         layout = layout_of(config, results)
         study = layout.study
@@ -83,13 +80,16 @@ def fit(
             process=study.process,
             ema=study.fit.ema or study.train.ema[0],
         )
-        typer.echo(f"{layout.fits}: {_verdicts(fits)}")
+        typer.echo("\n".join(summary(fits, layout.fits)))
         return
     if not losses or out is None:
         raise JstarError("fit: give either --config, or --losses and --out (and --optimal)")
     chosen = named_process(process) if process is not None else None
-    fits = write_fits(losses, optimal, out, config=FitConfig.checked(given, "fit"), process=chosen)
-    typer.echo(f"{out}: {_verdicts(fits)}")
+    fits = write_fits(
+        losses, optimal, out, config=FitConfig.checked(given, "fit"), process=chosen,
+        loss_name=loss_name, flop_convention=flop_convention,
+    )  # fmt: skip
+    typer.echo("\n".join(summary(fits, out)))
 
 
 @app.command("power")
@@ -187,17 +187,18 @@ def figures(
     fits: Annotated[
         Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
     ] = None,
-    optimal: Annotated[Path | None, typer.Option(help="With --fits: table of J*")] = None,
+    optimal: Annotated[
+        Path | None, typer.Option(help="With --fits: table of J*, if there is one")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import figures_of
     from jstar.figures.stage import draw_figure, draw_study_figure
 
-    given = [part is not None for part in (fits, optimal, out)]
-    if any(given) and not all(given):
-        raise JstarError("figures: --fits, --optimal and --out must be given together")
-    if config is None and fits and optimal and out:
+    if (fits is None) != (out is None) or (optimal and not fits):
+        raise JstarError("figures: --fits and --out must be given together, --optimal with them")
+    if config is None and fits and out:
         for figure in [name] if name else figures_of("scaling"):
             draw_figure(figure, fits, optimal, out)
         return

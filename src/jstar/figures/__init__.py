@@ -15,6 +15,7 @@ FIGURES = {
     "gap": "jstar.figures.gap",
     "sensitivity": "jstar.figures.sensitivity",
     "isoflop": "jstar.figures.isoflop",
+    "held_out": "jstar.figures.held_out",
 }
 
 VARIANT_FIGURES = {

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -9,8 +10,10 @@ from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.style import (
     COLUMN,
+    ONE_LOSS,
     OPTIMAL_COLOR,
     new_figure,
+    note,
     parameters_label,
     sigma_axis,
     size_colors,
@@ -25,6 +28,12 @@ def draw_gap(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[st
     panel = axes[0, 0]
     colors, last = size_colors(tables.models), tables.last()
     worst: dict[str, float] = {}
+    largest = tables.models[-1]
+    seen = {"largest": parameters_label(tables.params[largest])}
+    gaps = last.loc[(last["sigma"] != TOTAL) & (last["gap"] > 0), "gap"]
+    if gaps.empty:
+        note(panel, "no optimal loss" if len(tables.sigmas) else ONE_LOSS)
+        return figure, {**seen, "worst_sigma": np.nan, "top_gap_share": np.nan}
     for model in tables.models:
         rows = last[(last["model"] == model) & (last["sigma"] != TOTAL)]
         grouped = rows.groupby(rows["sigma"].astype(float))
@@ -39,22 +48,20 @@ def draw_gap(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[st
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
                lw=1, ls=(0, (4, 2)))  # fmt: skip
-    gaps = last.loc[(last["sigma"] != TOTAL) & (last["gap"] > 0), "gap"]
     panel.set(
         yscale="log",
-        ylabel=r"loss gap $J_\sigma-J^*_\sigma$ per dimension",
+        ylabel=r"loss gap $J_\sigma-J^*_\sigma$",
         ylim=(0.5 * gaps.min(), 3 * gaps.max()),
     )
     sigma_axis(panel)
     handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
-    if curve["loss"].between(*panel.get_ylim()).any():
+    if curve["loss"].astype(float).between(*panel.get_ylim()).any():
         handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1, ls=(0, (4, 2)), label="$J^*$"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, title="parameters",
                   title_fontsize=7.5)  # fmt: skip
-    largest = tables.models[-1]
     return figure, {
+        **seen,
         "worst_sigma": worst[largest],
-        "largest": parameters_label(tables.params[largest]),
         "top_gap_share": float(
             last[(last["model"] == largest) & (last["sigma"] != TOTAL)]
             .assign(s=lambda f: f["sigma"].astype(float))

@@ -29,7 +29,7 @@ from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import CONVERGED, EDGE, INSIDE, optimal_exponent, parabola
 from jstar.scaling.laws import Array
 
-OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$ (images)"}
+OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$"}
 
 
 def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
@@ -46,6 +46,7 @@ def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
     of = tables.isoflop["of"]
     label = r"loss gap $J-J^*$" if len(of) and of.iloc[0] == "gap" else r"loss $J$"
     label_rows(figure, axes, [label, *OPTIMA.values()])
+    axes[2, 0].set_ylabel(f"{OPTIMA['images']} ({tables.data_word})")
     figure.supxlabel(FLOPS_LABEL, fontsize=8.5)
     if colors is not None:
         bar = figure.colorbar(colors, ax=axes[0, :], pad=0.01, aspect=16)

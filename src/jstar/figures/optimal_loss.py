@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.style import (
     COLUMN,
+    ONE_LOSS,
     OPTIMAL_COLOR,
     new_figure,
-    parameters_label,
+    note,
     sigma_axis,
     size_colors,
+    size_handles,
 )
 from jstar.figures.tables import StudyTables
 
@@ -23,14 +24,16 @@ def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure
     figure, axes = new_figure(1, 1, COLUMN, 2.9)
     panel = axes[0, 0]
     curve = tables.curve
+    if not len(tables.sigmas):
+        note(panel, ONE_LOSS)
+        return figure, _numbers(tables)
     floor = 0.3 * tables.last().query("sigma != @TOTAL")["loss"].min()
     colors = size_colors(tables.models)
     last = tables.last()
     for model in tables.models:
         rows = last[(last["model"] == model) & (last["sigma"] != TOTAL)]
         mean = rows.groupby(rows["sigma"].astype(float))["loss"].mean()
-        label = parameters_label(tables.params[model])
-        panel.plot(mean.index, mean, "o-", color=colors[model], lw=0.9, ms=2.2, label=label)
+        panel.plot(mean.index, mean, "o-", color=colors[model], lw=0.9, ms=2.2)
     # Log axes: below the floor the line leaves through the lower edge.
     tiny = curve["loss"].where(curve["loss"] > 0)
     lower, visible = curve["lower"].clip(lower=1e-300), curve["loss"] > floor
@@ -38,13 +41,13 @@ def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure
         curve["sigma"], lower, curve["upper"], where=visible, color=OPTIMAL_COLOR, alpha=0.2, lw=0
     )
     panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.4, zorder=1.5)
-    variance = float(curve["loss"].iloc[-1])
-    panel.set(
-        yscale="log",
-        ylabel="mean squared error per dimension",
-        ylim=(floor, 2.2 * variance),
-    )
+    top = last.query("sigma != @TOTAL")["loss"].max() if curve.empty else curve["loss"].iloc[-1]
+    panel.set(yscale="log", ylabel=tables.loss_word, ylim=(floor, 2.2 * float(top)))
     sigma_axis(panel)
+    handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
+    panel.legend(handles=handles, title="parameters", loc="lower right", title_fontsize=7.5)
+    if curve.empty:
+        return figure, _numbers(tables)
     high = curve["loss"] > 30 * floor
     place = curve.iloc[int(high.to_numpy().argmax())]  # the first such, or the first of all
     panel.annotate(
@@ -54,7 +57,6 @@ def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure
         textcoords="offset points",
         va="center",
     )
-    panel.legend(title="parameters", loc="lower right", title_fontsize=7.5)
     return figure, _numbers(tables)
 
 
@@ -70,12 +72,7 @@ def _numbers(tables: StudyTables) -> dict[str, Any]:
         "closure": tables.facts.get("closure"),
         "log_count": tables.facts.get("log_count"),
         "sigma_half": half,
-        "share_at_top": share[sigmas[-1]],
-        "sigma_top": sigmas[-1],
+        "share_at_top": share[sigmas[-1]] if share else float("nan"),
+        "sigma_top": sigmas[-1] if share else float("nan"),
         "sizes": len(tables.models),
-        "largest_relative_stderr": float(
-            np.nanmax(np.where(tables.curve["loss"] > 0,
-                               tables.curve["stderr"] / tables.curve["loss"].clip(lower=1e-300),
-                               np.nan))
-        ),
     }  # fmt: skip

@@ -62,7 +62,8 @@ def laws_panel(
     for _, run in rows.groupby("run"):
         run = run.sort_values("flops")
         color = colors[str(run["model"].iloc[0])]
-        panel.plot(run["flops"], run[column].where(run[column] > 0), color=color, lw=0.8)
+        panel.plot(run["flops"], run[column].where(run[column] > 0), color=color, lw=0.8,
+                   marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
     if competing(tables, sigma):
         edge = rows[rows["on_frontier"].astype(bool)]
         panel.plot(edge["flops"], edge[column], ls="", ms=1.8, alpha=0.8, **FRONTIER_MARK)

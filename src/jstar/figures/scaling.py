@@ -63,13 +63,20 @@ def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[A
 
 
 def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
-    """`count` noise scales at which J* is ever more of the loss, 20 % ... 99.5 %, and the total."""
+    """`count` noise scales at which J* is ever more of the loss, 20 % ... 99.5 %, and the total.
+
+    Without J* they are spread evenly.
+    """
+    total: list[float | str] = [s for s in tables.scales if s == TOTAL]
+    if not len(tables.sigmas):
+        return total
     last = tables.last()
     number = pd.to_numeric(last["sigma"], errors="coerce")
     best = [float(last.loc[np.isclose(number, s), "loss"].min()) for s in tables.sigmas]
     share = np.array([tables.optimal(s) for s in tables.sigmas]) / np.array(best)
+    share = share if np.isfinite(share).all() else np.linspace(0.2, 0.995, len(share))
     chosen: list[float] = []
     for target in np.linspace(0.2, 0.995, count) if count > 1 else [0.9]:
         order = [float(tables.sigmas[i]) for i in np.argsort(np.abs(share - target))]
         chosen += [s for s in order if s not in chosen][:1]
-    return [*sorted(chosen), *(s for s in tables.scales if s == TOTAL)]
+    return [*sorted(chosen), *total]

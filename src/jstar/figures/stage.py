@@ -22,7 +22,7 @@ def draw_study_figure(name: str, study: Study, fits: Path, curve: Path, out: Pat
 def draw_figure(
     name: str,
     fits: Path,
-    curve: Path,
+    curve: Path | None,
     out: Path,
     *,
     kind: str = "scaling",
@@ -31,7 +31,8 @@ def draw_figure(
 ) -> None:
     """Write out/`name`.pdf, .png and .json; the .json holds the numbers of the caption.
 
-    ema: the EMA length that was fitted; None: the first of the table, as `jstar fit` takes it.
+    curve: table of J*, None for losses without one. ema: the EMA length that was fitted; None: the
+    first of the table, as `jstar fit` takes it.
     """
     known = figures_of(kind)
     if name not in known:
@@ -40,9 +41,14 @@ def draw_figure(
         )
     mpl.use("Agg")
     tables: StudyTables | VariantTables
-    tables = load_variants(fits, curve) if kind == "variants" else load_tables(fits, curve, ema)
+    if kind == "variants" and curve is not None:
+        tables = load_variants(fits, curve)
+    else:
+        tables = load_tables(fits, curve, ema)
     drawn, numbers = getattr(import_module(known[name]), f"draw_{name}")(
         tables, shown or FiguresConfig()
     )
     save(drawn if isinstance(drawn, list) else [drawn], out / name)
-    write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))
+    stated = tables.origin if isinstance(tables, StudyTables) else {}
+    units = {key: stated[key] for key in ("loss_unit", "flop_convention") if key in stated}
+    write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers, **units))

@@ -42,6 +42,8 @@ VERDICT_STYLE: dict[str, dict[str, Any]] = {
     "undecided": {"color": "#777777", "marker": "o", "mfc": "white"},
 }
 OPTIMAL_COLOR = "#000000"
+NAMED = 12  # models in a legend, at most
+ONE_LOSS = "one loss, no noise scales"
 FLOPS_LABEL = "training compute $F$ (FLOPs)"
 SIGMA_LABEL = r"noise scale $\sigma$"
 
@@ -210,9 +212,12 @@ def model_labels(models: Sequence[str], params: dict[str, int]) -> dict[str, str
 
 
 def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> list[Line2D]:
-    """Legend entries of the models: colour, and number of parameters (or name)."""
+    """Legend entries of the models: colour, and number of parameters (or name); of many, a few."""
     colors, labels = size_colors(models), model_labels(models, params)
-    return [Line2D([], [], color=colors[m], label=labels[m], **line) for m in models]
+    last = len(models) - 1
+    named = sorted({round(k * last / (NAMED - 1)) for k in range(NAMED)}) if last >= NAMED else None
+    shown = [models[k] for k in named] if named else models
+    return [Line2D([], [], color=colors[m], label=labels[m], **line) for m in shown]
 
 
 def save(pages: Sequence[Figure], stem: Path) -> None:

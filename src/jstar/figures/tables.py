@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss, read_curve
 from jstar.layout import FIT_TABLES
-from jstar.records import LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
+from jstar.records import CURVE_COLUMNS, LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
 from jstar.scaling.inputs import REQUIRED, select
 from jstar.scaling.tables import ENDS, INTERVALS
 
@@ -21,12 +21,12 @@ RATES = ("rate_corrected_if_raw", "rate_raw_if_corrected", "rate_above_if_correc
 
 # The columns that figures and notebooks read.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "losses": (*REQUIRED, "model"),
+    "losses": (*REQUIRED, "sigma", "model"),
     "fits": ("sigma", "law", "alpha", "alpha_low", "alpha_high", "alpha_covariance_low",
              "alpha_covariance_high", "alpha_profile_low", "alpha_profile_high", "beta", "offset",
              "r2", "r2_response", "aicc", "n", "status"),
     "verdicts": ("sigma", "verdict", "reason", "crossings", "frontier", "optimal", *RATES, "floor",
-                 "floor_low", "floor_high", "floor_optimal", "floor_says"),
+                 "floor_low", "floor_high", "floor_optimal", "floor_says", "heldout_says"),
     "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),
@@ -42,6 +42,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
                    *(f"{name}_{end}" for name in INTERVALS for end in ENDS)),
     "approaches": ("sigma", "approach", "alpha", "alpha_low", "alpha_high", "size_exponent",
                    "size_low", "size_high", "status", "floor"),
+    "held_out": ("sigma", "share", "flops", "floor", "alpha", "ratio", "low", "high", "says"),
 }  # fmt: skip
 
 
@@ -49,10 +50,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 class StudyTables:
     """Tables of the stages optimal and fit; `losses` holds only the split and EMA fitted.
 
-    floor, curve: J* and its table; facts: what is said of it; confidence: of all intervals.
+    floor, curve: J* and its table, empty without one; facts: what is said of it; confidence: of
+    all intervals. origin: what the fits say of their tables.
     """
 
-    floor: OptimalLoss
+    floor: OptimalLoss | None
     curve: pd.DataFrame
     losses: pd.DataFrame
     fits: pd.DataFrame
@@ -67,8 +69,20 @@ class StudyTables:
     isoflop_minima: pd.DataFrame
     parametric: pd.DataFrame
     approaches: pd.DataFrame
+    held_out: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
+    origin: dict[str, Any]
+
+    @property
+    def loss_word(self) -> str:
+        """What the loss is called, where that is stated."""
+        return str(self.origin.get("loss_unit") or "loss").partition(",")[0]
+
+    @property
+    def data_word(self) -> str:
+        """What the data are called that a model has seen."""
+        return str(self.origin.get("data") or "F / N")
 
     @property
     def models(self) -> list[str]:
@@ -113,24 +127,26 @@ class StudyTables:
         return self.losses[self.losses["flops"] == newest]
 
     def optimal(self, sigma: float) -> float:
-        """J* at a noise scale."""
-        return float(self.floor.at(sigma)[0][0])
+        """J* at a noise scale; nan without a curve."""
+        return float("nan") if self.floor is None else float(self.floor.at(sigma)[0][0])
 
 
-def load_tables(fits: Path, curve: Path, ema: float | None) -> StudyTables:
-    """Read the tables that the stages optimal and fit wrote.
+def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTables:
+    """Read the tables that the stages optimal (if it ran: `curve`) and fit wrote.
 
     Raises JstarError: one sentence with the file and what is missing in it.
     """
     frames = {name: _read(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
-    optimal = read_curve(curve)
+    optimal = read_curve(curve) if curve is not None else None
+    origin = read_json(fits / "fits.json")
     losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
         **{**frames, "losses": _with_gap(losses, optimal)},
         floor=optimal,
-        curve=optimal.to_frame(),
-        facts=optimal.origin,
-        confidence=float(read_json(fits / "fits.json")["confidence"]),
+        curve=optimal.to_frame() if optimal else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        facts=optimal.origin if optimal else {},
+        confidence=float(origin["confidence"]),
+        origin=origin,
     )
 
 
@@ -140,10 +156,12 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame.assign(model=frame["model"].astype(str)) if "model" in frame else frame
 
 
-def _with_gap(losses: pd.DataFrame, curve: OptimalLoss) -> pd.DataFrame:
+def _with_gap(losses: pd.DataFrame, curve: OptimalLoss | None) -> pd.DataFrame:
     """Losses with the columns gap and gap_se: loss - J* and its error where none was measured."""
     if "gap" in losses and losses["gap"].notna().all():
         return losses.assign(gap_se=losses.get("gap_se", 0.0))
+    if curve is None:
+        return losses.assign(gap=np.nan, gap_se=np.nan)
     single = losses["sigma"].astype(str) != TOTAL
     gap = losses["loss"].where(single)
     gap[single] -= curve.at(losses.loc[single, "sigma"].astype(float))[0]

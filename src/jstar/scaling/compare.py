@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Array, LawFit, LawPoints
+from jstar.scaling.laws import Array, LawFit, LawPoints, log_response
 from jstar.scaling.many_fits import line, offset_line
 
 UNKNOWN, UNDECIDED = "unknown", "undecided"
@@ -172,7 +172,9 @@ def held_out(points: LawPoints, law: str, level: float, draws: int, seed: int) -
     rng = np.random.default_rng([seed, len(test), 2])
     ahead = sample.log_grid[:, 0] + spread * rng.standard_normal(draws)
     low, high = np.quantile(ahead, [level / 2, 1 - level / 2])
-    seen = float(np.mean(np.log(test.response(law)[0])))
+    seen = float(np.mean(log_response(test, fit)))
+    if not np.isfinite(seen):
+        return float(np.sqrt(np.mean(error**2))), UNKNOWN
     return float(np.sqrt(np.mean(error**2))), "hit" if low <= seen <= high else "miss"
 
 

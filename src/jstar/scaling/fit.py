@@ -1,5 +1,6 @@
 """Fit one law to one frontier: lmfit, checked against variable projection."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import lmfit
@@ -11,17 +12,29 @@ from scipy.stats import t as student
 from jstar.constants import CONFIDENCE
 from jstar.errors import JstarError, nearest
 from jstar.scaling import varpro
-from jstar.scaling.laws import LAWS, MIN_CLUSTERS, MIN_POINTS, Array, FitStatus, LawFit, LawPoints
+from jstar.scaling.laws import (
+    GAP_RESPONSE,
+    LAWS,
+    MIN_CLUSTERS,
+    MIN_POINTS,
+    Array,
+    FitStatus,
+    LawFit,
+    LawPoints,
+)
 from jstar.scaling.many_fits import ManyFits, line, offset_line
 
 SOLVER_TOLERANCE = 1e-6
+WEIGHT_ROUNDS = 5  # of a fit in J: law, scatter about it, law again
 
 
 def fit_points(points: LawPoints, law: str, confidence: float = CONFIDENCE) -> LawFit:
     """One law by least squares in the logarithm of its response (METHOD section 4).
 
     raw: ln J. corrected: ln(J - J*). free: ln J with J0 fitted. Weights are 1 / (scatter^2 + SE^2):
-    SE is the evaluation error of the log response, scatter what the points show beyond it.
+    SE is the evaluation error of the log response, scatter what the points show beyond it. Where a
+    measured gap is not above 0 the corrected law is fitted to J - J* itself, by the same weights:
+    leaving such points out would keep the lucky high ones and flatten the law.
     Raises JstarError for an unknown law; everything else ends in `status`, with the reason.
     """
     if law not in LAWS:
@@ -35,9 +48,11 @@ def fit_points(points: LawPoints, law: str, confidence: float = CONFIDENCE) -> L
         return replace(empty, status=refused)
     unit = float(np.exp(np.mean(np.log(points.loss))))  # no law may depend on the unit of J
     response, error = points.response(law)
+    if law == "corrected" and not (response > 0).all():
+        return _fit_in_loss(points, confidence, empty)
     y, se = np.log(response / unit), error / response
     x = points.x
-    scatter = excess_scatter(x, y, se)
+    scatter = excess_scatter(lambda weight: _off_line(x, y, weight), se)
     weight = 1 / (scatter**2 + se**2) if scatter > 0 or (se > 0).any() else np.ones_like(x)
     solved = _solve(x, y, weight, law, absolute=bool((se > 0).all()))
     status = FitStatus.CONVERGED if solved.success else FitStatus.NOT_CONVERGED
@@ -72,6 +87,54 @@ def fit_points(points: LawPoints, law: str, confidence: float = CONFIDENCE) -> L
     return replace(fit, aicc=aicc_of_log_loss(points, fit))
 
 
+def _fit_in_loss(points: LawPoints, confidence: float, empty: LawFit) -> LawFit:
+    """J - J* = beta F^alpha by least squares in J; errors are as large at every point, beside SE.
+
+    Residuals, and weights, are those of the log response about the law: (gap - law) / law.
+    """
+    unit = float(np.exp(np.mean(np.log(points.loss))))
+    x, gap, se = points.x, points.gap / unit, points.gap_se / unit
+    empty = replace(empty, r2_response=GAP_RESPONSE, offset=points.optimal,
+                    offset_se=points.optimal_se)  # fmt: skip
+    scatter, weight, other = 0.0, np.ones_like(x), varpro.exponential(x, gap, np.ones_like(x))
+    for _ in range(WEIGHT_ROUNDS):
+        if other.scale <= 0:
+            return replace(empty, status=FitStatus.GAP_NOT_RESOLVED)
+        rest = gap - other.scale * np.exp(other.alpha * x)
+        scatter = excess_scatter(lambda _, rest=rest: rest, se)  # type: ignore[misc]
+        weight = 1 / (scatter**2 + se**2) if scatter > 0 or (se > 0).any() else weight
+        other = varpro.exponential(x, gap, weight)
+    if other.scale <= 0:
+        return replace(empty, status=FitStatus.GAP_NOT_RESOLVED)
+    known = bool((se > 0).all())
+    model = lmfit.Model(lambda x, scale, alpha: scale * np.exp(alpha * x))
+    solved = model.fit(gap, model.make_params(scale=other.scale, alpha=other.alpha), x=x,
+                       weights=np.sqrt(weight), scale_covar=not known)  # fmt: skip
+    scale, alpha = float(solved.params["scale"].value), float(solved.params["alpha"].value)
+    if scale <= 0:
+        return replace(empty, status=FitStatus.GAP_NOT_RESOLVED)
+    difference = max(abs(alpha - other.alpha) / max(abs(alpha), 1e-3), abs(scale / other.scale - 1))
+    alpha_se = _number(solved.params["alpha"].stderr)
+    half = _quantile(confidence, len(x) - 2, known) * alpha_se
+    status = FitStatus.CONVERGED if solved.success else FitStatus.NOT_CONVERGED
+    law = np.asarray(solved.best_fit)
+    fit = replace(
+        empty,
+        status=FitStatus.SOLVERS_DISAGREE if difference > SOLVER_TOLERANCE else status,
+        alpha=alpha,
+        alpha_se=alpha_se,
+        covariance=(alpha - half, alpha + half),
+        ln_scale=float(np.log(scale * unit)),
+        center=points.center,
+        r2=r_squared(gap, gap - law, weight),
+        scatter=scatter,
+        solver_difference=difference,
+        residual=gap / law - 1,
+        weight=weight * law**2,
+    )
+    return replace(fit, aicc=aicc_of_log_loss(points, fit))
+
+
 def _refusal(points: LawPoints, law: str) -> FitStatus | None:
     """Why these points cannot carry the law, if they cannot."""
     if len(points) < MIN_POINTS or np.ptp(points.x) == 0:
@@ -80,8 +143,6 @@ def _refusal(points: LawPoints, law: str) -> FitStatus | None:
         return FitStatus.TOO_FEW_CLUSTERS
     if law == "corrected" and not np.isfinite(points.optimal):
         return FitStatus.NO_OPTIMAL
-    if law == "corrected" and not (points.gap > 0).all():
-        return FitStatus.GAP_NOT_RESOLVED
     return None
 
 
@@ -165,21 +226,25 @@ def _second_solver(
     )
 
 
-def excess_scatter(x: Array, y: Array, se: Array) -> float:
-    """Standard deviation of y about a line beyond the errors se (Paule & Mandel 1982).
+def _off_line(x: Array, y: Array, weight: Array) -> Array:
+    """Residuals of y about its best line."""
+    fit = line(x, y[None], weight)
+    return np.asarray(y - fit.ln_scale[0] - fit.alpha[0] * x)
 
-    The scatter at which the weighted sum of squares equals its degrees of freedom; 0 if the given
-    errors alone explain the residuals.
+
+def excess_scatter(rest_of: Callable[[Array], Array], se: Array) -> float:
+    """Standard deviation beyond the errors se about a law of two parameters (Paule & Mandel 1982).
+
+    rest_of: weights [P] -> residuals [P]. The scatter at which the weighted sum of squares equals
+    its degrees of freedom; 0 if the given errors alone explain the residuals.
     """
-    freedom = len(x) - 2
+    freedom = len(se) - 2
 
     def surplus(variance: float) -> float:
         weight = 1 / (variance + se**2)
-        fit = line(x, y[None], weight)
-        rest = y - fit.ln_scale[0] - fit.alpha[0] * x
-        return float(weight @ rest**2) - freedom
+        return float(weight @ rest_of(weight) ** 2) - freedom
 
-    plain = float(line(x, y[None]).rss[0]) / freedom
+    plain = float((rest_of(np.ones_like(se)) ** 2).sum()) / freedom
     if plain == 0 or ((se > 0).all() and surplus(0.0) <= 0):
         return 0.0
     low, high = 1e-12 * plain, 4 * plain

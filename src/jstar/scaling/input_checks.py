@@ -72,8 +72,7 @@ def check_against_optimal(rows: pd.DataFrame, optimal: float, optimal_se: float)
         raise JstarError(
             f"{row['source']}: line {row['line']}, column 'loss': {row['loss']:g} at sigma = "
             f"{row['sigma']} is below the optimal loss {optimal:g} (standard error "
-            f"{optimal_se:.2g}); J* must be of the same images, and both the mean squared error "
-            "of x0 per dimension, in one data scale"
+            f"{optimal_se:.2g}); J* must be of the same data, in the unit of the losses"
         )
 
 

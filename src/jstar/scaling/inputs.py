@@ -9,18 +9,21 @@ import pandas as pd
 from jstar.constants import TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
-from jstar.records import numeric_column, read_table, refuse_rows
+from jstar.records import numeric_column, read_json, read_table, refuse_rows
 from jstar.scaling.input_checks import check_units
 
-REQUIRED = ("run", "params", "flops", "sigma", "loss")
-NUMBERS = ("params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "ema", "seed")
+REQUIRED = ("run", "params", "flops", "loss")
+NUMBERS = (
+    "params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "tokens", "ema", "seed",
+)  # fmt: skip
 
 
 def read_losses(paths: list[Path]) -> pd.DataFrame:
     """Join tables of losses and check every row; columns `source` and `line` say where it is from.
 
+    Without the column sigma there is one loss, `total`; the column tokens is read as images.
     Raises JstarError naming file, line and column: a missing column, a cell that is no number, a
-    loss or compute not above 0, a negative gap, a row given twice.
+    loss, compute or amount of data not above 0, a negative gap, a row given twice.
     """
     if not paths:
         raise JstarError("losses: no table given, at least one is needed")
@@ -29,7 +32,11 @@ def read_losses(paths: list[Path]) -> pd.DataFrame:
         frame = read_table(path, REQUIRED)
         if frame.empty:
             raise JstarError(f"{path}: holds no rows, at least one is needed")
+        if "sigma" not in frame:
+            frame["sigma"] = TOTAL
         _check_rows(frame, path)
+        if "tokens" in frame:
+            frame = _tokens_as_images(frame, path)
         frames.append(frame.assign(source=str(path), line=np.arange(2, len(frame) + 2)))
     joined = pd.concat(frames, ignore_index=True)
     if "model" not in joined:
@@ -44,6 +51,36 @@ def sigma_key(value: Any) -> float | str:
     return TOTAL if str(value).strip() == TOTAL else float(value)
 
 
+def _tokens_as_images(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if "images" in frame:
+        other = ~(frame["images"].eq(frame["tokens"]) | frame["tokens"].isna())
+        hint = "column 'images' says otherwise: the data D that a model has seen is one of them"
+        refuse_rows(frame, other, path, "tokens", hint)
+        return frame.drop(columns="tokens")
+    return frame.rename(columns={"tokens": "images"})
+
+
+def data_word(paths: list[Path]) -> str | None:
+    """What the tables call the data that a model has seen: tokens or images, None without."""
+    columns = {c for path in paths for c in read_table(path).columns}
+    return next((word for word in ("tokens", "images") if word in columns), None)
+
+
+def stated(paths: list[Path], key: str) -> str | None:
+    """What the .json beside every table says of its loss or compute, if all say the same.
+
+    That is how this package's own tables are known; of another's nothing is claimed.
+    """
+    said = set()
+    for path in paths:
+        try:
+            facts = read_json(path.with_suffix(".json"))
+        except JstarError:  # there is none, or it is another's
+            return None
+        said.add(facts.get(key) if isinstance(facts, dict) else None)
+    return said.pop() if len(said) == 1 else None
+
+
 def _check_rows(frame: pd.DataFrame, path: Path) -> None:
     for column in [c for c in NUMBERS if c in frame]:
         numeric_column(frame, column, path)
@@ -55,6 +92,8 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
     for column in ("params", "flops", "loss"):
         refuse_rows(frame, frame[column].isna(), path, column, "a number is needed")
         refuse_rows(frame, ~np.isfinite(frame[column]), path, column, "a finite number is needed")
+        refuse_rows(frame, frame[column] <= 0, path, column, "it must be above 0")
+    for column in [c for c in ("images", "tokens") if c in frame]:
         refuse_rows(frame, frame[column] <= 0, path, column, "it must be above 0")
     if "gap" in frame:
         hint = (

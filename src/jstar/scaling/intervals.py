@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints
+from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints, log_response
 
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 REFUSED_DRAWS = 0.025  # share of J* draws above a measured loss beyond which nothing can be said
@@ -52,30 +52,26 @@ def webb(rng: np.random.Generator, draws: int, clusters: int) -> Array:
 
 
 def draw_responses(
-    points: LawPoints, law: str, draws: int, rng: np.random.Generator
+    points: LawPoints, fit: LawFit, draws: int, rng: np.random.Generator
 ) -> tuple[Array, Array, float]:
     """ln response [Q, P] and J* [Q] under other J* and evaluation errors; share refused.
 
-    A direct gap does not depend on J*. A gap made by subtraction does, and so does ln J of the raw
-    law where J was made as J* + direct gap. J* above a measured loss is impossible: drawn again.
+    J* above a measured loss (in a fit in J: above the law) is impossible: drawn again.
     """
-    base, error = points.response(law)
-    sign = -1.0 if law == "corrected" else 1.0
-    spread = points.optimal_se if (law == "corrected") != points.direct else 0.0
     optimal = np.full(draws, points.optimal)
-    response = np.repeat(base[None], draws, axis=0)
+    response = np.repeat(log_response(points, fit), draws, axis=0)
     todo, refused = np.arange(draws), 0.0
     for attempt in range(ATTEMPTS):
-        z = rng.standard_normal(len(todo)) * spread
-        noise = rng.standard_normal(len(todo))
-        trial = base + sign * z[:, None] + noise[:, None] * error
-        good = (trial > 0).all(axis=1)
-        response[todo[good]], optimal[todo[good]] = trial[good], points.optimal + z[good]
+        z, noise = rng.standard_normal((2, len(todo)))
+        trial = log_response(points, fit, z, noise)
+        good = np.isfinite(trial).all(axis=1)
+        response[todo[good]] = trial[good]
+        optimal[todo[good]] += z[good] * abs(points.shift(fit.law))
         refused = 1 - float(good.mean()) if attempt == 0 else refused
         todo = todo[~good]
         if not len(todo):
             break
-    return np.log(response), optimal, refused
+    return response, optimal, refused
 
 
 def bootstrap(
@@ -83,7 +79,7 @@ def bootstrap(
 ) -> AlphaDraws:
     """Draws of the law's line (raw or corrected) at `x_grid` (default: along the points)."""
     rng = np.random.default_rng([seed, len(points)])
-    y_QP, optimal, refused = draw_responses(points, fit.law, draws, rng)
+    y_QP, optimal, refused = draw_responses(points, fit, draws, rng)
     if x_grid is None:
         x_grid = np.linspace(points.x.min(), points.x.max(), GRID)
     functionals = np.vstack([[0.0, 1.0], np.stack([np.ones_like(x_grid), x_grid], axis=1)])

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LAWS = ("raw", "corrected", "free")
+GAP_RESPONSE = "J - J*"
+ZERO = np.zeros(1)
 MIN_POINTS = 5  # AICc of three parameters and sigma needs n > k + 1
 MIN_CLUSTERS = 3  # a line through fewer has no estimable error
 
@@ -75,6 +77,13 @@ class LawPoints:
             return self.gap, self.gap_se
         return self.loss, self.loss_se
 
+    def shift(self, law: str) -> float:
+        """What one standard error of J* adds to the response: it moves a gap made by subtraction,
+        and ln J of the raw law where J was made as J* + direct gap.
+        """
+        moved = self.optimal_se if (law == "corrected") != self.direct else 0.0
+        return -moved if law == "corrected" else moved
+
     def take(self, keep: NDArray[np.bool_]) -> "LawPoints":
         """The points for which `keep` [P] is true."""
         arrays = ("flops", "loss", "gap", "loss_se", "gap_se")
@@ -95,7 +104,8 @@ class LawFit:
     alpha, beta: J = beta F^alpha (+ offset) with F in the table's own unit; alpha < 0 where the
     loss falls. alpha_se: from the covariance of the fit alone. alpha_low, alpha_high: the headline
     interval (wild cluster bootstrap over runs x J* draws x evaluation draws).
-    r2 is of the response named in r2_response: `ln J` or `ln(J - J*)`, never to be compared.
+    r2 is of the response named in r2_response: `ln J`, `ln(J - J*)` or, where a measured gap is
+    not above 0, `J - J*`; never to be compared.
     aicc: of the law as a prediction of ln J, sigma counted. scatter: standard deviation of the
     log response beyond the evaluation error. center: ln F where ln beta F^alpha = ln_scale.
     covariance, profile: the two other intervals of alpha. solver_difference: the largest relative
@@ -131,6 +141,11 @@ class LawFit:
         return self.status is FitStatus.CONVERGED
 
     @property
+    def in_loss(self) -> bool:
+        """Whether the response is J - J* itself, because its logarithm does not exist."""
+        return self.r2_response == GAP_RESPONSE
+
+    @property
     def beta(self) -> float:
         """Factor of F^alpha, in loss units per (unit of F)^alpha."""
         return float(np.exp(self.ln_scale - self.alpha * self.center))
@@ -142,3 +157,18 @@ class LawFit:
     def loss(self, flops: Array) -> Array:
         """offset + beta F^alpha, [P]."""
         return np.asarray(self.offset + self.gap(flops))
+
+
+def log_response(points: LawPoints, fit: LawFit, z_Q: Array = ZERO, noise_Q: Array = ZERO) -> Array:
+    """ln of what the law is fitted to, [Q, P], with J* off by z and the evaluation by `noise` SE.
+
+    nan in rows in which a gap (or, in a fit in J, the law itself) would not be above 0. A fit in J
+    has the working response ln g + (gap - g) / g about its law g, whose line is that very fit.
+    """
+    response, error = points.response(fit.law)
+    step_QP = z_Q[:, None] * points.shift(fit.law) + noise_Q[:, None] * error
+    about = fit.gap(points.flops) if fit.in_loss else response
+    possible = (about + step_QP > 0).all(axis=1, keepdims=True)
+    if fit.in_loss:
+        return np.where(possible, np.log(about) + (response + step_QP) / about - 1, np.nan)
+    return np.asarray(np.log(np.where(possible, response + step_QP, np.nan)))

@@ -10,11 +10,13 @@ import pandas as pd
 from jstar.config import FitConfig
 from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss
+from jstar.errors import JstarError
 from jstar.noise import Process
 from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
+from jstar.scaling.held_out import HeldOut, rolling
 from jstar.scaling.input_checks import check_against_optimal, check_total
 from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
@@ -22,7 +24,14 @@ from jstar.scaling.joint import joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
-from jstar.scaling.verdict import JointScale, adjust_verdicts, judge, measure_floor
+from jstar.scaling.verdict import (
+    FLOOR_OF,
+    UNDECIDED,
+    JointScale,
+    adjust_verdicts,
+    judge,
+    measure_floor,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class ScaleFits:
 
     joint: the joint law and the verdict, of the loss that is fitted. measured: the same of the
     plain losses, which know nothing of J*, against J* on the very draws that measured them; None
-    without direct gaps.
+    without direct gaps. held: the largest compute predicted from ever more of the rest.
     """
 
     sigma: float | str
@@ -43,6 +52,7 @@ class ScaleFits:
     tests: dict[str, ResidualTests]
     joint: JointScale
     measured: JointScale | None
+    held: tuple[HeldOut, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,11 @@ def fit_study(
 
     process: of the total loss, if it is to be fitted.
     """
+    if curve is not None and (losses["sigma"] == TOTAL).all():
+        raise JstarError(
+            f"{losses['source'].iloc[0]}: has no noise scales, so that J* cannot be matched to its "
+            "losses; name the same sigma in both tables"
+        )
     losses = with_total(losses, process)
     check_total(losses, process)
     rows = select(losses, ema=config.ema, min_images=config.min_images)
@@ -125,7 +140,8 @@ def fit_scale(
     """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
     rows, direct = with_gap(rows, optimal[0])
     edge = frontier(rows, value=frontier_value(rows), tolerance=config.frontier_tolerance)
-    points = points_of_rows(edge.points, optimal, direct, config.cluster)
+    cluster = cluster_of(rows, config.cluster)
+    points = points_of_rows(edge.points, optimal, direct, cluster)
     seed = config.seed + 1_000_003 * number
     fits, draws, tests = {}, {}, {}
     for law in LAWS:
@@ -139,12 +155,15 @@ def fit_scale(
             draws[law] = sample
     chosen = config.confidence, config.calibration, seed
     error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
-    joint = judge(joint_points(rows, "loss_fit", (optimal[0], error), config.cluster), *chosen)
+    fitted = joint_points(rows, "loss_fit", (optimal[0], error), cluster)
+    joint = judge(fitted, *chosen)
+    floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
+    held = rolling(fitted, rows, floors, config.confidence, seed)
     measured = None
     if direct and np.isfinite(optimal[0]):
         same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
-        measured = measure_floor(joint_points(rows, "loss", same_draws, config.cluster), *chosen)
-    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured)
+        measured = measure_floor(joint_points(rows, "loss", same_draws, cluster), *chosen)
+    return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured, held)
 
 
 def _common_error(rows: pd.DataFrame) -> float:
@@ -174,6 +193,11 @@ def with_intervals(
     refused = sample.refused > REFUSED_DRAWS
     status = FitStatus.GAP_NOT_RESOLVED if refused else fit.status
     return replace(fit, profile=profile, alpha_low=low, alpha_high=high, status=status), sample
+
+
+def cluster_of(rows: pd.DataFrame, cluster: str) -> str:
+    """What shares an error: as configured, but runs where every run is one point."""
+    return "run" if rows["run"].is_unique else cluster
 
 
 def frontier_value(rows: pd.DataFrame) -> str:

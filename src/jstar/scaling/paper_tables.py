@@ -1,26 +1,27 @@
 """Tables for a paper, in Markdown and LaTeX, and the reporting checklist of a scaling-law fit."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jstar.constants import TOTAL
-from jstar.records import write_text
 from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import optimal_exponent
-from jstar.scaling.noise_scales import StudyFits
+from jstar.scaling.laws import GAP_RESPONSE
+from jstar.scaling.noise_scales import StudyFits, cluster_of
 from jstar.scaling.verdict import FLOOR_OF
 from jstar.typeset import Rows, latex, markdown
 
+NOT_STATED = "not stated"
+WITHOUT_DATA = "not in the table: F / N stands for D, which changes the unit of D0 alone"
 FLOOR_SIGN = {"zero": "0", "optimal": "J*", "free": "free"}
 
 
-def write_paper_tables(
-    out: Path, tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[str, Any]
-) -> None:
-    """Write out/{laws,sensitivity,checklist}.{md,tex}."""
+def paper_tables(
+    tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[str, Any]
+) -> dict[str, str]:
+    """Texts of {laws,sensitivity,checklist}.{md,tex} by file name."""
     confidence = f"{100 * study.config.confidence:g} %"
     made = {
         "laws": (_laws(tables), f"Exponents with {confidence} intervals and verdicts."),
@@ -30,16 +31,18 @@ def write_paper_tables(
         ),
         "checklist": (_checklist(tables, study, origin), "Reporting checklist of the fits."),
     }
+    texts = {}
     for name, (rows, caption) in made.items():
-        write_text(out / f"{name}.md", markdown(rows, caption))
-        write_text(out / f"{name}.tex", latex(rows, caption, f"tab:{name}"))
+        texts[f"{name}.md"] = markdown(rows, caption)
+        texts[f"{name}.tex"] = latex(rows, caption, f"tab:{name}")
+    return texts
 
 
 def number(value: float, error: float | None = None) -> str:
     """A value with two digits of its error, or four of its own; never `nan`."""
     if not np.isfinite(value):
         return "not available"
-    if error is None or not np.isfinite(error) or error <= 0:
+    if error is None or not np.isfinite(error) or error <= 0 or abs(value) >= 1e6:
         return f"{value:.4g}".replace("-", "−")
     digits = max(0, 1 - int(np.floor(np.log10(error))))
     return f"{value:.{digits}f}".replace("-", "−") if digits < 12 else f"{value:.4g}"
@@ -108,13 +111,15 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
     minima = tables["isoflop_minima"]
     inside = minima[(minima["status"] == "inside") & (minima["sigma"] == study.scales[-1].sigma)]
     last = tables["approaches"].tail(3)
-    counts = verdicts["verdict"].value_counts()
+    counts, ahead = (verdicts[c].value_counts() for c in ("verdict", "heldout_says"))
+    in_loss = int((corrected["r2_response"] == GAP_RESPONSE).sum())
     sources = ", ".join(sorted(set(verdicts["gap_source"])))
     return [
         ["question", "answer"],
         ["form of the law", "J = βF^α (raw), J − J* = βF^α (corrected), J = J0 + βF^α (free)"],
-        ["loss", str(origin["loss_unit"])],
-        ["compute F", str(origin["flop_convention"])],
+        ["loss", origin["loss_unit"] or NOT_STATED],
+        ["compute F", origin["flop_convention"] or NOT_STATED],
+        ["data D", origin["data"] or WITHOUT_DATA],
         ["parameters N", f"{first['params'].nunique()} sizes, {first['params'].min():.4g} to "
                          f"{first['params'].max():.4g}"],
         ["training runs", str(first["run"].nunique())],
@@ -122,23 +127,28 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
         ["points of a fit", f"{int(fits['n'].min())} to {int(fits['n'].max())}"],
         ["frontier", "at every F the size with the lowest loss, seeds averaged; points within "
                      f"{100 * config.frontier_tolerance:g} % of the best so far"],
-        ["snapshots left out", f"before {config.min_images} images"],
-        ["split and EMA", f"train, EMA {origin['ema'] or 'the first in the table'}"],
+        ["snapshots left out", f"before {config.min_images} {origin['data']}"
+                               if config.min_images else "none"],
+        ["split", "train" if "split" in first else NOT_STATED],
+        ["EMA", str(origin["ema"] or "the first in the table") if "ema" in first else NOT_STATED],
         ["gap", sources],
         ["J*", f"{origin['optimal'] or 'not given'}, card {origin['card_id'] or 'not given'}"],
-        ["objective", "least squares of the log response, weights 1 / (scatter² + SE²)"],
+        ["objective", "least squares of the log response, weights 1 / (scatter² + SE²); in J "
+                      f"where a gap is not above 0: {in_loss} of {len(corrected)} corrected laws"],
         ["optimiser", "lmfit (Levenberg-Marquardt), checked by variable projection: largest "
                       f"difference {number(float(fits['solver_difference'].max()))}"],
         ["start values", "least-squares line; free law: the best of 80 offsets"],
         ["intervals", f"wild cluster bootstrap, {config.bootstrap} draws over clusters "
-                      f"({config.cluster}) × J* × evaluation, seed {config.seed}; beside it "
-                      "covariance and profile likelihood"],
+                      f"({cluster_of(first, config.cluster)}) × J* × evaluation, seed "
+                      f"{config.seed}; beside it covariance and profile likelihood"],
         ["fits that converged", f"{int((corrected['status'] == 'converged').sum())} of "
                                 f"{len(corrected)} corrected laws"],
         ["verdict", "joint law J(N, D) with E = 0, J* and free; signed likelihood ratios against "
                     f"{config.calibration} studies of each law in this design, false discovery "
                     "rate over noise scales"],
         ["verdicts", ", ".join(f"{k}: {v}" for k, v in counts.items())],
+        ["held-out prediction", "top fifth of ln F by the joint law of the rest: "
+                                + ", ".join(f"{k}: {v}" for k, v in ahead.items())],
         ["exponent of N_opt(F), isoFLOP", number(optimal_exponent(inside, "params"))],
         ["exponent of D_opt(F), isoFLOP", number(optimal_exponent(inside, "images"))],
         ["three approaches", agreement(last)],

@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from scipy.stats import f as f_law
 
 from jstar.scaling.compare import effective_share
-from jstar.scaling.laws import Array, LawFit, LawPoints
+from jstar.scaling.laws import Array, LawFit, LawPoints, log_response
 from jstar.scaling.many_fits import line
 
 FREE_PARAMETERS = 3
@@ -80,35 +80,37 @@ def _known_errors(points: LawPoints, fit: LawFit) -> bool:
 
 def _uncertain(points: LawPoints, fit: LawFit) -> bool:
     """Whether the response depends on an uncertain J*."""
-    return fit.law == "corrected" and not points.direct and points.optimal_se > 0
+    return points.shift(fit.law) != 0
 
 
 def law_profile(points: LawPoints, fit: LawFit, confidence: float) -> Profile:
-    """Profile of the raw or the corrected law."""
+    """Profile of the raw or the corrected law.
+
+    J* is known with an error, and is not estimated from these losses, in the headline as here:
+    z standard errors cost z^2, and alpha is judged against the best line for that J*. So the
+    profile lies about the estimate; letting the losses choose J* as well would be the free law.
+    """
     drop = float(chi2.ppf(confidence, 1))
     if _known_errors(points, fit):
         error = _slope_error(points.x, fit.weight)
         grid = fit.alpha + error * np.linspace(-12, 12, 20 * STEPS)
         return Profile(grid, ((grid - fit.alpha) / error) ** 2, drop)
-    base, _ = points.response(fit.law)
-    uncertain = _uncertain(points, fit)
-    z = np.linspace(-6, 6, STEPS) if uncertain else np.zeros(1)
-    shifted = base - z[:, None] * points.optimal_se * uncertain
-    z, shifted = z[(shifted > 0).all(axis=1)], shifted[(shifted > 0).all(axis=1)]
-    y_ZP = np.log(shifted / np.exp(np.mean(np.log(base))))
+    reach = np.sqrt(SHOWN * drop) if _uncertain(points, fit) else 0.0
+    z = np.linspace(-reach, reach, STEPS) if reach else np.zeros(1)
+    y_ZP = log_response(points, fit, z, np.zeros(len(z)))
+    possible = np.isfinite(y_ZP).all(axis=1)
+    z, y_ZP = z[possible], y_ZP[possible]
     weight = fit.weight / fit.weight.mean()
     best = line(points.x, y_ZP, weight)
     rest = y_ZP - best.ln_scale[:, None] - best.alpha[:, None] * points.x
     rss_Z = (rest**2) @ weight
     curve = 1 / _slope_error(points.x, weight) ** 2
     n = len(points)
-    # The response depends on J*, so its likelihood carries the Jacobian 2 sum ln(gap).
-    fixed_Z = 2 * y_ZP.sum(axis=1) + z**2
     spread = np.sqrt(rss_Z.min() / max(n - 2, 1) / curve)
     low, high = float(best.alpha.min()) - 12 * spread, float(best.alpha.max()) + 12 * spread
-    grid = np.linspace(low, high, 20 * STEPS)
-    rss_AZ = rss_Z + (grid[:, None] - best.alpha) ** 2 * curve
-    deviance = (n * np.log(np.maximum(rss_AZ, 1e-300)) + fixed_Z).min(axis=1)
+    grid = np.union1d(np.linspace(low, high, 20 * STEPS), fit.alpha)
+    rise_AZ = (grid[:, None] - best.alpha) ** 2 * curve / np.maximum(rss_Z, 1e-300)
+    deviance = (n * np.log1p(rise_AZ) + z**2).min(axis=1)
     return Profile(grid, np.asarray(deviance), drop)
 
 

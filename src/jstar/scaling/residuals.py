@@ -7,7 +7,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from jstar.scaling.compare import noise_components
-from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints
+from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints, log_response
 
 BREAKS, BREAK_DRAWS = 60, 999
 
@@ -89,7 +89,7 @@ def quadratic_term(points: LawPoints, fit: LawFit) -> tuple[float, float]:
     """Coefficient of x^2 added to the law, and its p-value from a jackknife over clusters."""
     if points.clusters <= MIN_CLUSTERS:
         return float("nan"), float("nan")
-    y = np.log(points.response(fit.law)[0])
+    y = log_response(points, fit)[0]
     y = y - y.mean()
     design = np.stack([np.ones_like(points.x), points.x, points.x**2], axis=1)
     root = np.sqrt(fit.weight / fit.weight.mean())
@@ -131,7 +131,7 @@ def broken_law(points: LawPoints, fit: LawFit, seed: int = 0) -> BrokenLaw:
     gain_QB = (rest_QP @ hinge_PB) ** 2 / np.maximum((rest_QP**2).sum(axis=1), 1e-300)[:, None]
     gain_Q, best = gain_QB.max(axis=1), int(gain_QB[0].argmax())
     design = np.stack([np.ones_like(x), x, np.maximum(x - at_B[best], 0)], axis=1)
-    response = root * np.log(points.response(fit.law)[0])
+    response = root * log_response(points, fit)[0]
     _, before, bend = np.linalg.lstsq(root[:, None] * design, response)[0]
     return BrokenLaw(
         p=float((1 + (gain_Q[1:] >= gain_Q[0]).sum()) / (1 + BREAK_DRAWS)),

@@ -12,11 +12,12 @@ from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
 from jstar.scaling.inputs import select
 from jstar.scaling.intervals import bootstrap
-from jstar.scaling.laws import Array, LawPoints
+from jstar.scaling.laws import Array, LawPoints, log_response
 from jstar.scaling.many_fits import line
 from jstar.scaling.noise_scales import (
     ScaleFits,
     StudyFits,
+    cluster_of,
     frontier_value,
     points_of_rows,
     with_gap,
@@ -52,9 +53,9 @@ def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, f
     yield "as fitted", base.alpha, base.alpha_low, base.alpha_high, base.n
     for choice, points in _other_points(scale, study):
         yield choice, _alpha(points), *none, len(points)
-    robust = huber(scale.points.x, np.log(scale.points.gap))
+    robust = huber(scale.points.x, log_response(scale.points, base)[0])
     yield f"Huber, {HUBER} robust SD", robust, *none, base.n
-    other = "run" if config.cluster == "size" else "size"
+    other = "run" if cluster_of(scale.rows, config.cluster) == "size" else "size"
     optimal = (scale.points.optimal, scale.points.optimal_se)
     points = points_of_rows(scale.edge.points, optimal, scale.points.direct, other)
     fit = fit_points(points, "corrected", config.confidence)
@@ -66,6 +67,7 @@ def _choices(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, float, f
 def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, LawPoints]]:
     """The points under every other choice."""
     points, config = scale.points, study.config
+    cluster = cluster_of(scale.rows, config.cluster)
     optimal = (points.optimal, points.optimal_se)
     if points.optimal_se > 0 and not points.direct:
         for word, sign in (("low", -1), ("high", 1)):
@@ -73,7 +75,7 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
             yield f"J* at the {word} end of its interval", moved
     for tolerance in TOLERANCES:
         edge = frontier(scale.rows, value=frontier_value(scale.rows), tolerance=tolerance)
-        other = points_of_rows(edge.points, optimal, points.direct, config.cluster)
+        other = points_of_rows(edge.points, optimal, points.direct, cluster)
         yield f"frontier tolerance {tolerance:g}", other
     if points.direct and np.isfinite(points.optimal):
         subtracted = scale.rows.drop(columns=["gap", "gap_se"], errors="ignore")
@@ -98,7 +100,7 @@ def _fresh(rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig) 
     prepared, direct = with_gap(rows, optimal[0])
     tolerance = config.frontier_tolerance
     edge = frontier(prepared, value=frontier_value(prepared), tolerance=tolerance)
-    return points_of_rows(edge.points, optimal, direct, config.cluster)
+    return points_of_rows(edge.points, optimal, direct, cluster_of(rows, config.cluster))
 
 
 def _alpha(points: LawPoints) -> float:

@@ -5,12 +5,12 @@ from pathlib import Path
 from jstar.config import FitConfig
 from jstar.curve import read_curve
 from jstar.noise import Process
-from jstar.records import provenance, write_json, write_table
+from jstar.records import provenance, write_json, write_table, write_text
 from jstar.scaling import tables as frames
 from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
-from jstar.scaling.inputs import read_losses
+from jstar.scaling.inputs import data_word, read_losses, stated
 from jstar.scaling.noise_scales import StudyFits, fit_study
-from jstar.scaling.paper_tables import write_paper_tables
+from jstar.scaling.paper_tables import paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
 
 
@@ -22,24 +22,31 @@ def write_fits(
     config: FitConfig,
     process: Process | str | None,
     ema: float | None = None,
+    loss_name: str | None = None,
+    flop_convention: str | None = None,
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
     These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric, approaches (.csv, provenance in .json), and tables/*.md and
-    *.tex for a paper.
+    isoflop, isoflop_minima, parametric, approaches, held_out (.csv, provenance in .json), and
+    tables/*.md and *.tex for a paper. All are made before the first is written.
 
-    losses: tables with the columns run, params, flops, sigma, loss (and, where known, loss_se, gap,
-    gap_se, model, images, ema, split). optimal: table of J* (sigma, loss, stderr). process: the
-    training process, whose weights make the total.
+    losses: tables with the columns run, params, flops, loss (and, where known, sigma, loss_se, gap,
+    gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
+    process: the training process, whose weights make the total. loss_name, flop_convention: what
+    loss and compute are; default: what the .json beside the tables says.
     Raises JstarError: one sentence with file, line and column.
     """
-    table = read_losses([Path(p) for p in losses])
+    paths = [Path(p) for p in losses]
+    table = read_losses(paths)
     curve = read_curve(optimal) if optimal is not None else None
     if ema is not None:
         config = config.model_copy(update={"ema": ema})
     study = fit_study(table, curve, config, process)
     origin = provenance(
+        loss_unit=loss_name or stated(paths, "loss_unit"),
+        flop_convention=flop_convention or stated(paths, "flop_convention"),
+        data=data_word(paths),
         losses=[str(p) for p in losses],
         optimal=None if optimal is None else str(optimal),
         card_id=None if curve is None else curve.origin.get("card_id"),
@@ -64,12 +71,15 @@ def write_fits(
         "isoflop_minima": minima,
         "parametric": frames.parametric_frame(study),
         "approaches": approaches_frame(study, found),
+        "held_out": frames.held_out_frame(study),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
     }
+    paper = paper_tables(written, study, origin)
     for name, frame in written.items():
         write_table(Path(out) / f"{name}.csv", frame, origin)
-    write_paper_tables(Path(out) / "tables", written, study, origin)
+    for name, text in paper.items():
+        write_text(Path(out) / "tables" / name, text)
     tree = {
         **origin,
         "fits": written["fits"].to_dict("records"),

@@ -1,16 +1,19 @@
 """The fits of a study as tidy tables, one function each: all that figures and notebooks read."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jstar.scaling.approaches import Minima
+from jstar.scaling.compare import UNKNOWN
+from jstar.scaling.held_out import Prediction
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
 from jstar.scaling.residuals import ResidualTests
-from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, JointLaw, floor_says
+from jstar.scaling.verdict import ABOVE, CORRECTED, FLOOR_OF, RAW, JointLaw, floor_says
 
 INTERVALS = ("E", "a", "b", "alpha", "size_exponent")  # of a joint law
 ENDS = ("low", "high")
@@ -60,7 +63,9 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
     verdict X (corrected if raw: any floor). p_zero, p_optimal_high, p_optimal_low: share of the
     studies without a floor, or with the floor J*, whose free floor lies as far above, or below.
     floor: fitted to the measured losses alone, where there are direct gaps; its J* is that of the
-    same draws, floor_optimal.
+    same draws, floor_optimal. heldout_raw, heldout_corrected: RMS error of ln J in the top fifth of
+    ln F, predicted by the joint law of the rest with E = 0 and E = J*; heldout_ratio and the rest:
+    measured / predicted gap with the verdict's floor (`jstar.scaling.held_out`).
     """
     rows = []
     for scale in study.scales:
@@ -94,11 +99,50 @@ def verdicts_frame(study: StudyFits) -> pd.DataFrame:
                 "frontier": str(scale.edge.status),
                 "optimal": scale.points.optimal,
                 "optimal_se": scale.points.optimal_se,
-                "gap_source": "direct" if scale.points.direct else "loss - J*",
+                "gap_source": gap_source(scale),
                 "agreement_z": subtracted_z(scale),
+                **_held_out(scale),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _held_out(scale: ScaleFits) -> dict[str, Any]:
+    """The columns heldout_... of one noise scale."""
+    laws = scale.held[-1].by_floor if scale.held else {}
+    rms = scale.held[-1].rms if scale.held else {}
+    columns: dict[str, Any] = {
+        "heldout_raw": rms.get("zero", float("nan")),
+        "heldout_corrected": rms.get("optimal", float("nan")),
+    }
+    law = laws.get(FLOOR_OF[scale.joint.verdict])
+    for name in ("ratio", "low", "high"):
+        columns[f"heldout_{name}"] = getattr(law, name, float("nan"))
+    return columns | {"heldout_says": law.says if law else UNKNOWN}
+
+
+def held_out_frame(study: StudyFits) -> pd.DataFrame:
+    """Rolling refits: one row per (sigma or total, share of the range of ln F that is fitted).
+
+    flops: the largest compute fitted. n: points of the top fifth of ln F, which are predicted with
+    the verdict's floor. ratio, low, high: measured / predicted gap, and its band if the law holds.
+    """
+    rows = []
+    for scale in study.scales:
+        floor = FLOOR_OF[scale.joint.verdict]
+        for cut in scale.held:
+            law = cut.by_floor[floor]
+            place = {"sigma": scale.sigma, "share": cut.share, "flops": cut.flops, "n": cut.n}
+            rows.append({**place, "floor": floor, **asdict(law), "says": law.says})
+    columns = ["sigma", "share", "flops", "n", "floor", *Prediction.__dataclass_fields__, "says"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def gap_source(scale: ScaleFits) -> str:
+    """How the gap was found, if it was."""
+    if scale.points.direct:
+        return "direct"
+    return "loss - J*" if np.isfinite(scale.points.optimal) else "none"
 
 
 def subtracted_z(scale: ScaleFits) -> float:

@@ -8,7 +8,7 @@ for the free law, rho) with exact derivatives of the projected residual.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import brentq, least_squares, minimize_scalar
 
 from jstar.scaling.laws import Array
 
@@ -35,6 +35,39 @@ def power_law(x: Array, y: Array, weight: Array) -> ProjectedFit:
         step *= 2
     alpha = float(brentq(slope, -step, step, xtol=1e-15, rtol=1e-14))
     return ProjectedFit(float(np.average(y - alpha * x, weights=weight)), alpha, 0.0)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Solution of a fit in J: scale e^{alpha x}; a scale of 0 or below is no law."""
+
+    scale: float
+    alpha: float
+
+
+def exponential(x: Array, gap: Array, weight: Array) -> Exponential:
+    """min over (scale, alpha) of sum weight (gap - scale e^{alpha x})^2; x, gap, weight [P]."""
+    weight = weight / weight.max()
+
+    def scale(alpha: float) -> float:
+        shape = np.exp(alpha * x)
+        return float((weight * shape) @ gap / ((weight * shape) @ shape))
+
+    def rss(alpha: float) -> float:
+        return float(weight @ (gap - scale(alpha) * np.exp(alpha * x)) ** 2)
+
+    tried = np.linspace(-20, 20, 401) / np.ptp(x)
+    best = int(np.argmin([rss(a) if scale(a) > 0 else np.inf for a in tried]))
+    ends = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
+    near = float(minimize_scalar(rss, bounds=ends, method="bounded").x)
+
+    def residual(p: Array) -> Array:
+        return np.asarray(np.sqrt(weight) * (gap - scale(p[0]) * np.exp(p[0] * x)))
+
+    alpha = float(
+        least_squares(residual, [near], jac="3-point", ftol=1e-15, xtol=1e-15, gtol=1e-15).x[0]
+    )
+    return Exponential(scale(alpha), alpha)
 
 
 def offset_law(x: Array, y: Array, weight: Array, start: tuple[float, float]) -> ProjectedFit:

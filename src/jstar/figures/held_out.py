@@ -1,0 +1,77 @@
+"""Was the largest compute predicted? Refits of the joint law as ever more compute is fitted."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from jstar.config import FiguresConfig
+from jstar.figures.panels import flops_ticks, scale_title
+from jstar.figures.scaling import chosen_scales
+from jstar.figures.style import LAW_COLOR, PAGE, log_ticks, new_figure, panel_title
+from jstar.figures.tables import StudyTables
+
+BAND_COLOR = "#999999"
+MARK: dict[str, dict[str, Any]] = {
+    "hit": {"marker": "o", "color": LAW_COLOR["corrected"]},
+    "miss": {"marker": "D", "color": LAW_COLOR["raw"]},
+    "uninformative": {"marker": "o", "mfc": "white", "color": "#777777"},
+}
+MEANING = {
+    "hit": "hit: inside the band",
+    "miss": "miss: outside",
+    "uninformative": "uninformative: the band would hold no progress at all",
+}
+
+
+def draw_held_out(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
+    """One panel a noise scale, and one for the total loss."""
+    columns = chosen_scales(tables, shown.sigmas)
+    figure, axes = new_figure(1, len(columns), PAGE, 2.5, sharey=True)
+    rows = tables.held_out
+    reached = np.log(rows[["ratio", "low", "high"]].to_numpy(dtype=float).clip(0.2, 5))
+    reach = 1.15 * float(np.abs(reached).max(initial=0.1))
+    for panel, sigma in zip(axes[0], columns, strict=True):
+        _panel(panel, tables, sigma)
+        panel_title(panel, scale_title(sigma))
+    log_ticks(axes[0, 0], float(np.exp(-reach)), float(np.exp(reach)))
+    axes[0, 0].set_ylabel("gap of the largest compute,\nmeasured / predicted")
+    figure.supxlabel("compute up to which the law is fitted, $F$ (FLOPs)", fontsize=8.5)
+    handles: list[Any] = [
+        Line2D([], [], ls="", ms=4, label=MEANING[says], **MARK[says]) for says in MARK
+    ]
+    handles.append(Patch(color=BAND_COLOR, alpha=0.3, lw=0,
+                         label=f"{100 * tables.confidence:g} % band if the law holds"))  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure, {
+        "confidence": 100 * tables.confidence,
+        "laws": [_numbers(tables, sigma) for sigma in columns],
+        "counts": tables.verdicts["heldout_says"].value_counts().to_dict(),
+    }
+
+
+def _panel(panel: Axes, tables: StudyTables, sigma: float | str) -> None:
+    rows = tables.at("held_out", sigma).sort_values("flops")
+    panel.set_xscale("log")
+    flops_ticks(panel, tables)
+    panel.axhline(1, color="#444444", lw=0.6)
+    if rows.empty:
+        panel.text(0.5, 0.5, "too few points", transform=panel.transAxes, ha="center",
+                   va="bottom", color="#777777", style="italic", fontsize=7)  # fmt: skip
+        return
+    low, high = (rows[end].clip(lower=1e-3, upper=1e3) for end in ("low", "high"))
+    panel.fill_between(rows["flops"], low, high, color=BAND_COLOR, alpha=0.3, lw=0)
+    panel.plot(rows["flops"], rows["ratio"], color="#444444", lw=0.7)
+    for _, row in rows.iterrows():
+        panel.plot(row["flops"], row["ratio"], ls="", ms=4, zorder=3, **MARK[str(row["says"])])
+
+
+def _numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
+    """The prediction from all but the top fifth, for a caption."""
+    verdict = tables.at("verdicts", sigma).iloc[0]
+    names = ("ratio", "low", "high", "says")
+    numbers = {name: verdict[f"heldout_{name}"] for name in names}
+    return {"sigma": sigma, "cuts": len(tables.at("held_out", sigma)), **numbers}

@@ -1,0 +1,86 @@
+"""What a study's fits say, in at most twelve lines for the console."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from jstar.constants import TOTAL
+from jstar.records import read_json
+from jstar.scaling.noise_scales import ScaleFits, StudyFits
+from jstar.scaling.paper_tables import FLOOR_SIGN, NOT_STATED, WITHOUT_DATA, number
+from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, JointLaw, floor_says
+
+
+def summary(study: StudyFits, out: Path) -> list[str]:
+    """Lines on the total (or the largest noise scale), the verdicts' counts, and what is unsaid."""
+    origin = read_json(out / "fits.json")
+    scale = study.scales[-1]
+    single = [s.joint.verdict for s in study.scales if s.sigma != TOTAL]
+    name = "total" if scale.sigma == TOTAL else f"σ = {scale.sigma:.4g}"
+    lines = [
+        f"{name}: {scale.joint.verdict}; {scale.joint.reason}",
+        f"  joint law, {100 * study.config.confidence:g} %: {_exponent(scale)}",
+        f"  envelope: {scale.edge.status}, {len(scale.edge.crossings)} crossings"
+        + "".join(f"; α {law} {_of_envelope(scale, law)}" for law in ("corrected", "raw")),
+        f"  free floor: {_floor(scale)}",
+        f"  largest compute, predicted from the rest: {_ahead(scale)}",
+    ]
+    if np.isfinite(scale.joint.rates.coverage):
+        rates = scale.joint.rates
+        lines.append(
+            f"  in this design: 'raw' in {rates('optimal', RAW):.0%} of studies with the floor J*, "
+            f"'corrected' in {rates('zero', CORRECTED):.0%} of those without one"
+        )
+    if len(single) > 1:
+        counts = ", ".join(f"{count} {word}" for word, count in Counter(single).most_common())
+        lines.append(f"{len(single)} noise scales: {counts}")
+    if not origin["data"]:
+        lines.append(f"images or tokens: {WITHOUT_DATA}")
+    unsaid = [w for w, key in (("loss", "loss_unit"), ("compute", "flop_convention"))
+              if not origin[key]]  # fmt: skip
+    if unsaid:
+        lines.append(f"what {' and '.join(unsaid)} are: {NOT_STATED} (--loss-name, "
+                     "--flop-convention)")  # fmt: skip
+    return [*lines, f"tables: {out}"]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    error = (high - low) / 4
+    return f"{number(value, error)} [{number(low, error)}, {number(high, error)}]"
+
+
+def _exponent(scale: ScaleFits) -> str:
+    law: JointLaw | None = scale.joint.alpha
+    if law is None:
+        return f"none, {scale.joint.status}"
+    alpha, size = (
+        _interval(getattr(law, key), law.low[key], law.high[key])
+        for key in ("alpha", "size_exponent")
+    )
+    floor = FLOOR_SIGN[FLOOR_OF[scale.joint.verdict]]
+    return f"α = {alpha} with floor E = {floor}; N_opt ~ F^{size}"
+
+
+def _of_envelope(scale: ScaleFits, law: str) -> str:
+    fit = scale.fits[law]
+    return _interval(fit.alpha, fit.alpha_low, fit.alpha_high) if fit.ok else f"({fit.status})"
+
+
+def _floor(scale: ScaleFits) -> str:
+    judged = scale.measured or scale.joint
+    free = judged.laws.get("free")
+    if free is None:
+        return f"none, {judged.status}"
+    ends = free.E, free.low["E"], free.high["E"]
+    if not np.isfinite(judged.optimal):
+        return f"{_interval(*ends)}, no J* to compare it with"
+    return f"{_interval(*ends)}, J* = {number(judged.optimal)}: {floor_says(*ends, judged.optimal)}"
+
+
+def _ahead(scale: ScaleFits) -> str:
+    if not scale.held:
+        return "too few points below it"
+    law = scale.held[-1].by_floor[FLOOR_OF[scale.joint.verdict]]
+    low, high = number(law.low), number(law.high)
+    return f"measured / predicted {number(law.ratio)} in [{low}, {high}]: {law.says}"
