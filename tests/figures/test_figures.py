@@ -115,7 +115,9 @@ def test_captions_carry_numbers(drawn, caption):
     assert not re.search(r"\b(nan|inf|None)\b", page)
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page))
     if drawn.name in ("scaling", "scaling_by_sigma", "exponents", "sensitivity", "isoflop"):
-        quoted = bool(re.search(r"-0\.1\d+ \[-0\.[12]\d+, -0\.1\d+\]", page))
+        quoted = bool(
+            re.search(r"-0\.1\d+ \[-0\.[12]\d+, -0\.1\d+\]", page.replace("\N{MINUS SIGN}", "-"))
+        )
         assert quoted == (drawn.study != "two sizes")
 
 
@@ -151,8 +153,9 @@ def test_floors_are_measured_in_smallest_gaps(fitted):
 
 
 def test_without_optimal_loss_no_floor_is_judged(fitted):
-    numbers = floors.draw_floors(fitted("no J*").tables, FiguresConfig())[1]
+    figure, numbers = floors.draw_floors(fitted("no J*").tables, FiguresConfig())
     plt.close("all")
+    assert figure.get_suptitle().startswith("Fitted floors; no")
     assert numbers["says"] == {"cannot be told": 2}
     assert numbers["largest"] is None
 

@@ -154,6 +154,8 @@ def _handles(floors: pd.DataFrame) -> list[Line2D]:
 
 def _finding(numbers: dict[str, Any]) -> str:
     """The figure's title: what was found, in numbers."""
+    if not numbers["known"]:
+        return "Fitted floors; no $J^*$ to compare them with"
     found = f"Losses alone find $J^*$ at {numbers['says'].get(AGREES, 0)} of {numbers['scales']}"
     if numbers["largest"] is None:
         return f"{found} noise scales"
@@ -173,6 +175,7 @@ def _numbers(tables: StudyTables, floors: pd.DataFrame) -> dict[str, Any]:
     return {
         "confidence": 100 * tables.confidence,
         "scales": len(single),
+        "known": int(np.isfinite(single["optimal"]).sum()),
         "says": single["says"].value_counts().to_dict(),
         "largest": float(off.max()) if len(off) else None,
         "largest_in_gaps": float(in_gaps.max()) if len(off) else None,

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jstar.constants import TOTAL
@@ -32,7 +31,6 @@ from jstar.figures.style import (
 from jstar.figures.tables import StudyTables
 from jstar.scaling.frontier import FrontierStatus
 
-CASING = [Stroke(linewidth=2.3, foreground="white", alpha=0.7), Normal()]
 LAWS = ("raw", "corrected")
 LAW_LINE: dict[str, Any] = {"raw": (0, (3, 1.5)), "corrected": "-"}
 OUTSIDE: Any = (0, (1, 1.2))  # line style where the best size is none of the ladder
@@ -103,8 +101,8 @@ def _joint(panel: Axes, tables: StudyTables, sigma: float | str, column: str) ->
     color = VERDICT_STYLE[verdict_of(tables, sigma)]["color"]
     value = line[column].where(line[column] > 0)
     for part, style in ((line["inside"], "-"), (~line["inside"], OUTSIDE)):
-        panel.plot(line["flops"], value.where(part), color=color, lw=1.6, ls=style, zorder=5,
-                   path_effects=CASING)  # fmt: skip
+        panel.plot(line["flops"], value.where(part), color=color, lw=2.4, alpha=0.65, ls=style,
+                   zorder=1.8)  # fmt: skip
     return float(value.where(line["inside"]).min())
 
 
@@ -133,9 +131,12 @@ def law_lines(numbers: dict[str, Any]) -> list[str]:
         lines = [rf"$\alpha$ = {signed(joint['alpha'])}", ends_text(joint, "alpha")]
     else:
         lines = [rf"$\alpha$: {joint['status']}"]
-    if np.isfinite(joint["r2_gap"]):
-        lines.append(rf"$R^2$ = {joint['r2_gap']:.3f}")
+    r2 = joint["r2_gap"] if np.isfinite(joint["r2_gap"]) else joint["r2"]
+    if np.isfinite(r2):
+        lines.append(rf"$R^2$ = {signed(r2)}")
     found = np.isfinite(envelope["alpha"])
+    if numbers["frontier"] != FrontierStatus.FOUND:
+        return [*lines, f"envelope: {numbers['frontier']}"]
     return [*lines, f"envelope: {signed(envelope['alpha']) if found else envelope['status']}"]
 
 
@@ -181,7 +182,7 @@ def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) 
     handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, label=r"$J^*$"))
     shown = [verdict_of(tables, sigma) for sigma in scales if joint_law(tables, sigma) is not None]
     handles += [
-        Line2D([], [], color=style["color"], lw=1.6, label=f"joint law: {verdict}")
+        Line2D([], [], color=style["color"], lw=2.4, alpha=0.65, label=f"joint law: {verdict}")
         for verdict, style in VERDICT_STYLE.items() if verdict in shown
     ]  # fmt: skip
     if any(competing(tables, sigma) for sigma in scales):
@@ -227,7 +228,8 @@ def law_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
     verdict = tables.at("verdicts", sigma).iloc[0]
     entry: dict[str, Any] = {
         "sigma": sigma, "verdict": str(verdict["verdict"]), "reason": str(verdict["reason"]),
-        "crossings": int(verdict["crossings"]), "joint": joint_in_numbers(tables, sigma),
+        "crossings": int(verdict["crossings"]), "frontier": str(verdict["frontier"]),
+        "joint": joint_in_numbers(tables, sigma),
     }  # fmt: skip
     numbers, words = ("alpha", "alpha_low", "alpha_high", "r2"), ("status", "r2_response")
     for law in LAWS:
