@@ -103,8 +103,10 @@ def _simulate(
         told = words(p, p, (1 - confidence) / 2, resolution >= 1)
         of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
     rates = Rates(of)
-    mine = {v: 0.0 if wrong_rate(rates, v) > WRONG else rates(world, v) for v in VERDICTS}
-    mine[UNDECIDED] = 1 - sum(mine[v] for v in VERDICTS if v != UNDECIDED)
+    # A study's own wrong rate scatters about this one: kept up to WRONG, none at twice that.
+    keeps = {v: float(np.clip(2 - wrong_rate(rates, v) / WRONG, 0, 1)) for v in VERDICTS[:-1]}
+    mine = {v: keep * rates(world, v) for v, keep in keeps.items()}
+    mine[UNDECIDED] = 1 - sum(mine.values())
     true = float(exponents(maker.laws[world])[0][0])
     error_Q = exponents(seen.fits.theta[world])[0] - true
     spread = np.r_[error_Q, exponents(null[world].fits.theta[world])[0] - true]
