@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 from jstar.scaling.joint_many import (
     ROUGH,
     ROUNDS,
+    TOLERANCE,
     Components,
     JointDesign,
     Whitening,
@@ -133,28 +134,45 @@ def fit_floors(
     under the same whitening. starts: theta [5] of each floor.
     """
     design, studies = points.design, len(loss_QP)
-    free = np.repeat(starts["free"][None], studies, axis=0)
+    begin = {floor: np.repeat(start[None], studies, axis=0) for floor, start in starts.items()}
+    free = begin["free"]
     weight = error_weights(design, free, power) / points.outlying_P
     white = Whitening.of(design, weight, np.zeros(studies), np.ones(studies))
-    for _ in range(rounds):
-        free, _ = solve(design, loss_QP, free, white, free=True, tolerance=ROUGH)
+    for turn in range(rounds):
+        # A small size exponent imitates a floor: the free law has a valley on either side.
+        tried = [free] if turn else [free, begin["zero"], begin["optimal"]]
+        free, _ = _lowest(design, loss_QP, tried, white, ROUGH)
         weight = error_weights(design, free, power) / points.outlying_P
         along = snapshot_correlation(design, loss_QP, free, weight)
         white = Whitening.of(design, weight, along, white.ratio_Q)
         parts, _ = components(design, loss_QP, free, white, 5)
         white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
     theta, rss = {}, {}
-    theta["free"], rss["free"] = solve(design, loss_QP, free, white, free=True)
     for floor, level in (("zero", np.zeros(studies)), ("optimal", optimal_Q)):
-        start = np.repeat(starts[floor][None], studies, axis=0)
+        start = begin[floor].copy()
         start[:, 4] = level
         theta[floor], rss[floor] = solve(design, loss_QP, start, white, free=False)
+    tried = [free, theta["zero"], theta["optimal"]]
+    theta["free"], rss["free"] = _lowest(design, loss_QP, tried, white, TOLERANCE)
     found = {f: _misfit(design, loss_QP, theta[f], white, f == "free") for f in FLOORS}
     reach = theta["free"][:, 4]
     return FloorFits(
         theta, rss, white, parts, _root(rss, "zero", len(design), reach),
         _root(rss, "optimal", len(design), reach - optimal_Q), found,
     )  # fmt: skip
+
+
+def _lowest(
+    design: JointDesign, loss_QP: Array, starts: list[Array], white: Whitening, tolerance: float
+) -> tuple[Array, Array]:
+    """The free law of each study from the start that leads lowest: theta [Q, 5] and rss [Q]."""
+    found = [solve(design, loss_QP, s, white, free=True, tolerance=tolerance) for s in starts]
+    best_Q = np.argmin([rss_Q for _, rss_Q in found], axis=0)
+    rows = np.arange(len(loss_QP))
+    return (
+        np.stack([theta for theta, _ in found])[best_Q, rows],
+        np.stack([rss for _, rss in found])[best_Q, rows],
+    )
 
 
 def _root(rss: dict[str, Array], floor: str, points: int, side_Q: Array) -> Array:
