@@ -30,6 +30,8 @@ from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, VERDICTS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 RESOLVED = 2.0  # half widths of the floor's interval
+FLAT = {"a": 0.023, "b": 0.298, "part": 0.943, "optimal": 0.9, "run_noise": 0.003,
+        "snapshot_noise": 0.005, "correlation": 0.9}  # fmt: skip
 FLOORS = {"no floor": 0.0, "floor J*": 1.0, "floor above J*": 1.3}
 OPTIMAL = {"no floor": 0.5, "floor J*": 1.0, "floor above J*": 1.0}
 
@@ -109,8 +111,11 @@ def cells() -> list[Cell]:
         "a .5, b .25": {"a": 0.5, "b": 0.25},
         "J* off by .5 %, no direct gap": {"optimal_error": 0.005},
     }
-    return usual + [
-        Cell("digits", truth, label, law) for label, law in odd.items() for truth in FLOORS
+    hostile = Cell("digits", "no floor", "a term of N so flat that it imitates a floor", FLAT)
+    return [
+        *usual,
+        *(Cell("digits", truth, label, law) for label, law in odd.items() for truth in FLOORS),
+        hostile,
     ]
 
 
