@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -96,40 +95,62 @@ def test_fit_needs_tables_or_a_study(jstar):
 
 
 def power(*more):
-    return ["power", "--alpha", -0.1, "--against", -0.12, "--studies", 40, "--bootstrap", 100,
-            "--run-noise", 0.03, "--runs", 12, "--runs", 4, *more]  # fmt: skip
+    return ["power", "--studies", 100, *more]
 
 
-def test_power_grows_with_runs_and_is_printed(jstar):
-    status, out, err = jstar(*power())
+def test_power_of_the_default_design(jstar):
+    status, out, _ = jstar(*power("--run-noise", 0.01, "--snapshot-noise", 0.003))
     assert status == 0
-    head, *rows, answer = out.splitlines()
-    assert head.split() == ["runs", "power", "power_se", "covered", "width"]
-    numbers = np.array([row.split() for row in rows], dtype=float)
-    assert list(numbers[:, 0]) == [4, 12]
-    assert numbers[0, 1] < 0.8 < numbers[1, 1]
-    assert (numbers[:, 3] > 0.8).all()
-    assert answer == "12 runs tell -0.1 from -0.12 with a power of 0.8"
-    assert "80/80 studies" in err  # progress
+    law, crossings, *_, row = out.splitlines()
+    assert "a = 0.35, b = 0.35" in law
+    assert "5 crossings" in crossings
+    found = re.fullmatch(r"this design +5 of 5 +-0\.175 ± 0\.00\d+ +(\d+)% +(\d+)% +(\d+)%", row)
+    corrected, raw, wrong = (int(value) for value in found.groups())
+    assert min(corrected, raw) > 80 > 10 > wrong
 
 
-def test_power_says_when_nothing_is_enough(jstar):
-    _, out, _ = jstar(*power("--run-noise", 0.3))
+def test_power_tells_exponents_apart_with_more_seeds(jstar):
+    status, out, err = jstar(
+        *power("--alpha", -0.1, "--against", -0.112, "--seeds", 1, "--seeds", 8)
+    )
+    assert status == 0
+    *_, one, eight, answer = out.splitlines()
+    (_, runs, *_, weak), (_, many, *_, strong) = one.split(), eight.split()
+    assert (runs, many) == ("6", "48")
+    assert int(weak[:-1]) < 80 <= int(strong[:-1])
+    assert answer == "8 seeds a size tell -0.1 from -0.112 with a power of 0.8"
+    assert "2/2 designs" in err
+    _, out, _ = jstar(*power("--alpha", -0.1, "--against", -0.101, "--seeds", 1))
     assert "none of these reaches a power of 0.8" in out
+
+
+def test_power_of_one_point_a_run(jstar):
+    budgets = [part for flops in (1e13, 1e14, 1e15, 1e16) for part in ("--budget", flops)]
+    status, out, _ = jstar(*power(*budgets))
+    assert status == 0
+    assert "alpha" in out
+    assert re.search(r"this design +\d of 5 +-0\.175 ± ", out)
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         (["--alpha", 0.1], ["--alpha = 0.1", "below 0"]),
-        (["--against", -0.1], ["both exponents are -0.1"]),
-        (["--runs", 2], ["2 runs", "at least 3"]),
-        (["--decades", 0], ["decades = 0", "above 0"]),
-        (["--point-noise", -1], ["point_noise = -1", "0 or more"]),
-        (["--optimal-share", 1], ["optimal_share = 1", "below 1"]),
-        (["--optimal-error", 0.1], ["--optimal-error = 0.1", "--subtracted"]),
-        (["--confidence", 95], ["confidence = 95", "below 1"]),
-        (["--studies", 0], ["0 studies", "at least 1"]),
+        (["--alpha", -0.1, "--against", -0.1], ["both exponents are -0.1"]),
+        (["--alpha", -0.1, "--size-exponent", 0.3], ["--alpha states the exponents"]),
+        (["--seeds", 0], ["--seeds = 0", "at least 1"]),
+        (["--sizes", 1], ["1 sizes", "at least 2"]),
+        (["--snapshots", 0], ["0 snapshots", "at least 1"]),
+        (["--images", 1e6, "--images", 2e6], ["--images", "6 times"]),
+        (["--images", 1e6, "--flops", 2e6], ["--images and --flops exclude"]),
+        (["--snapshot-noise", -1], ["--snapshot-noise = -1", "above 0"]),
+        (["--correlation", 1], ["--correlation = 1", "below 1"]),
+        (["--floor-share", 1], ["floor share = 1", "below 1"]),
+        (["--confidence", 95], ["--confidence = 95", "below 1"]),
+        (["--studies", 0], ["--studies = 0", "at least 100"]),
+        (["--sigma", 1], ["--sigma = 1", "--pilot"]),
+        (["--pilot", "none.csv"], ["none.csv"]),
+        (["--pilot", "none.csv", "--floor-share", 0.5], ["--pilot gives the law"]),
     ],
 )
 def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
@@ -142,7 +163,7 @@ def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
 
 
 def test_help_says_units(jstar):
-    for command, words in (("fit", ["FLOPs", "per dimension"]), ("power", ["factors of ten"])):
+    for command, words in (("fit", ["FLOPs", "per dimension"]), ("power", ["FLOPs", "relative"])):
         status, out, _ = jstar(command, "--help")
         assert status == 0
         for word in words:

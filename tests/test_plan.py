@@ -1,11 +1,16 @@
-"""The plan: exact FLOPs before anything is spent, and where its speed comes from."""
+"""The plan: exact FLOPs before anything is spent, its speed, and what the design can tell."""
 
 import json
 
+import pytest
+import yaml
+from conftest import ROOT
+
 from jstar.config import Study
 from jstar.layout import Layout
-from jstar.model import flops, model_config
-from jstar.plan import plan_study
+from jstar.model import flops, model_config, parameters
+from jstar.plan import plan_study, study_design
+from jstar.train.events import training_events
 
 
 def layout(tiny_study, tmp_path, **resources):
@@ -45,3 +50,50 @@ def test_only_a_finished_run_of_the_same_configuration_counts_as_measured(tiny_s
     content["train"]["batch"] = 7
     run.write_text(json.dumps({"config": content, "flops_per_second": 5e9, "processes": 1}))
     assert "measured" not in plan_study(place)
+
+
+def test_the_design_of_a_study_is_what_it_trains(tiny_study):
+    study = Study.parse(tiny_study(fit={"min_images": 1000}))
+    design = study_design(study)
+    configs = [model_config(study.model, study.entry(m), (1, 8, 8), 0) for m in ("d1", "d2")]
+    assert design.params == tuple(parameters(c) for c in configs)
+    assert design.cost == pytest.approx([3 * flops(c) for c in configs])
+    assert design.seeds == (2, 1)
+    steps = training_events(study.train, 1.0, 1).snapshots
+    kept = tuple(64 * step for step in steps if 64 * step >= 1000)
+    assert design.images == (kept, kept)
+    assert 1 < len(kept) < len(steps)
+
+
+@pytest.mark.parametrize("pilot", [False, True])
+def test_equal_images_are_called_what_they_are(jstar, tmp_path, pilot):
+    """The first default study: every size saw the same images, and nothing crossed."""
+    tree = yaml.safe_load((ROOT / "config/digits.yaml").read_text())
+    tree["train"]["images"] = 220_000
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    law = tmp_path / "parametric.csv"
+    law.write_text(
+        "sigma,of,floor,E,A,a,B,b,N0,D0,status\n"
+        "total,fitted,optimal,.1505,.179,.16,.199,.42,8.94e4,6.46e4,converged\n"
+    )  # of the committed digits tables, by the joint law
+    status, out, _ = jstar("plan", "--config", tmp_path / "study.yaml", "--studies", 100,
+                           *(["--pilot", law] if pilot else []))  # fmt: skip
+    assert status == 0
+    assert "No two of the 6 sizes cross: every smaller size is still the best" in out
+    assert "Images per size that would make all of them cross: " in out
+    rows = {row.split("  ")[0]: row for row in out.splitlines()[-2:]}
+    assert "0 of 5" in rows["this design"]
+    assert "5 of 5" in rows["with those images"]
+
+
+def test_a_plan_of_two_sizes_says_what_it_lacks(jstar, tiny_study, tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny_study()))
+    status, out, _ = jstar("plan", "--config", tmp_path / "study.yaml")
+    assert status == 0
+    assert "3 runs of 6,400 images" in out
+    assert "2 sizes, a joint law needs 3" in out
+    single = tiny_study(ladder=[{"name": "d1", "depth": 1}])
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(single))
+    status, out, _ = jstar("plan", "--config", tmp_path / "study.yaml")
+    assert status == 0
+    assert "1 sizes" in out

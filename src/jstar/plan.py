@@ -1,13 +1,21 @@
-"""What a study will cost, before anything is spent: FLOPs, hours and disk of every run."""
+"""What a study will cost and what it can tell, before anything is spent."""
 
 import json
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
+from jstar.config import Study
 from jstar.data.check import source_shape
+from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.progress import clock
 from jstar.records import read_json
+from jstar.scaling.design import JointTruth, StudyDesign
+from jstar.scaling.expected import expect
+from jstar.scaling.planning import Competition, competition, crossing_design
+from jstar.scaling.verdict import ABOVE, CORRECTED, RAW
 
 UTILISATION = 0.25  # of the measured matrix rate; public DiT trainers reach 20-25 % of the peak
 
@@ -82,6 +90,114 @@ def _table(layout: Layout, rows: list[RunPlan], count: int, sources: set[str]) -
     where = f" on {devices} GPUs a run" if devices > 1 else ""
     lines += ["", f"{seconds / 3600:.3g} {unit}{where}; speed {'; '.join(sorted(sources))}."]
     return "\n".join(lines)
+
+
+def study_design(study: Study) -> StudyDesign:
+    """Sizes, seeds and the images of the fitted snapshots of a study's own process.
+
+    Raises JstarError where there are not two sizes with a snapshot to fit.
+    """
+    from jstar.model import flops, model_config, parameters
+    from jstar.train.events import training_events
+
+    _, channels, height, width = source_shape(study.dataset)
+    found: dict[int, tuple[int, tuple[float, ...], float]] = {}
+    for entry in study.ladder:
+        if entry.variant is not None:
+            continue
+        config = model_config(study.model, entry, (channels, height, width), 0)
+        cost, params = 3.0 * flops(config), parameters(config)
+        schedule = training_events(study.train, cost, 4 * channels * height * width)
+        seen = [float(step * schedule.batch) for step in schedule.snapshots]
+        seeds = found[params][0] if params in found else 0
+        images = tuple(d for d in seen if d >= study.fit.min_images)
+        found[params] = (seeds + len(entry.seeds), images, cost)
+    if len(found) < 2 or not all(images for _, images, _ in found.values()):
+        raise JstarError(
+            f"study '{study.study}': {len(found)} sizes with snapshots from fit.min_images = "
+            f"{study.fit.min_images} on, at least 2 are needed to say anything of its laws"
+        )
+    every = sorted(found)
+    counts, kept, costs = zip(*(found[n] for n in every), strict=True)
+    return StudyDesign(tuple(float(n) for n in every), kept, counts, costs)
+
+
+def judge_design(
+    design: StudyDesign, truth: JointTruth, *, confidence: float, studies: int, seed: int
+) -> str:
+    """Where sizes cross, what would make them, and what verdict and exponent would be worth.
+
+    truth: the law with the floor J*.
+    """
+    now = competition(design, truth)
+    lines = [_crossing_words(now)]
+    designs = [("this design", design, truth)]
+    if not now.complete:
+        better, there = crossing_design(design, truth)
+        times = _compute(better) / _compute(design)
+        smaller = times ** (truth.b / (truth.a + truth.b))
+        lines += [
+            "Images per size that would make all of them cross: "
+            + ", ".join(f"{steps[-1]:,.3g}" for steps in better.images)
+            + f" ({times:.2g} times the training compute).",
+            f"The same crossings at this compute: sizes {smaller:.2g} times smaller.",
+        ]
+        designs.append(("with those images", better, there))
+    lines += [
+        "",
+        f"{'':<20}{'crossings':>10}{'alpha':>20}{'corrected':>11}{'raw':>11}{'wrong':>8}",
+        f"{'':<20}{'':>10}{'':>20}{'if J*':>11}{'if none':>11}{'':>8}",
+    ]
+    for name, one, law in designs:
+        sizes = competition(one, law)
+        crossed = f"{len(sizes.crossings)} of {sizes.sizes - 1}"
+        try:
+            found = expect(one, law, confidence=confidence, studies=studies, seed=seed)
+        except JstarError as error:
+            lines.append(f"{name:<20}{crossed:>10}   {error}")
+            continue
+        rates = found.rates
+        wrong = max(rates("optimal", RAW, ABOVE), rates("zero", CORRECTED, ABOVE))
+        lines.append(
+            f"{name:<20}{crossed:>10}{f'{found.alpha:.3f} ± {found.width / 2:.2g}':>20}"
+            f"{rates('optimal', CORRECTED):>11.0%}{rates('zero', RAW):>11.0%}{wrong:>8.0%}"
+        )
+    return "\n".join(lines)
+
+
+def law_words(truth: JointTruth, design: StudyDesign) -> str:
+    """The law behind a judgement, in words."""
+    params, images = design.middle
+    by_size, by_data = truth.terms()
+    best = images * (truth.a * by_size / (truth.b * by_data)) ** (-1 / truth.b)
+    return (
+        f"a = {truth.a:.3g}, b = {truth.b:.3g}, {params:,.3g} parameters optimal at {best:,.3g} "
+        f"images; errors {truth.run_noise:.2g} a run, {truth.snapshot_noise:.2g} a snapshot with "
+        f"correlation {truth.correlation:.2g}"
+    )
+
+
+def _crossing_words(found: Competition) -> str:
+    """Whether sizes cross, and why some do not."""
+    why = []
+    if found.unfinished == found.sizes - 1:
+        why.append("every smaller size is still the best when its images run out")
+    elif found.unfinished:
+        why.append(f"{found.unfinished} still the best when the images run out")
+    if found.late:
+        why.append(f"{found.late} overtaken before the larger one's first snapshot")
+    count = len(found.crossings)
+    head = f"No two of the {found.sizes} sizes cross"
+    if count:
+        at = ", ".join(f"{flops:.2g}" for flops in found.crossings)
+        head = f"Sizes cross at {at} FLOPs: {count} crossing{'s' * (count > 1)}"
+    return f"{head}: {'; '.join(why)}." if why else f"{head}."
+
+
+def _compute(design: StudyDesign) -> float:
+    """FLOPs of all runs."""
+    last = np.array([steps[-1] for steps in design.images])
+    return float((last * design.cost * np.array(design.seeds)).sum())
 
 
 def _measured(layout: Layout, model: str) -> float | None:

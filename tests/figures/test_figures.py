@@ -21,7 +21,7 @@ from jstar.figures.joint import (
     joint_law,
     joint_residuals,
     optimal_line,
-    r_squared,
+    r_squared_of_loss,
 )
 from jstar.figures.panels import law_in_numbers
 from jstar.figures.stage import draw_study_figure
@@ -188,7 +188,7 @@ def test_residuals_are_those_of_the_joint_law(fitted):
         assert 0.3 < (rows["residual"] / noise).std() < 2
         r2 = joint_in_numbers(tables, sigma)["r2_gap"]
         gap = rows["law_loss"] - (rows["loss"] - rows["gap"])
-        assert r2 == pytest.approx(r_squared(rows["gap"], gap))
+        assert r2 == pytest.approx(r_squared_of_loss(rows["gap"], gap))
         assert 0.99 < r2 < 1
 
 

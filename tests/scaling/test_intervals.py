@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from jstar.errors import JstarError
 from jstar.scaling import fit_law
 from jstar.scaling.fit import fit_points
 from jstar.scaling.intervals import bootstrap, webb
 from jstar.scaling.laws import FitStatus
 from jstar.scaling.profile import profile_interval
-from jstar.scaling.simulate import TrueLaw, power, simulate_points
+from jstar.scaling.simulate import TrueLaw, simulate_points
 
 
 def holds(truth, studies, propagate=True):
@@ -110,16 +109,6 @@ def fit_law_of(points):
     label = points.cluster
     return fit_law(points.flops, points.loss, optimal=points.optimal,
                    optimal_se=points.optimal_se, run=label)  # fmt: skip
-
-
-def test_power_grows_with_runs():
-    table = power(-0.10, -0.12, runs=(4, 10), truth=TrueLaw(-0.1, run_noise=0.02), studies=40,
-                  draws=200)  # fmt: skip
-    assert table["power"].is_monotonic_increasing
-    assert table["power"].iloc[1] > 0.8
-    assert table["width"].iloc[1] < table["width"].iloc[0]
-    with pytest.raises(JstarError, match="they must differ"):
-        power(-0.1, -0.1)
 
 
 def test_same_seed_same_draws():

@@ -1,4 +1,4 @@
-"""Subcommands on tables: fit, power, figures, notebook; and on the report: report-check."""
+"""Subcommands on tables: fit, figures, notebook; and on the report: report-check."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,6 @@ import typer
 
 from jstar.commands.options import RESULTS, Config, Results, app, layout_of
 from jstar.errors import JstarError
-
-POWER = 0.8  # the customary chance to see a difference that is there
 
 
 def _foreign(text: str) -> Any:
@@ -90,90 +88,6 @@ def fit(
         loss_name=loss_name, flop_convention=flop_convention,
     )  # fmt: skip
     typer.echo("\n".join(summary(fits, out)))
-
-
-@app.command("power")
-def power_command(
-    alpha: Annotated[float, typer.Option(help="True exponent of the gap, for example -0.10")],
-    against: Annotated[float, typer.Option(help="Exponent to tell it from, for example -0.12")],
-    runs: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Number of training runs; may be given several times; default: 4, 6, 8, 12, 16"
-        ),
-    ] = None,
-    points: Annotated[int, typer.Option(help="Frontier points of each run")] = 6,
-    decades: Annotated[
-        float, typer.Option(help="Compute that all runs cover together, in factors of ten")
-    ] = 3.0,
-    run_noise: Annotated[
-        float,
-        typer.Option(help="Scatter of the gap from run to run, relative (0.01: 1 %)"),
-    ] = 0.01,
-    point_noise: Annotated[
-        float, typer.Option(help="Scatter of the gap within a run, relative (0.01: 1 %)")
-    ] = 0.005,
-    optimal_share: Annotated[
-        float, typer.Option(help="J* as a share of the loss at the middle of the compute")
-    ] = 0.5,
-    optimal_error: Annotated[
-        float,
-        typer.Option(help="Standard error of J*, relative (0.01: 1 %); needs --subtracted"),
-    ] = 0.0,
-    subtracted: Annotated[
-        bool, typer.Option("--subtracted", help="The gap is loss - J*, not measured directly")
-    ] = False,
-    confidence: Annotated[float, typer.Option(help="Of the interval, a share")] = 0.95,
-    studies: Annotated[int, typer.Option(help="Synthetic studies for every number of runs")] = 200,
-    bootstrap: Annotated[int, typer.Option(help="Bootstrap draws of a study")] = 400,
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic studies")] = 0,
-) -> None:
-    """Say how many training runs tell one exponent from another, by synthetic studies.
-
-    Power: the share of studies whose interval leaves the other exponent out.
-    """
-    import pandas as pd
-
-    from jstar.progress import Progress
-    from jstar.scaling.simulate import TrueLaw, power
-
-    for name, value in (("--alpha", alpha), ("--against", against)):
-        if value >= 0:
-            raise JstarError(
-                f"power: {name} = {value:g}, an exponent of a gap that falls is below 0"
-            )
-    if optimal_error and not subtracted:
-        raise JstarError(
-            f"power: --optimal-error = {optimal_error:g} needs --subtracted, a gap measured "
-            "directly is free of the error of J*"
-        )
-    truth = TrueLaw(
-        alpha=alpha,
-        optimal_share=optimal_share,
-        points=points,
-        decades=decades,
-        run_noise=run_noise,
-        point_noise=point_noise,
-        optimal_error=optimal_error,
-        direct=not subtracted,
-    )
-    counts, rows = sorted(set(runs or (4, 6, 8, 12, 16))), []
-    with Progress("power", studies * len(counts), "studies") as bar:
-        for count in counts:
-            rows.append(
-                power(
-                    alpha, against, runs=[count], truth=truth, confidence=confidence,
-                    studies=studies, draws=bootstrap, seed=seed,
-                )
-            )  # fmt: skip
-            bar.advance(studies)
-    table = pd.concat(rows)
-    typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
-    enough = table.loc[table["power"] >= POWER, "runs"].min()
-    if pd.isna(enough):
-        typer.echo(f"none of these reaches a power of {POWER:g}: more runs, decades, or less noise")
-    else:
-        typer.echo(f"{enough} runs tell {alpha:g} from {against:g} with a power of {POWER:g}")
 
 
 @app.command()

@@ -227,11 +227,3 @@ def evaluate(
     run, out = layout.run(model, seed), layout.losses(model, seed)
     with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
         write_losses(layout.study, run, layout.data, layout.oracle, out, device)
-
-
-@app.command()
-def plan(config: Config, results: Results = RESULTS) -> None:
-    """Print parameters, FLOPs, expected hours and disk of every run, before anything is spent."""
-    from jstar.plan import plan_study
-
-    typer.echo(plan_study(layout_of(config, results)))

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from jstar.config import FiguresConfig
 from jstar.figures.panels import flops_ticks, scale_title
 from jstar.figures.scaling import chosen_scales
-from jstar.figures.style import LAW_COLOR, PAGE, log_ticks, new_figure, panel_title
+from jstar.figures.style import LAW_COLOR, PAGE, log_ticks, new_figure, note, panel_title
 from jstar.figures.tables import StudyTables
 
 BAND_COLOR = "#999999"
@@ -30,14 +30,10 @@ MEANING = {
 def draw_held_out(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
     """One panel a noise scale, and one for the total loss."""
     columns = chosen_scales(tables, shown.sigmas)
-    figure, axes = new_figure(1, len(columns), PAGE, 2.5, sharey=True)
-    rows = tables.held_out
-    reached = np.log(rows[["ratio", "low", "high"]].to_numpy(dtype=float).clip(0.2, 5))
-    reach = 1.15 * float(np.abs(reached).max(initial=0.1))
+    figure, axes = new_figure(1, len(columns), PAGE, 2.5)
     for panel, sigma in zip(axes[0], columns, strict=True):
         _panel(panel, tables, sigma)
         panel_title(panel, scale_title(sigma))
-    log_ticks(axes[0, 0], float(np.exp(-reach)), float(np.exp(reach)))
     axes[0, 0].set_ylabel("gap of the largest compute,\nmeasured / predicted")
     figure.supxlabel("compute up to which the law is fitted, $F$ (FLOPs)", fontsize=8.5)
     handles: list[Any] = [
@@ -57,12 +53,15 @@ def _panel(panel: Axes, tables: StudyTables, sigma: float | str) -> None:
     rows = tables.at("held_out", sigma).sort_values("flops")
     panel.set_xscale("log")
     flops_ticks(panel, tables)
-    panel.axhline(1, color="#444444", lw=0.6)
     if rows.empty:
-        panel.text(0.5, 0.5, "too few points", transform=panel.transAxes, ha="center",
-                   va="bottom", color="#777777", style="italic", fontsize=7)  # fmt: skip
+        note(panel, "too few points")
         return
+    panel.axhline(1, color="#444444", lw=0.6)
     low, high = (rows[end].clip(lower=1e-3, upper=1e3) for end in ("low", "high"))
+    # A band of little compute may leave the panel; every mark, and the narrowest band, stay.
+    narrow = float(np.log(high / low).min()) / 2
+    reach = 1.3 * max(float(np.log(rows["ratio"].clip(0.1, 10)).abs().max()), narrow)
+    log_ticks(panel, float(np.exp(-reach)), float(np.exp(reach)), 3)
     panel.fill_between(rows["flops"], low, high, color=BAND_COLOR, alpha=0.3, lw=0)
     panel.plot(rows["flops"], rows["ratio"], color="#444444", lw=0.7)
     for _, row in rows.iterrows():

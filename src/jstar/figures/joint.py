@@ -61,7 +61,7 @@ def joint_residuals(tables: StudyTables, sigma: float | str, law: "pd.Series[Any
     return rows.assign(law_loss=law_loss, residual=np.log(rows["loss"] / law_loss))
 
 
-def r_squared(measured: Any, law: Any) -> float:
+def r_squared_of_loss(measured: Any, law: Any) -> float:
     """R^2 of the logarithm; nan where one of them is not above 0."""
     measured, law = np.asarray(measured, dtype=float), np.asarray(law, dtype=float)
     if not (np.all(measured > 0) and np.all(law > 0)):
@@ -99,8 +99,8 @@ def joint_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
     return {n: v if known or n.startswith("E") else float("nan") for n, v in values.items()} | {
         "floor": str(law["floor"]),
         "status": str(law["status"]),
-        "r2": r_squared(rows["loss"], rows["law_loss"]),
-        "r2_gap": r_squared(rows["gap"], rows["law_loss"] - optimal),
+        "r2": r_squared_of_loss(rows["loss"], rows["law_loss"]),
+        "r2_gap": r_squared_of_loss(rows["gap"], rows["law_loss"] - optimal),
     }
 
 

@@ -29,9 +29,21 @@ class StudyDesign:
     def even(
         cls, params: Sequence[float], images: Sequence[float], snapshots: int, first: float
     ) -> "StudyDesign":
-        """Snapshots log-spaced from `first` (a share of the run) to each size's images."""
-        steps = tuple(tuple(np.geomspace(first * d, d, snapshots)) for d in images)
+        """Snapshots log-spaced from `first` (a share of the run) to each size's images.
+
+        One snapshot is the run's last.
+        """
+        steps = tuple(tuple(np.geomspace(d, first * d, snapshots)[::-1]) for d in images)
         return cls(tuple(params), steps, (1,) * len(params))
+
+    @classmethod
+    def iso_flop(
+        cls, params: Sequence[float], budgets: Sequence[float], cost: Sequence[float]
+    ) -> "StudyDesign":
+        """Every size trained to each budget in a run of its own, measured at its end only."""
+        runs = [(n, (f / c,), c) for n, c in zip(params, cost, strict=True) for f in budgets]
+        sizes, images, costs = zip(*runs, strict=True)
+        return cls(sizes, images, (1,) * len(runs), costs)
 
     @classmethod
     def of_table(cls, losses: pd.DataFrame) -> "StudyDesign":
@@ -50,11 +62,18 @@ class StudyDesign:
             return np.array(self.flops_per_image)
         return COMPUTE * np.array(self.params)
 
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Geometric means of the sizes and of all snapshots' images."""
+        every = np.concatenate(self.images)
+        return float(np.exp(np.mean(np.log(self.params)))), float(np.exp(np.mean(np.log(every))))
+
 
 @dataclass(frozen=True)
 class JointTruth:
     """J = E + gap, gap = A (N/N0)^-a + B (D/D0)^-b, 1 in the middle of the design.
 
+    part: A there; default: what makes the middle of the design compute-optimal.
     floor: E in units of J*: 0 no floor, 1 the floor J*, more: a floor above it. optimal: J*, in
     units of the gap in the middle; where there is no floor, as a share of the smallest loss.
     run_noise, snapshot_noise: relative errors of the gap, of a run and from snapshot to snapshot,
@@ -70,15 +89,17 @@ class JointTruth:
     snapshot_noise: float = 0.003
     correlation: float = 0.0
     optimal_error: float = 0.0
+    part: float | None = None
 
     @property
     def alpha(self) -> float:
         """Exponent of J - E along the optimal sizes."""
         return -self.a * self.b / (self.a + self.b)
 
-    def balance(self) -> float:
-        """A / (A + B): the middle of the design is compute-optimal there."""
-        return self.b / (self.a + self.b)
+    def terms(self) -> tuple[float, float]:
+        """A and B."""
+        part = self.b / (self.a + self.b) if self.part is None else self.part
+        return part, 1 - part
 
 
 def simulate_design(
@@ -88,15 +109,13 @@ def simulate_design(
     if not 0 <= truth.correlation < 1:
         raise JstarError(f"correlation = {truth.correlation:g}, allowed are 0 up to below 1")
     rng = np.random.default_rng([seed, index])
-    n0 = float(np.exp(np.mean(np.log(design.params))))
-    d0 = float(np.exp(np.mean(np.log(np.concatenate(design.images)))))
+    (n0, d0), (by_size, by_data) = design.middle, truth.terms()
     frames = []
     for size, (params, images, seeds) in enumerate(
         zip(design.params, design.images, design.seeds, strict=True)
     ):
         data = np.array(images)
-        part = truth.balance()
-        gap = part * (params / n0) ** -truth.a + (1 - part) * (data / d0) ** -truth.b
+        gap = by_size * (params / n0) ** -truth.a + by_data * (data / d0) ** -truth.b
         for s in range(seeds):
             noise = rng.standard_normal(len(data))
             for k in range(1, len(data)):

@@ -201,8 +201,11 @@ def cluster_of(rows: pd.DataFrame, cluster: str) -> str:
 
 
 def frontier_value(rows: pd.DataFrame) -> str:
-    """The gap where it is known: the order is the loss's, without the noise of x0."""
-    return "gap_fit" if np.isfinite(rows["gap_fit"]).all() else "loss_fit"
+    """The gap where it is known: the order is the loss's, without the noise of x0.
+
+    The loss where a gap is not above 0: nothing lies within so many per cent of such a best one.
+    """
+    return "gap_fit" if (rows["gap_fit"] > 0).all() else "loss_fit"
 
 
 def with_gap(rows: pd.DataFrame, optimal: float) -> tuple[pd.DataFrame, bool]:

@@ -1,15 +1,12 @@
-"""Synthetic studies from known laws, to test the intervals; the power of a planned study."""
+"""Synthetic studies from known laws, to test the intervals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from jstar.constants import CONFIDENCE, NORMAL_95
+from jstar.constants import NORMAL_95
 from jstar.errors import JstarError
-from jstar.scaling.fit import fit_points
-from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import MIN_CLUSTERS, LawPoints
 
 
@@ -148,52 +145,3 @@ def simulate_study(
          "lower": given - NORMAL_95 * error, "upper": given + NORMAL_95 * error}
     )  # fmt: skip
     return pd.concat(frames, ignore_index=True), curve
-
-
-def power(
-    alpha: float,
-    against: float,
-    *,
-    runs: Sequence[int] = (4, 6, 8, 12, 16),
-    truth: TrueLaw | None = None,
-    confidence: float = CONFIDENCE,
-    studies: int = 200,
-    draws: int = 400,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """How many runs tell exponent `alpha` from `against`? One row per number of runs.
-
-    Columns: runs; power, the share of `studies` synthetic studies whose headline interval leaves
-    `against` out; power_se; covered, the share that holds `alpha`; width, the median width of the
-    interval. truth: everything else (noise, decades, J*); its alpha and runs are replaced.
-    Raises JstarError if the exponents are equal or there are too few runs.
-    """
-    if alpha == against:
-        raise JstarError(f"power: both exponents are {alpha:g}, they must differ")
-    if not 0.5 < confidence < 1:
-        raise JstarError(f"power: confidence = {confidence:g}, allowed is above 0.5 and below 1")
-    if studies < 1 or draws < 100:
-        raise JstarError(
-            f"power: {studies} studies of {draws} bootstrap draws, at least 1 of 100 are needed"
-        )
-    rows = []
-    for count in runs:
-        setting = replace(truth or TrueLaw(alpha), alpha=alpha, runs=int(count))
-        ends = np.full((studies, 2), np.nan)
-        for index in range(studies):
-            points = simulate_points(setting, seed, index)
-            fit = fit_points(points, "corrected", confidence)
-            if fit.ok:
-                ends[index] = bootstrap(points, fit, draws, seed + index).interval(confidence)
-        excluded = (against < ends[:, 0]) | (against > ends[:, 1])
-        share = float(excluded.mean())
-        rows.append(
-            {
-                "runs": int(count),
-                "power": share,
-                "power_se": float(np.sqrt(share * (1 - share) / studies)),
-                "covered": float(((ends[:, 0] <= alpha) & (alpha <= ends[:, 1])).mean()),
-                "width": float(np.nanmedian(ends[:, 1] - ends[:, 0])),
-            }
-        )
-    return pd.DataFrame(rows)

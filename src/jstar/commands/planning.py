@@ -1,0 +1,305 @@
+"""Subcommands before anything is paid for: plan a study, the power of a design."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jstar.commands.options import RESULTS, Config, Results, app, layout_of
+from jstar.errors import JstarError
+
+if TYPE_CHECKING:
+    from jstar.scaling.design import JointTruth, StudyDesign
+    from jstar.scaling.laws import Array
+
+POWER = 0.8  # the customary chance to see a difference that is there
+EXPONENT, FLOOR_SHARE = 0.35, 0.9
+
+
+def _law(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="The law J = E + A N^-a + B D^-b")
+
+
+def _errors(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Errors and studies")
+
+
+def _sizes(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="The design, without --config")
+
+
+Pilot = Annotated[
+    Path | None, _law("parametric.csv of an earlier 'jstar fit', instead of a stated law")
+]
+Sigma = Annotated[
+    str | None, _law("Noise scale of the pilot's law; default: total, where there is one")
+]
+SizeExponent = Annotated[float | None, _law(f"a, of parameters; default: {EXPONENT}")]
+DataExponent = Annotated[float | None, _law(f"b, of images; default: {EXPONENT}")]
+ImagesPerParameter = Annotated[
+    float | None,
+    _law(
+        "D/N where the middle size is compute-optimal; default: 100 tokens a parameter, as in the "
+        "digits study (Fashion-MNIST: 46), an image counting FLOPs / 6N tokens"
+    ),
+]
+FloorShare = Annotated[
+    float | None,
+    _law(
+        "J* as a share of the smallest loss of the study; default: "
+        f"{FLOOR_SHARE}, as at large noise scales, on which verdicts rest"
+    ),
+]
+RunNoise = Annotated[
+    float, _errors("Scatter of the gap from run to run, relative (0.03: 3 %, as in our studies)")
+]
+SnapshotNoise = Annotated[
+    float, _errors("Deviation of the gap along a run from the law, relative (0.05: as in ours)")
+]
+Correlation = Annotated[float, _errors("Of neighbouring snapshots' deviations (0.9: as in ours)")]
+Confidence = Annotated[float, _errors("Of intervals, a share")]
+Studies = Annotated[int, _errors("Synthetic studies of each world, at least 100")]
+Seed = Annotated[int, _errors("Seed of the synthetic studies")]
+
+
+@app.command()
+def plan(
+    config: Config,
+    results: Results = RESULTS,
+    pilot: Pilot = None,
+    sigma: Sigma = None,
+    size_exponent: SizeExponent = None,
+    data_exponent: DataExponent = None,
+    images_per_parameter: ImagesPerParameter = None,
+    floor_share: FloorShare = None,
+    run_noise: RunNoise = 0.03,
+    snapshot_noise: SnapshotNoise = 0.05,
+    correlation: Correlation = 0.9,
+    studies: Studies = 200,
+    seed: Seed = 0,
+) -> None:
+    """Print what a study costs and what it can tell, before anything is spent.
+
+    Parameters, FLOPs, hours and disk of every run. Below, whether its sizes
+    cross, the images that would make them, the interval that alpha would get and
+    how often the verdict would be right: 'corrected' if there is a floor J*,
+    'raw' if there is none.
+    """
+    from jstar.plan import judge_design, law_words, plan_study, study_design
+
+    layout = layout_of(config, results)
+    study = layout.study
+    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, study.fit.confidence)
+    typer.echo(plan_study(layout))
+    if study.kind != "scaling":
+        return
+    try:
+        design = study_design(study)
+    except JstarError as error:
+        typer.echo(f"\n{error}")
+        return
+    law = _Law(pilot, sigma, size_exponent, data_exponent, images_per_parameter, floor_share)
+    truth = law.of(design, truth)
+    typer.echo(f"\nIf {law_words(truth, design)}:")
+    typer.echo(
+        judge_design(design, truth, confidence=study.fit.confidence, studies=studies, seed=seed)
+    )
+
+
+@app.command()
+def power(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Study file whose design is judged")
+    ] = None,
+    alpha: Annotated[
+        float | None, _law("True exponent of the gap in compute, for example -0.10: a = b = -2α")
+    ] = None,
+    against: Annotated[
+        float | None, typer.Option(help="Exponent to tell alpha from, for example -0.12")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(help="Seeds of each size; several times with --against; default: 1"),
+    ] = None,
+    sizes: Annotated[int, _sizes("Number of sizes, evenly spaced in ln N")] = 6,
+    smallest: Annotated[float, _sizes("Parameters of the smallest size")] = 1e5,
+    largest: Annotated[float, _sizes("Parameters of the largest size")] = 1e7,
+    tokens: Annotated[float, _sizes("Tokens of an image: it costs 6 N tokens FLOPs")] = 64,
+    images: Annotated[
+        list[float] | None,
+        _sizes("Images of every size; or once for each; default: what makes all sizes cross"),
+    ] = None,
+    flops: Annotated[
+        list[float] | None, _sizes("The same in FLOPs: of every size, or once for each")
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        _sizes("isoFLOP design: each size trained to each of these FLOPs, one point a run"),
+    ] = None,
+    snapshots: Annotated[int, _sizes("Snapshots of a run, log-spaced")] = 16,
+    first: Annotated[float, _sizes("The first snapshot, as a share of a run")] = 0.03,
+    pilot: Pilot = None,
+    sigma: Sigma = None,
+    size_exponent: SizeExponent = None,
+    data_exponent: DataExponent = None,
+    images_per_parameter: ImagesPerParameter = None,
+    floor_share: FloorShare = None,
+    run_noise: RunNoise = 0.03,
+    snapshot_noise: SnapshotNoise = 0.05,
+    correlation: Correlation = 0.9,
+    confidence: Confidence = 0.95,
+    studies: Studies = 200,
+    seed: Seed = 0,
+) -> None:
+    """Say what a design would tell: its verdict, alpha's interval, one exponent from another.
+
+    By synthetic studies of a stated design, or of a study's (--config), judged
+    as 'jstar fit' judges them. The design is given by sizes and images or FLOPs.
+    """
+    from jstar.plan import judge_design, law_words, study_design
+    from jstar.progress import Progress
+    from jstar.scaling.expected import expect
+
+    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, confidence)
+    if alpha is not None:
+        if alpha >= 0:
+            raise JstarError(
+                f"power: --alpha = {alpha:g}, an exponent of a gap that falls is below 0"
+            )
+        if pilot or size_exponent or data_exponent:
+            raise JstarError("power: --alpha states the exponents; so does the pilot, or a and b")
+        size_exponent = data_exponent = -2 * alpha
+    law = _Law(pilot, sigma, size_exponent, data_exponent, images_per_parameter, floor_share)
+    runs = {"--images": images, "--flops": flops, "--budget": budget}
+    given = [*(["--config"] if config else []), *(name for name, value in runs.items() if value)]
+    if len(given) > 1:
+        raise JstarError(f"power: {' and '.join(given)} exclude each other")
+    if config is not None:
+        design = study_design(layout_of(config, RESULTS).study)
+    else:
+        design = _stated_design(
+            (smallest, largest, sizes), tokens, runs, (snapshots, first), law, truth
+        )
+    counts = sorted(set(seeds or ([1] if against is None else [1, 2, 4, 8])))
+    if counts[0] < 1:
+        raise JstarError(f"power: --seeds = {counts[0]}, at least 1 is needed")
+    if seeds or config is None:
+        design = replace(design, seeds=(counts[0],) * len(design.params))
+    truth = law.of(design, truth)
+    if against is not None and not abs(against - truth.alpha) > 1e-9:
+        raise JstarError(f"power: both exponents are {against:g}, they must differ")
+    typer.echo(f"If {law_words(truth, design)}:")
+    typer.echo(judge_design(design, truth, confidence=confidence, studies=studies, seed=seed))
+    if against is None:
+        return
+    lines, enough = [f"\n{'seeds':>5}{'runs':>6}{'alpha':>20}   power against {against:g}"], None
+    with Progress("power", len(counts), "designs") as bar:
+        for count in counts:
+            one = replace(design, seeds=(count,) * len(design.params))
+            found = expect(one, truth, confidence=confidence, studies=studies, seed=seed)
+            share = found.power(against)
+            enough = count if enough is None and share >= POWER else enough
+            interval = f"{found.alpha:.3f} ± {found.width / 2:.2g}"
+            lines.append(f"{count:>5}{count * len(one.params):>6}{interval:>20}   {share:.0%}")
+            bar.advance()
+    typer.echo("\n".join(lines))
+    typer.echo(
+        f"none of these reaches a power of {POWER:g}: more seeds, compute, or less noise"
+        if enough is None
+        else f"{enough} seeds a size tell {truth.alpha:.3g} from {against:g} with a power of "
+        f"{POWER:g}"
+    )
+
+
+@dataclass(frozen=True)
+class _Law:
+    """What the options say of the law."""
+
+    pilot: Path | None
+    sigma: str | None
+    size_exponent: float | None
+    data_exponent: float | None
+    images_per_parameter: float | None
+    floor_share: float | None
+
+    def of(self, design: "StudyDesign", errors: "JointTruth") -> "JointTruth":
+        """The law with the floor J*, in the units of a design."""
+        from jstar.scaling.planning import pilot_truth, stated_truth
+
+        stated = (self.size_exponent, self.data_exponent, self.images_per_parameter,
+                  self.floor_share)  # fmt: skip
+        if self.pilot is not None:
+            if any(value is not None for value in stated):
+                raise JstarError(
+                    "--pilot gives the law: --size-exponent, --data-exponent, "
+                    "--images-per-parameter and --floor-share state another"
+                )
+            return pilot_truth(self.pilot, self.sigma, design, errors)
+        if self.sigma is not None:
+            raise JstarError(f"--sigma = {self.sigma} chooses a law of --pilot, which is missing")
+        a, b = (EXPONENT if value is None else value for value in stated[:2])
+        share = FLOOR_SHARE if self.floor_share is None else self.floor_share
+        return stated_truth(design, replace(errors, a=a, b=b), self.images_per_parameter, share)
+
+
+def _errors_of(
+    run_noise: float, snapshot_noise: float, correlation: float, studies: int, confidence: float
+) -> "JointTruth":
+    """A law with these errors, once they are possible."""
+    from jstar.scaling.design import JointTruth
+
+    for name, value in (("--run-noise", run_noise), ("--snapshot-noise", snapshot_noise)):
+        if not value > 0:
+            raise JstarError(f"{name} = {value:g}, it must be above 0")
+    if not 0 <= correlation < 1:
+        raise JstarError(f"--correlation = {correlation:g}, allowed are 0 up to below 1")
+    if not 0.5 < confidence < 1:
+        raise JstarError(f"--confidence = {confidence:g}, allowed is above 0.5 and below 1")
+    if studies < 100:
+        raise JstarError(f"--studies = {studies}, at least 100 are needed")
+    return JointTruth(run_noise=run_noise, snapshot_noise=snapshot_noise, correlation=correlation)
+
+
+def _stated_design(
+    ladder: tuple[float, float, int], tokens: float, runs: dict[str, list[float] | None],
+    seen: tuple[int, float], law: _Law, truth: "JointTruth",
+) -> "StudyDesign":  # fmt: skip
+    """The design that power's own options say: sizes, and images, FLOPs or isoFLOP budgets."""
+    import numpy as np
+
+    from jstar.scaling.design import COMPUTE, StudyDesign
+    from jstar.scaling.planning import crossing_images
+
+    (smallest, largest, sizes), (snapshots, first) = ladder, seen
+    if sizes < 2 or not 0 < smallest < largest or not tokens > 0:
+        raise JstarError(
+            f"power: {sizes} sizes from {smallest:g} to {largest:g} parameters of {tokens:g} "
+            "tokens, at least 2 increasing sizes are needed"
+        )
+    if snapshots < 1 or not 0 < first < 1:
+        raise JstarError(
+            f"power: {snapshots} snapshots from {first:g} of a run on, at least 1 is needed, from "
+            "a share between 0 and 1 on"
+        )
+    for name, values in runs.items():
+        if values and (min(values) <= 0 or (name != "--budget" and len(values) not in (1, sizes))):
+            raise JstarError(
+                f"power: {name} = {', '.join(f'{v:g}' for v in values)}, allowed is a number above "
+                f"0, given once or {sizes} times, once a size"
+            )
+    params = np.geomspace(smallest, largest, sizes)
+    cost = COMPUTE * tokens * params
+    if runs["--budget"]:
+        return StudyDesign.iso_flop(params.tolist(), sorted(runs["--budget"]), cost.tolist())
+
+    def to(images: "Array") -> StudyDesign:
+        made = StudyDesign.even(params.tolist(), images.tolist(), snapshots, first)
+        return replace(made, flops_per_image=tuple(cost))
+
+    if runs["--images"]:
+        return to(np.full(sizes, runs["--images"]))
+    if runs["--flops"]:
+        return to(np.full(sizes, runs["--flops"]) / cost)
+    rough = to(np.full(sizes, 1e6))
+    return to(crossing_images(rough, law.of(rough, truth)))
