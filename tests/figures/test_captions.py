@@ -32,7 +32,7 @@ def page(request, fitted, caption, tmp_path):
     if name in FIGURES:
         tables, module = fitted("whole").tables, FIGURES[name]
     else:
-        folder, module = REFERENCE / "diagnosis", VARIANT_FIGURES[name]
+        folder, module = REFERENCE / "variants-fashion", VARIANT_FIGURES[name]
         tables = load_variants(folder, folder / "curve.csv")
     _, numbers = getattr(import_module(module), f"draw_{name}")(tables, FiguresConfig())
     plt.close("all")
