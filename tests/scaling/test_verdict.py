@@ -1,5 +1,7 @@
 """Verdicts: right where a design can tell, undecided where it cannot, and sure only of that."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from jstar.scaling.verdict import (
     JointScale,
     Rates,
     adjust_verdicts,
+    flaw_of,
     floor_says,
     judge,
     with_verdict,
@@ -26,7 +29,7 @@ CROSSING = StudyDesign.even(SIZES, list(np.geomspace(1e10, 3e12, 6) / 6 / SIZES)
 TAILS = ("zero_high", "zero_low", "optimal_high", "optimal_low")
 
 
-def judged(design, truth, index, draws=100, optimal=None):
+def judged(design, truth, index, draws=150, optimal=None):
     losses, curve = simulate_design(design, truth, 4, index)
     known = float(curve["loss"].iloc[0]) if optimal is None else optimal
     error = float(curve["stderr"].iloc[0])
@@ -45,7 +48,7 @@ def test_every_world_is_told_in_every_design(design, floor, right):
     held = [s.laws["free"].low["E"] <= floor <= s.laws["free"].high["E"] for s in found]
     assert sum(held) >= 3
     for scale in found:
-        assert scale.rates("zero", CORRECTED, ABOVE) <= 0.1
+        assert scale.rates("zero", CORRECTED, ABOVE) <= 0.12
         assert scale.rates("optimal", RAW) <= 0.1
         assert sum(scale.rates("zero", v) for v in (RAW, CORRECTED, ABOVE, UNDECIDED)) == (
             pytest.approx(1)
@@ -143,3 +146,28 @@ def test_what_a_floor_says():
     assert floor_says(1.0, 0.9, 1.1, 1.5) == "asks for less than J*"
     assert floor_says(0.3, -0.9, 1.1, 0.5) == "cannot be told"
     assert floor_says(0.3, np.nan, 1.1, 0.5) == "cannot be told"
+
+
+def test_a_flat_term_of_size_is_no_floor():
+    """A size exponent near 0 imitates a floor: null studies that are fitted on one side of it
+    only called two of the first three of these floorless worlds `corrected`."""
+    flat = JointTruth(
+        a=0.023, b=0.298, part=0.943, floor=0, optimal=0.9, run_noise=0.003, snapshot_noise=0.005,
+        correlation=0.9,
+    )  # fmt: skip
+    told = {judged(EQUAL, flat, index).verdict for index in range(3)}
+    assert told <= {RAW, UNDECIDED}
+
+
+def law_of(**changes):
+    return replace(judged(EQUAL, JointTruth(), 0).laws["optimal"], **changes)
+
+
+def test_what_makes_a_law_no_description():
+    assert flaw_of(law_of()) == ""
+    assert "at bound" in flaw_of(law_of(status="at bound"))
+    assert "R² = 0.31" in flaw_of(law_of(r2=0.31))
+    assert "does not hold" in flaw_of(law_of(misfit=0.01))
+    for flaw in ({"status": "at bound"}, {"r2": -0.9}, {"misfit": 0.001}):
+        scale = replace(evidence(zero_high=0.001), laws={"optimal": law_of(**flaw)})
+        assert with_verdict(scale, scale.p, 0.95).verdict == UNDECIDED

@@ -36,6 +36,8 @@ FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
 AGREES, CANNOT_TELL = "agrees", "cannot be told"
 ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
+CONVERGED, AT_BOUND = "converged", "at bound"
+POOR = 0.5  # R^2 of ln(J - E) below which a law says little of these losses
 MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
 NAN = float("nan")
 
@@ -47,6 +49,7 @@ class JointLaw:
     low, high: interval of E, a, b, alpha and size_exponent. alpha = -a b / (a + b): of J - E in
     compute along the optimal sizes, which grow as F^size_exponent. aicc: under the whitening that
     the three floors share. misfit: share of this law's own studies that bend away from it as far.
+    r2: of ln(J - E).
     """
 
     floor: str
@@ -62,6 +65,7 @@ class JointLaw:
     low: dict[str, float]
     high: dict[str, float]
     misfit: float
+    r2: float
     aicc: float
     n: int
     status: str
@@ -190,13 +194,21 @@ def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: floa
     if told != UNDECIDED and wrong > WRONG:
         reason = f"this design would say '{told}' wrongly in {wrong:.0%} of studies"
         told = UNDECIDED
-    elif told != UNDECIDED and law is not None and law.misfit <= MISFIT:
-        reason = (
-            f"it would be '{told}', but the joint law itself does not hold: {law.misfit:.2g} of "
-            "its own studies bend away from it as far"
-        )
+    elif told != UNDECIDED and law is not None and (flaw := flaw_of(law)):
+        reason = f"it would be '{told}', but the joint law {flaw}"
         told = UNDECIDED
     return replace(scale, verdict=told, reason=reason)
+
+
+def flaw_of(law: JointLaw) -> str:
+    """Why a law is no description of these losses, whatever they say of a floor; or nothing."""
+    if law.status != CONVERGED:
+        return f"is {law.status}: its exponents are no numbers"
+    if law.r2 < POOR:
+        return f"describes the losses above its floor badly (R² = {law.r2:.2f})"
+    if law.misfit <= MISFIT:
+        return f"does not hold: {law.misfit:.2g} of its own studies bend away from it as far"
+    return ""
 
 
 def wrong_rate(rates: Rates, told: str) -> float:
@@ -290,10 +302,20 @@ def _law(
         low={name: low for name, (low, _) in ends.items()},
         high={name: high for name, (_, high) in ends.items()},
         misfit=misfit_share(worlds, fits, floor),
+        r2=_r2(points, theta),
         aicc=aicc(float(fits.rss[floor][0]), n, parameters),
         n=n,
-        status="at bound" if bound[:parameters].any() else "converged",
+        status=AT_BOUND if bound[:parameters].any() else CONVERGED,
     )
+
+
+def _r2(points: JointPoints, theta: Array) -> float:
+    """R^2 of ln(J - E) over the points above the floor, each counted alike."""
+    above_P = points.loss_P - theta[0, 4]
+    seen_P = np.log(above_P[above_P > 0])
+    rest_P = seen_P - np.log(points.design.gap(theta)[0][above_P > 0])
+    spread = float(((seen_P - seen_P.mean()) ** 2).sum()) if len(seen_P) else 0.0
+    return 1 - float((rest_P**2).sum()) / spread if spread > 0 else NAN
 
 
 def floor_says(floor: float, low: float, high: float, optimal: float) -> str:
