@@ -29,7 +29,10 @@ def test_fit_of_foreign_tables(jstar, tables):
     status, out, _ = jstar(*foreign(tables, "--process", "edm", "--confidence", 0.9,
                                     "--bootstrap", 150, "--min-images", 20_000))  # fmt: skip
     assert status == 0
-    assert re.search(r"out: 2 noise scales \(.*\); total: \w+", out)
+    assert re.match(r"total: (corrected|above|raw|undecided); ", out)
+    assert re.search(r"^2 noise scales: \d \w+", out, re.M)
+    assert re.search(r"measured / predicted [\d.]+ in \[[\d.]+, [\d.]+\]: \w+", out)
+    assert len(out.splitlines()) <= 12
     facts = read_json(tables / "out/fits.json")
     assert (facts["process"], facts["confidence"], facts["bootstrap"]) == ("edm", 0.9, 150)
     frontier = pd.read_csv(tables / "out/frontier.csv")
@@ -163,7 +166,10 @@ def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
 
 
 def test_help_says_units(jstar):
-    for command, words in (("fit", ["FLOPs", "per dimension"]), ("power", ["FLOPs", "relative"])):
+    for command, words in (
+        ("fit", ["FLOPs", "images (or tokens) seen"]),
+        ("power", ["FLOPs", "relative"]),
+    ):
         status, out, _ = jstar(command, "--help")
         assert status == 0
         for word in words:

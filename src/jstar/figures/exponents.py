@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.panels import LAWS, law_in_numbers
-from jstar.figures.style import COLUMN, LAW_COLOR, VERDICT_STYLE, new_figure, note, sigma_axis
+from jstar.figures.style import (
+    COLUMN,
+    LAW_COLOR,
+    ONE_LOSS,
+    VERDICT_STYLE,
+    new_figure,
+    note,
+    sigma_axis,
+)
 from jstar.figures.tables import RATES, StudyTables
 from jstar.scaling.verdict import WRONG
 
@@ -42,6 +50,10 @@ def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, d
         2, 1, COLUMN, 4.7, sharex=True, gridspec_kw={"height_ratios": [1.5, 1]}
     )
     top, bottom = axes[0, 0], axes[1, 0]
+    if not len(tables.sigmas):
+        for panel in (top, bottom):
+            note(panel, ONE_LOSS)
+        return figure, _numbers(tables, laws)
     handles = _exponents(top, [law for law in laws if law["sigma"] != TOTAL])
     top.set_ylabel(r"exponent $\alpha$")
     top.legend(handles=handles, title="exponent of the joint law, by verdict", **ABOVE_PANEL)

@@ -14,6 +14,7 @@ from jstar.figures.joint import joint_law
 from jstar.figures.panels import OPTIMAL_LINE
 from jstar.figures.style import (
     COLUMN,
+    ONE_LOSS,
     OPTIMAL_COLOR,
     VERDICT_STYLE,
     log_ticks,
@@ -44,6 +45,10 @@ def draw_floors(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict
     top, bottom = axes[0, 0], axes[1, 0]
     single = floors[floors["sigma"] != TOTAL].assign(sigma=lambda f: f["sigma"].astype(float))
     numbers = _numbers(tables, floors)
+    if single.empty:
+        for panel in (top, bottom):
+            note(panel, ONE_LOSS)
+        return figure, numbers
     _distances(top, single)
     _absolute(bottom, single)
     span = float(tables.sigmas[0]), float(tables.sigmas[-1])

@@ -8,8 +8,8 @@ import numpy as np
 from jstar.constants import TOTAL
 from jstar.records import read_json
 from jstar.scaling.noise_scales import ScaleFits, StudyFits
-from jstar.scaling.paper_tables import FLOOR_SIGN, NOT_STATED, WITHOUT_DATA, number
-from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, JointLaw, floor_says
+from jstar.scaling.paper_tables import NOT_STATED, WITHOUT_DATA, number
+from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, floor_says
 
 
 def summary(study: StudyFits, out: Path) -> list[str]:
@@ -20,9 +20,8 @@ def summary(study: StudyFits, out: Path) -> list[str]:
     name = "total" if scale.sigma == TOTAL else f"σ = {scale.sigma:.4g}"
     lines = [
         f"{name}: {scale.joint.verdict}; {scale.joint.reason}",
-        f"  joint law, {100 * study.config.confidence:g} %: {_exponent(scale)}",
-        f"  envelope: {scale.edge.status}, {len(scale.edge.crossings)} crossings"
-        + "".join(f"; α {law} {_of_envelope(scale, law)}" for law in ("corrected", "raw")),
+        f"  {origin['agreement'][str(scale.sigma)]}",
+        f"  envelope: {scale.edge.status}, {len(scale.edge.crossings)} crossings of sizes",
         f"  free floor: {_floor(scale)}",
         f"  largest compute, predicted from the rest: {_ahead(scale)}",
     ]
@@ -48,23 +47,6 @@ def summary(study: StudyFits, out: Path) -> list[str]:
 def _interval(value: float, low: float, high: float) -> str:
     error = (high - low) / 4
     return f"{number(value, error)} [{number(low, error)}, {number(high, error)}]"
-
-
-def _exponent(scale: ScaleFits) -> str:
-    law: JointLaw | None = scale.joint.alpha
-    if law is None:
-        return f"none, {scale.joint.status}"
-    alpha, size = (
-        _interval(getattr(law, key), law.low[key], law.high[key])
-        for key in ("alpha", "size_exponent")
-    )
-    floor = FLOOR_SIGN[FLOOR_OF[scale.joint.verdict]]
-    return f"α = {alpha} with floor E = {floor}; N_opt ~ F^{size}"
-
-
-def _of_envelope(scale: ScaleFits, law: str) -> str:
-    fit = scale.fits[law]
-    return _interval(fit.alpha, fit.alpha_low, fit.alpha_high) if fit.ok else f"({fit.status})"
 
 
 def _floor(scale: ScaleFits) -> str:
