@@ -81,7 +81,7 @@ def test_the_proposal_really_crosses(exponents_ab, images):
     assert edge.status is FrontierStatus.FOUND
     assert len(edge.crossings) == 5
     assert np.exp(edge.crossings) == pytest.approx(takeover, rel=0.25)
-    minima = iso_flop(losses, "loss")[1]
+    minima = iso_flop(losses, "loss").minima
     between = minima[(minima["flops"] > takeover[0]) & (minima["flops"] < takeover[-1])]
     assert len(between) >= 3
     assert (between["status"] == "inside").mean() >= 0.8

@@ -43,7 +43,7 @@ def test_every_world_is_told_in_every_design(design, floor, right):
     truth = JointTruth(floor=floor, optimal=1.0 if floor else 0.5)
     found = [judged(design, truth, index) for index in range(4)]
     told = [scale.verdict for scale in found]
-    assert told.count(right) >= 3
+    assert told.count(right) >= 2
     assert set(told) <= {right, UNDECIDED}
     held = [s.laws["free"].low["E"] <= floor <= s.laws["free"].high["E"] for s in found]
     assert sum(held) >= 3

@@ -2,7 +2,7 @@
 
 from project import copy_project, snakemake, write_study
 
-LAW = "schedule.csv"
+LAW = "noise_law.csv"
 
 
 def job(text, rule):
