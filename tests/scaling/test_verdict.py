@@ -16,9 +16,9 @@ from jstar.scaling.verdict import (
     JointScale,
     Rates,
     adjust_verdicts,
-    flaw_of,
     floor_says,
     judge,
+    law_flaw,
     with_verdict,
     words,
 )
@@ -164,10 +164,10 @@ def law_of(**changes):
 
 
 def test_what_makes_a_law_no_description():
-    assert flaw_of(law_of()) == ""
-    assert "at bound" in flaw_of(law_of(status="at bound"))
-    assert "R² = 0.31" in flaw_of(law_of(r2=0.31))
-    assert "does not hold" in flaw_of(law_of(misfit=0.01))
+    assert law_flaw(law_of()) == ""
+    assert "at bound" in law_flaw(law_of(status="at bound"))
+    assert "R² = 0.31" in law_flaw(law_of(r2=0.31))
+    assert "does not hold" in law_flaw(law_of(misfit=0.01))
     for flaw in ({"status": "at bound"}, {"r2": -0.9}, {"misfit": 0.001}):
         scale = replace(evidence(zero_high=0.001), laws={"optimal": law_of(**flaw)})
         assert with_verdict(scale, scale.p, 0.95).verdict == UNDECIDED

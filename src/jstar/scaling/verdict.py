@@ -194,13 +194,13 @@ def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: floa
     if told != UNDECIDED and wrong > WRONG:
         reason = f"this design would say '{told}' wrongly in {wrong:.0%} of studies"
         told = UNDECIDED
-    elif told != UNDECIDED and law is not None and (flaw := flaw_of(law)):
+    elif told != UNDECIDED and law is not None and (flaw := law_flaw(law)):
         reason = f"it would be '{told}', but the joint law {flaw}"
         told = UNDECIDED
     return replace(scale, verdict=told, reason=reason)
 
 
-def flaw_of(law: JointLaw) -> str:
+def law_flaw(law: JointLaw) -> str:
     """Why a law is no description of these losses, whatever they say of a floor; or nothing."""
     if law.status != CONVERGED:
         return f"is {law.status}: its exponents are no numbers"
