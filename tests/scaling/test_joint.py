@@ -12,8 +12,8 @@ from jstar.scaling.joint_many import (
     Whitening,
     components,
     snapshot_correlation,
-    solve,
 )
+from jstar.scaling.joint_solve import solve
 
 SIZES = np.geomspace(1e5, 1e7, 6)
 EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)  # every size sees the same images

@@ -41,14 +41,14 @@ def judged(design, truth, index, draws=150, optimal=None):
 def test_every_world_is_told_in_every_design(design, floor, right):
     """The old frontier called every world of the first design `corrected`."""
     truth = JointTruth(floor=floor, optimal=1.0 if floor else 0.5)
-    found = [judged(design, truth, index) for index in range(4)]
+    found = [judged(design, truth, index, draws=400) for index in range(4)]
     told = [scale.verdict for scale in found]
-    assert told.count(right) >= 2
+    assert told.count(right) >= 3
     assert set(told) <= {right, UNDECIDED}
     held = [s.laws["free"].low["E"] <= floor <= s.laws["free"].high["E"] for s in found]
     assert sum(held) >= 3
     for scale in found:
-        assert scale.rates("zero", CORRECTED, ABOVE) <= 0.12
+        assert scale.rates("zero", CORRECTED, ABOVE) <= 0.1
         assert scale.rates("optimal", RAW) <= 0.1
         assert sum(scale.rates("zero", v) for v in (RAW, CORRECTED, ABOVE, UNDECIDED)) == (
             pytest.approx(1)

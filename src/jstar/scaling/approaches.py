@@ -33,6 +33,7 @@ APPROACHES = {"envelope": "the envelope", "isoflop": "isoFLOP minima", "joint": 
 ENVELOPE_LAW = {"zero": "raw", "optimal": "corrected", "free": "free"}
 FLOOR_WORDS = {"zero": "no floor", "optimal": "the floor J*", "free": "a fitted floor"}
 NUMBERS = ("alpha", "alpha_low", "alpha_high", "size_exponent", "size_low", "size_high")
+NOT_RESOLVED = "not resolved"  # an interval wider than alpha itself says nothing of it
 NAN = float("nan")
 UNKNOWN = dict.fromkeys(NUMBERS, NAN)
 
@@ -69,10 +70,12 @@ def _joint(scale: ScaleFits) -> tuple[dict[str, float], str]:
     law = scale.joint.alpha
     if law is None:
         return UNKNOWN, scale.joint.status
-    held = law.status if law.misfit > MISFIT else "the law does not hold"
+    status = law.status if law.misfit > MISFIT else "the law does not hold"
+    if status == CONVERGED and law.high["alpha"] - law.low["alpha"] > abs(law.alpha):
+        status = NOT_RESOLVED
     names, ends = ("alpha", "size_exponent"), (law.low, law.high)
     values = [(getattr(law, name), *(end[name] for end in ends)) for name in names]
-    return dict(zip(NUMBERS, [*values[0], *values[1]], strict=True)), held
+    return dict(zip(NUMBERS, [*values[0], *values[1]], strict=True)), status
 
 
 def isoflop_of(scale: ScaleFits, study: StudyFits) -> Minima:

@@ -14,7 +14,8 @@ from jstar.errors import JstarError
 from jstar.scaling.calibration import Tails, World, Worlds, interval, tails
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import JointPoints, exponents, fit_floors, joint_points
-from jstar.scaling.joint_many import Whitening, error_weights, solve
+from jstar.scaling.joint_many import Whitening, error_weights
+from jstar.scaling.joint_solve import solve
 from jstar.scaling.laws import Array
 from jstar.scaling.planning import QUIET
 from jstar.scaling.verdict import UNDECIDED, VERDICTS, WRONG, Rates, words, wrong_rate

@@ -27,7 +27,8 @@ from jstar.scaling.joint import (
     fit_floors,
     fit_joint,
 )
-from jstar.scaling.joint_many import ROUGH, JointDesign, components, error_weights, solve
+from jstar.scaling.joint_many import ROUGH, JointDesign, components, error_weights
+from jstar.scaling.joint_solve import solve
 from jstar.scaling.laws import Array
 
 HIT, MISS, UNINFORMATIVE = "hit", "miss", "uninformative"

@@ -6,7 +6,7 @@ as F^alpha with alpha = -a b / (a + b), and N grows as F^(b / (a + b)) (approach
 sizes never cross. How errors are correlated: `jstar.scaling.joint_many`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,14 @@ from scipy.optimize import nnls
 from jstar.scaling.joint_many import (
     ROUGH,
     ROUNDS,
-    TOLERANCE,
     Components,
     JointDesign,
     Whitening,
     components,
     error_weights,
     snapshot_correlation,
-    solve,
 )
+from jstar.scaling.joint_solve import TOLERANCE, solve
 from jstar.scaling.laws import Array
 
 FLOORS = ("zero", "optimal", "free")
@@ -33,6 +32,7 @@ MIN_SIZES, MIN_IMAGES, MIN_JOINT_POINTS = 3, 3, 8
 POWERS = (1.0, 0.5, 0.0)  # of the gap, to which errors of the loss grow
 CLEARLY = 2.0  # log likelihood by which another power than 1 must be better
 OUTLYING = 3.0  # robust standard deviations beyond which a point's error counts as larger
+BATCH = 250  # studies fitted together: larger ones leave the cache
 EXPONENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2)  # of the first guess
 
 
@@ -133,6 +133,32 @@ def fit_floors(
     The free law says how large errors are and how they are correlated; all three are then compared
     under the same whitening. starts: theta [5] of each floor.
     """
+    parts = [
+        _fit_batch(
+            points, loss_QP[at : at + BATCH], optimal_Q[at : at + BATCH], starts, power, rounds
+        )
+        for at in range(0, len(loss_QP), BATCH)
+    ]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """One dataclass of many: arrays and dicts of arrays laid end to end along their first axis."""
+    found: dict[str, Any] = {}
+    for f in fields(parts[0]):
+        values = [getattr(part, f.name) for part in parts]
+        if isinstance(values[0], dict):
+            found[f.name] = {k: np.concatenate([v[k] for v in values]) for k in values[0]}
+        else:
+            plain = isinstance(values[0], np.ndarray)
+            found[f.name] = np.concatenate(values) if plain else _joined(values)
+    return type(parts[0])(**found)
+
+
+def _fit_batch(
+    points: JointPoints, loss_QP: Array, optimal_Q: Array, starts: dict[str, Array], power: float,
+    rounds: int,
+) -> FloorFits:  # fmt: skip
     design, studies = points.design, len(loss_QP)
     begin = {floor: np.repeat(start[None], studies, axis=0) for floor, start in starts.items()}
     free = begin["free"]

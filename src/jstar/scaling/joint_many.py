@@ -7,7 +7,7 @@ restricted maximum likelihood (Patterson & Thompson 1971), and their posterior i
 clusters know a variance badly.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from jstar.scaling.laws import Array
 
 LOWEST = np.array([np.log(1e-6), 0.01, np.log(1e-6), 0.01, -5.0])  # ln A, a, ln B, b, E
 HIGHEST = np.array([np.log(1e3), 4.0, np.log(1e3), 4.0, 5.0])
-STEPS = 60
-TOLERANCE = 1e-7  # of the sum of squares
 LARGEST_CORRELATION = 0.95
 SMALLEST_WEIGHT = 1e-3  # of the largest gap: none counts for more
 ROUGH = 1e-3  # while the components are still sought
@@ -153,83 +151,6 @@ class Whitening:
             y_QKP[:, :, 1:] -= x_QKP[:, :, :-1] * self.before_QP[:, None, 1:]
         sums_QKR = np.add.reduceat(y_QKP * self.shape_QP[:, None], design.start_R, axis=2)
         return y_QKP @ y_QKP.transpose(0, 2, 1), sums_QKR
-
-
-def solve(
-    design: JointDesign,
-    loss_QP: Array,
-    start_QK: Array,
-    white: Whitening,
-    *,
-    free: bool,
-    tolerance: float = TOLERANCE,
-) -> tuple[Array, Array]:
-    """Least squares of all Q studies: theta [Q, 5] and the sum of squares [Q].
-
-    start_QK: ln A, a, ln B, b, E; E stays unless `free`. Levenberg-Marquardt with one damping a
-    study, inside LOWEST and HIGHEST; a study that has converged leaves the loop.
-    """
-    parameters = 5 if free else 4
-    low, high = LOWEST[:parameters], HIGHEST[:parameters]
-    theta_QK = start_QK.copy()
-    theta_QK[:, :parameters] = np.clip(theta_QK[:, :parameters], low, high)
-    rss_Q = np.empty(len(theta_QK))
-    rows = np.arange(len(theta_QK))
-    part = _Part(design, loss_QP, white, parameters)
-    theta = theta_QK
-    rss, normal, slope = part.system(theta)
-    damping = np.full(len(rows), 1e-3)
-    for _ in range(STEPS):
-        diagonal = np.einsum("qkk->qk", normal)
-        blocked = ((theta[:, :parameters] <= low) & (slope < 0)) | (
-            (theta[:, :parameters] >= high) & (slope > 0)
-        )
-        matrix = normal * ~(blocked[:, :, None] | blocked[:, None, :])
-        index = np.arange(parameters)
-        matrix[:, index, index] = diagonal * (1 + damping[:, None]) + 1e-300
-        step = np.linalg.solve(matrix, (slope * ~blocked)[:, :, None])[:, :, 0]
-        trial = theta.copy()
-        trial[:, :parameters] = np.clip(theta[:, :parameters] + np.clip(step, -2, 2), low, high)
-        new_rss, new_normal, new_slope = part.system(trial)
-        better = new_rss <= rss
-        settled = np.abs(rss - new_rss) <= tolerance * rss
-        theta = np.where(better[:, None], trial, theta)
-        rss = np.where(better, new_rss, rss)
-        normal = np.where(better[:, None, None], new_normal, normal)
-        slope = np.where(better[:, None], new_slope, slope)
-        damping = np.clip(np.where(better, damping * 0.1, damping * 8), 1e-12, 1e9)
-        done = (settled & better) | (damping >= 1e9)
-        if done.any():
-            theta_QK[rows[done]], rss_Q[rows[done]] = theta[done], rss[done]
-            keep = np.flatnonzero(~done)
-            rows, part = rows[keep], part.take(keep)
-            theta, rss, normal, slope = theta[keep], rss[keep], normal[keep], slope[keep]
-            damping = damping[keep]
-        if not len(rows):
-            break
-    theta_QK[rows], rss_Q[rows] = theta, rss
-    return theta_QK, rss_Q
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The studies that are still being solved."""
-
-    design: JointDesign
-    loss_QP: Array
-    white: Whitening
-    parameters: int
-
-    def take(self, rows: NDArray[np.int64]) -> "_Part":
-        return replace(self, loss_QP=self.loss_QP[rows], white=self.white.take(rows))
-
-    def system(self, theta: Array) -> tuple[Array, Array, Array]:
-        """Sum of squares [Q], normal matrix [Q, K, K] and right-hand side [Q, K]."""
-        law_QP, slope_QKP = self.design.jacobian(theta, self.parameters)
-        both = np.concatenate([slope_QKP, (self.loss_QP - law_QP)[:, None]], axis=1)
-        gram = self.white.gram(self.design, both)
-        k = self.parameters
-        return gram[:, k, k], gram[:, :k, :k], gram[:, :k, k]
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,20 @@ class JointScale:
 
     @property
     def alpha(self) -> JointLaw | None:
-        """The law whose exponent stands: under the floor that the verdict supports."""
-        return self.laws.get(FLOOR_OF[self.verdict])
+        """The law whose exponents stand: under the floor that the verdict supports.
+
+        Where it supports none, the free law with exponents as uncertain as the floor is: their
+        intervals span those of every law. An interval of the free law alone would hold the truth
+        too seldom there, a floor being undecided most often where its estimate is far off.
+        """
+        law = self.laws.get(FLOOR_OF[self.verdict])
+        if law is None or self.verdict != UNDECIDED:
+            return law
+        known = [law, *(other for other in self.laws.values() if other.status == CONVERGED)]
+        names = ("alpha", "size_exponent")
+        low = {name: min(other.low[name] for other in known) for name in names}
+        high = {name: max(other.high[name] for other in known) for name in names}
+        return replace(law, low=law.low | low, high=law.high | high)
 
 
 def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -> JointScale:
