@@ -41,7 +41,7 @@ def judged(design, truth, index, draws=150, optimal=None):
 def test_every_world_is_told_in_every_design(design, floor, right):
     """The old frontier called every world of the first design `corrected`."""
     truth = JointTruth(floor=floor, optimal=1.0 if floor else 0.5)
-    found = [judged(design, truth, index, draws=400) for index in range(4)]
+    found = [judged(design, truth, index, draws=200) for index in range(4)]
     told = [scale.verdict for scale in found]
     assert told.count(right) >= 3
     assert set(told) <= {right, UNDECIDED}
