@@ -38,7 +38,8 @@ def plan_study(layout: Layout) -> str:
     Speed is, in this order: measured by a finished run of the same size, stated in
     `resources.flops_per_second`, or guessed from a matrix product timed now.
     """
-    from jstar.model import flops, model_config, parameters
+    from jstar.model import model_config, parameters
+    from jstar.train.events import run_events
 
     study = layout.study
     count, *shape = source_shape(study.dataset)
@@ -48,7 +49,8 @@ def plan_study(layout: Layout) -> str:
     for name, seed in study.runs():
         # The label table costs no FLOPs, so the number of classes can wait for prepare.
         config = model_config(study.model, study.entry(name), (shape[0], shape[1], shape[2]), 0)
-        total = 3.0 * flops(config) * study.train.images
+        run, chosen = run_events(study, name, (shape[0], shape[1], shape[2])), study.train_of(name)
+        total = run.flops_per_image * run.images
         measured = _measured(layout, name)
         if measured is None and study.resources.flops_per_second:
             sources.add("stated in resources.flops_per_second")
@@ -57,11 +59,11 @@ def plan_study(layout: Layout) -> str:
         else:
             sources.add("measured by finished runs")
         weights = 4 * parameters(config)
-        snapshots = study.train.snapshots * len(study.train.ema) * weights
+        snapshots = len(run.snapshots) * len(chosen.ema) * weights
         # Two checkpoints, each with weights, two Adam moments and the EMAs.
-        state = 2 * weights * (3 + len(study.train.ema))
+        state = 2 * weights * (3 + len(chosen.ema))
         rows.append(
-            RunPlan(f"{name}-s{seed}", parameters(config), study.train.images, total,
+            RunPlan(f"{name}-s{seed}", parameters(config), run.images, total,
                     total / (measured or guessed), snapshots + state)
         )  # fmt: skip
     return _table(layout, rows, count, sources)
@@ -71,19 +73,20 @@ def _table(layout: Layout, rows: list[RunPlan], count: int, sources: set[str]) -
     study = layout.study
     devices = max(1, study.resources.train_gpus)
     lines = [
-        f"study '{study.study}': {len(rows)} runs of {study.train.images:,} images "
-        f"({study.train.images / count:.3g} passes over {count:,})",
+        f"study '{study.study}': {len(rows)} runs on {count:,} images",
         "",
-        f"{'run':<16}{'parameters':>14}{'FLOPs':>11}{'time':>12}{'disk':>10}",
+        f"{'run':<16}{'parameters':>14}{'images':>15}{'passes':>8}{'FLOPs':>11}{'time':>12}"
+        f"{'disk':>10}",
     ]
     for row in rows:
         lines.append(
-            f"{row.name:<16}{row.params:>14,}{row.flops:>11.3g}"
+            f"{row.name:<16}{row.params:>14,}{row.images:>15,}{row.images / count:>8.3g}"
+            f"{row.flops:>11.3g}"
             f"{clock(row.device_seconds / devices):>12}{_bytes(row.disk_bytes):>10}"
         )
     seconds = sum(r.device_seconds for r in rows)
     lines.append(
-        f"{'all':<16}{'':>14}{sum(r.flops for r in rows):>11.3g}{clock(seconds / devices):>12}"
+        f"{'all':<16}{'':>37}{sum(r.flops for r in rows):>11.3g}{clock(seconds / devices):>12}"
         f"{_bytes(sum(r.disk_bytes for r in rows)):>10}"
     )
     unit = "GPU-hours" if study.resources.train_gpus else "hours of training, one run at a time"
@@ -97,21 +100,20 @@ def study_design(study: Study) -> StudyDesign:
 
     Raises JstarError where there are not two sizes with a snapshot to fit.
     """
-    from jstar.model import flops, model_config, parameters
-    from jstar.train.events import training_events
+    from jstar.model import model_config, parameters
+    from jstar.train.events import run_events
 
-    _, channels, height, width = source_shape(study.dataset)
+    shape = source_shape(study.dataset)[1:]
     found: dict[int, tuple[int, tuple[float, ...], float]] = {}
     for entry in study.ladder:
         if entry.variant is not None:
             continue
-        config = model_config(study.model, entry, (channels, height, width), 0)
-        cost, params = 3.0 * flops(config), parameters(config)
-        schedule = training_events(study.train, cost, 4 * channels * height * width)
+        params = parameters(model_config(study.model, entry, shape, 0))
+        schedule = run_events(study, entry.name, shape)
         seen = [float(step * schedule.batch) for step in schedule.snapshots]
         seeds = found[params][0] if params in found else 0
         images = tuple(d for d in seen if d >= study.fit.min_images)
-        found[params] = (seeds + len(entry.seeds), images, cost)
+        found[params] = (seeds + len(entry.seeds), images, schedule.flops_per_image)
     if len(found) < 2 or not all(images for _, images, _ in found.values()):
         raise JstarError(
             f"study '{study.study}': {len(found)} sizes with snapshots from fit.min_images = "

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from jstar.config.base import Name, Part, PositiveInt, Seed
+from jstar.config.base import Name, Part, Positive, PositiveInt, Seed
 from jstar.config.choices import SIZES
 from jstar.config.train import Variant
 from jstar.errors import nearest
@@ -33,9 +33,26 @@ class LadderEntry(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [0], description="seeds; one training run each"
     )
+    images: PositiveInt | None = Field(None, description="length of this size's runs in images")
+    flops: Positive | None = Field(None, description="length of this size's runs in FLOPs")
+    batch: PositiveInt | None = Field(None, description="images in an optimiser step of this size")
+    learning_rate: Positive | None = Field(
+        None, description="of this very size; default: train.learning_rate by the width rule"
+    )
     variant: Variant | None = Field(
         None, description="another training process for this entry: process, noise_mean, …"
     )
+
+    def training(self, width: int) -> dict[str, Any]:
+        """What this entry, of that width, changes in the keys of `train`."""
+        own: dict[str, Any] = dict(self.variant) if self.variant is not None else {}
+        if self.images is not None or self.flops is not None:
+            own |= {"images": self.images, "flops": self.flops}
+        if self.batch is not None:
+            own["batch"] = self.batch
+        if self.learning_rate is not None:
+            own |= {"learning_rate": self.learning_rate, "learning_rate_width": width}
+        return own
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("depth"))
 

@@ -56,6 +56,10 @@ class Study(Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"ladder: the name '{name}' is used twice, names must differ")
+            try:
+                self.train_of(name)
+            except JstarError as error:
+                raise ValueError(str(error)) from None
         for key, chosen in (
             ("evaluate", self.evaluate.ema), ("fit", [self.fit.ema]),
             ("sampling", [self.sampling.ema]),
@@ -104,11 +108,14 @@ class Study(Part):
         return self.train.make_process()
 
     def train_of(self, model: str) -> TrainConfig:
-        """How the ladder entry `model` is trained: `train`, with the entry's own variant."""
-        variant = self.entry(model).variant
-        if variant is None:
-            return self.train
-        return self.train.model_copy(update=dict(variant))
+        """How the ladder entry `model` is trained: `train`, with what the entry says otherwise."""
+        entry = self.entry(model)
+        own = entry.training(entry.width or self.model.width_per_depth * entry.depth)
+        return (
+            TrainConfig.checked({**dict(self.train), **own}, f"ladder.{model}")
+            if own
+            else self.train
+        )
 
     def entry(self, name: str) -> LadderEntry:
         """The ladder entry called `name`."""
@@ -165,6 +172,8 @@ class Study(Part):
             for key in ("enabled", "batch"):
                 picked["sampling"].pop(key)
         if stage == "train":
+            if model is not None:
+                picked["train"] = self.train_of(model).model_dump(mode="json")
             # How often a run is saved, and how its memory is split, changes no number.
             for key in (
                 "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
@@ -172,10 +181,9 @@ class Study(Part):
             ):  # fmt: skip
                 picked["train"].pop(key)
             if model is not None:
-                entry = self.entry(model).model_dump(mode="json")
-                entry.pop("seeds")
-                picked["train"].update(entry.pop("variant") or {})
-                picked["entry"] = entry
-            if picked["train"]["noise"] is None:
-                picked["train"].pop("noise")  # a run without it is what it was before the key
+                entry = self.entry(model)
+                picked["entry"] = {key: getattr(entry, key) for key in ("name", "depth", "width")}
+            for key in ("noise", "flops"):
+                if picked["train"][key] is None:
+                    picked["train"].pop(key)  # a run without it is what it was before the key
         return json.dumps(picked, sort_keys=True)

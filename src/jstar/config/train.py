@@ -1,5 +1,6 @@
 """Keys of the stage train: the loop, and what a run draws its noise from."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -71,7 +72,8 @@ class TrainConfig(Part):
         None, description="weight and noise law from the optimal loss, instead of the process'"
     )
     sigma_data: Positive = Field(0.5, description="standard deviation of the scaled data")
-    images: PositiveInt = Field(description="length of a run in images")
+    images: PositiveInt | None = Field(None, description="length of a run in images; or flops")
+    flops: Positive | None = Field(None, description="length of a run in training FLOPs; or images")
     batch: PositiveInt = Field(description="images in an optimiser step")
     learning_rate: Positive = Field(1e-3, description="at width learning_rate_width")
     learning_rate_width: PositiveInt = Field(
@@ -129,12 +131,21 @@ class TrainConfig(Part):
 
     _weight = model_validator(mode="after")(_weight_once)
 
+    def length(self, flops_per_image: float) -> int:
+        """Images of a run of a size whose training costs `flops_per_image`, rounded up."""
+        if self.images is not None:
+            return self.images
+        assert self.flops is not None  # _lengths
+        return math.ceil(self.flops / flops_per_image)
+
     @model_validator(mode="after")
     def _lengths(self) -> "TrainConfig":
-        if self.batch > self.images:
-            raise ValueError(f"batch = {self.batch} must not exceed images = {self.images}")
-        if self.first_snapshot > self.images:
-            raise ValueError(
-                f"first_snapshot = {self.first_snapshot} must not exceed images = {self.images}"
-            )
+        if (self.images is None) == (self.flops is None):
+            given = "neither" if self.images is None else "both"
+            raise ValueError(f"{given} of images and flops given, one says how long a run is")
+        for key in ("batch", "first_snapshot"):
+            if self.images is not None and getattr(self, key) > self.images:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} must not exceed images = {self.images}"
+                )
         return self

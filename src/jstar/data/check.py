@@ -50,8 +50,10 @@ def _check(study: Study) -> None:
     total = min(found, study.dataset.limit or found)
     check_split(study.dataset, total)
     count = total - study.dataset.holdout
-    if study.train.batch > count:
-        raise JstarError(
-            f"train.batch = {study.train.batch} exceeds the data: '{study.dataset.name}' has "
-            f"{count} images to train on, allowed is 1 to {count}"
-        )
+    for entry in study.ladder:
+        if (batch := study.train_of(entry.name).batch) > count:
+            key = "train.batch" if entry.batch is None else f"ladder.{entry.name}.batch"
+            raise JstarError(
+                f"{key} = {batch} exceeds the data: '{study.dataset.name}' has {count} images to "
+                f"train on, allowed is 1 to {count}"
+            )

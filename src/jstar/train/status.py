@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from jstar.curve import read_curve
+from jstar.data.card import Card
+from jstar.data.check import source_shape
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.progress import clock
 from jstar.records import read_json, write_json
+from jstar.train.events import run_events
 from jstar.train.run import Run
 
 STATE_FILE = "state.json"
@@ -103,8 +106,9 @@ def write_state(run: Run, loss: float) -> None:
 
 
 def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
-    batch = layout.study.train.batch
-    total = -(-layout.study.train.images // batch) * batch
+    card = layout.data / "card.json"
+    shape = Card.load(card).shape if card.is_file() else source_shape(layout.study.dataset)[1:]
+    total = run_events(layout.study, model, shape).images
     state, run = layout.state(model, seed), layout.run(model, seed)
     facts: dict[str, Any] = {}
     if (state / STATE_FILE).is_file():
