@@ -2,7 +2,8 @@
 
     python benchmarks/scaling_verdicts.py [--studies 200] [--out results/reference/benchmarks]
 
-Writes scaling_verdicts.csv: one row per (design, truth). Designs: equal images for every size, so
+Writes scaling_verdicts_studies.csv, what each study said (one begun is continued), and
+scaling_verdicts.csv, one row per (design, truth). Designs: equal images for every size, so
 that no sizes cross (the first default study); sizes that cross; the committed studies' own sizes
 and snapshots. Truths: no floor, the floor J*, a floor above J*. `wrong` counts `corrected` or
 `above` without a floor, `raw` with one, `above` where the floor is J*, and `corrected` where the
@@ -12,8 +13,10 @@ fit assumes.
 """
 
 import argparse
+import io
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import pandas as pd
 
 from jstar.config import FitConfig
 from jstar.curve import read_curve
+from jstar.progress import Progress
 from jstar.records import provenance, write_table
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.inputs import read_losses
@@ -74,7 +78,8 @@ def study(task: tuple[Cell, StudyDesign, int, int]) -> dict[str, object]:
         table = read_losses([Path(folder) / "losses.csv"])
         optimal = read_curve(Path(folder) / "curve.csv")
     config = FitConfig(calibration=draws, bootstrap=200, seed=index)
-    scale = fit_study(table, optimal, config, None).scales[0]
+    with redirect_stderr(io.StringIO()):
+        scale = fit_study(table, optimal, config, None).scales[0]
     joint, law = scale.joint, scale.joint.alpha
     true_floor = truth.floor * truth.optimal
     resolved = (true_floor - joint.optimal) / joint.resolution
@@ -119,48 +124,66 @@ def cells() -> list[Cell]:
     ]
 
 
+def measure(tasks: list[tuple[Cell, StudyDesign, int, int]], raw: Path) -> pd.DataFrame:
+    """What every study said; those that stand in the file `raw` already are not run again."""
+    key = ["design", "truth", "errors", "index", "draws"]
+    done = pd.read_csv(raw, keep_default_na=False) if raw.is_file() else pd.DataFrame(columns=key)
+    known = set(done[key].itertuples(index=False, name=None))
+    left = [t for t in tasks if (t[0].design, t[0].truth, t[0].label, *t[2:]) not in known]
+    with ProcessPoolExecutor(2) as pool, Progress("verdicts", len(left), "studies") as bar:
+        for (cell, _, index, draws), said in zip(left, pool.map(study, left), strict=True):
+            row = {"design": cell.design, "truth": cell.truth, "errors": cell.label}
+            frame = pd.DataFrame([{**row, "index": index, "draws": draws, **said}])
+            frame.to_csv(raw, mode="a", header=not raw.is_file(), index=False)
+            bar.advance(1)
+    wanted = {(t[0].design, t[0].truth, t[0].label, *t[2:]) for t in tasks}
+    rows = pd.read_csv(raw, keep_default_na=False)
+    return rows[[k in wanted for k in rows[key].itertuples(index=False, name=None)]]
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: shares of the verdicts, and means of everything else."""
+    found = []
+    for (design, truth, label), part in rows.groupby(["design", "truth", "errors"], sort=False):
+        said = {f"said_{v}": float((part["verdict"] == v).mean()) for v in VERDICTS}
+        numbers = part.drop(columns=[*part.columns[:5], "verdict", "envelope_status"])
+        found.append(
+            {
+                "design": design, "truth": truth, "errors": label or "1 %, .3 %",
+                "studies": len(part), **said,
+                **numbers.replace({"True": 1, "False": 0, "": np.nan}).astype(float).mean(),
+                "envelope": part["envelope_status"].mode()[0],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(found)
+
+
 def main() -> None:
     """Run every cell and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=300, help="fit.calibration of each study")
+    parser.add_argument("--draws", type=int, default=200, help="fit.calibration of each study")
     parser.add_argument("--odd", type=int, default=50, help="studies of cells with unusual errors")
     parser.add_argument("--out", type=Path, default=REFERENCE / "benchmarks")
     options = parser.parse_args()
-    known, rows = designs(), []
-    with ProcessPoolExecutor(2) as pool:
-        for cell in cells():
-            name = f"{cell.design}/{cell.truth}/{cell.label}"
-            count = options.odd if cell.label else options.studies
-            tasks = [(cell, known[cell.design], k, options.draws) for k in range(count)]
-            if not tasks:
-                continue
-            found = pd.DataFrame(list(pool.map(study, tasks, chunksize=5)))
-            said = {f"said_{v}": float((found["verdict"] == v).mean()) for v in VERDICTS}
-            means = found.drop(columns=["verdict", "envelope_status"]).astype(float).mean()
-            row = {
-                "design": cell.design, "truth": cell.truth, "errors": cell.label or "1 %, .3 %",
-                "studies": len(found), **said, **means.to_dict(),
-                "envelope": found["envelope_status"].mode()[0],
-            }  # fmt: skip
-            rows.append(row)
-            print(
-                f"{name}: wrong {row['wrong']:.3f}, alpha held {row['held']:.3f}, floor held "
-                f"{row['floor_held']:.3f}, "
-                + ", ".join(f"{v} {said[f'said_{v}']:.2f}" for v in VERDICTS)
-                + f"; printed c|raw {row['printed_corrected_if_raw']:.3f} r|c "
-                f"{row['printed_raw_if_corrected']:.3f} "
-                f"a|c {row['printed_above_if_corrected']:.3f}",
-                flush=True,
-            )
+    known = designs()
+    tasks = [
+        (cell, known[cell.design], index, options.draws)
+        for index in range(max(options.studies, options.odd))
+        for cell in cells()
+        if index < (options.odd if cell.label else options.studies)
+    ]
+    rows = measure(tasks, options.out / "scaling_verdicts_studies.csv")
     facts = provenance(
         command=f"python benchmarks/scaling_verdicts.py --studies {options.studies} "
         f"--odd {options.odd} --draws {options.draws}",
         resolved=RESOLVED,
     )
-    write_table(options.out / "scaling_verdicts.csv", pd.DataFrame(rows), facts)
+    found = summary(rows)
+    write_table(options.out / "scaling_verdicts.csv", found, facts)
+    print(found.to_string(index=False, float_format="%.3f"))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import lmfit
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import least_squares
 
 from jstar.scaling.design import SIGMA, JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import exponents, fit_joint, joint_points
 from jstar.scaling.joint_many import (
+    HIGHEST,
+    LOWEST,
     JointDesign,
     Whitening,
     components,
@@ -62,6 +65,38 @@ def test_the_solver_agrees_with_lmfit():
     other = lmfit.minimize(residual, params, ftol=1e-14, xtol=1e-14)
     assert rss[0] == pytest.approx((other.residual**2).sum(), rel=1e-8)
     assert theta[0] == pytest.approx(list(other.params.valuesdict().values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("law", [{}, {"a": 0.023, "b": 0.298, "part": 0.943, "optimal": 0.9}])
+def test_the_solver_ends_where_the_sum_of_squares_is_least(law, free):
+    """Also in the valley where a small exponent imitates a floor; correlated errors, far starts."""
+    truth = JointTruth(run_noise=0.003, snapshot_noise=0.005, correlation=0.9, **law)
+    points = points_of(simulate_design(EQUAL, truth, 2)[0])
+    design, loss = points.design, points.loss_P
+    weight, along, ratio = 1 / design.gap(np.array([[-0.7, 0.3, -0.7, 0.3, 0.0]])), 0.8, 2.0
+    white = Whitening.of(design, weight, np.array([along]), np.array([ratio]))
+    lag_PP = np.abs(np.cumsum(design.lag_P)[:, None] - np.cumsum(design.lag_P))
+    series = np.cumsum(design.first_P)
+    errors = np.where(series[:, None] == series, along**lag_PP, 0)
+    errors = errors + ratio**2 * (design.cluster_P[:, None] == design.cluster_P)
+    spread = np.linalg.inv(np.linalg.cholesky(errors / weight[0][:, None] / weight[0]))
+    bounds = (LOWEST, HIGHEST) if free else (LOWEST[:4], HIGHEST[:4])
+
+    def residual(p):
+        theta = np.r_[p, [] if free else [1.0 / points.unit]][None]
+        return spread @ (loss - theta[0, 4] - design.gap(theta)[0])
+
+    rng = np.random.default_rng(0)
+    starts = [rng.uniform([-3, 0.05, -3, 0.05, -1], [2, 1, 2, 1, 1]) for _ in range(12)]
+    best = min(
+        least_squares(residual, s[: len(bounds[0])], bounds=bounds, x_scale="jac", max_nfev=3000,
+                      ftol=1e-12, xtol=1e-12, gtol=1e-12).cost * 2 for s in starts
+    )  # fmt: skip
+    for start in (np.array([-0.7, 0.3, -0.7, 0.3, 0.5]), np.array([1.0, 0.05, -1.0, 0.1, -1.0])):
+        start[4] = start[4] if free else 1.0 / points.unit
+        _, rss = solve(design, loss[None], start[None], white, free=free)
+        assert rss[0] <= best * (1 + 1e-4)
 
 
 def test_components_of_the_errors_are_recovered():

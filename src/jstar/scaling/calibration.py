@@ -128,8 +128,10 @@ def misfit_share(worlds: Worlds, fits: FloorFits, floor: str) -> float:
 
 
 def interval(values_Q: Array, confidence: float) -> tuple[float, float]:
-    """Quantiles that hold `confidence`."""
-    low, high = np.quantile(values_Q, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    """Quantiles between which one more draw lies with probability `confidence`."""
+    low, high = np.quantile(
+        values_Q, [0.5 - confidence / 2, 0.5 + confidence / 2], method="weibull"
+    )
     return float(low), float(high)
 
 
@@ -142,5 +144,7 @@ def alpha_coverage(world: World, floor: str, confidence: float) -> float:
     true_Q, found_Q = exponents(world.truth_QK)[0], exponents(world.fits.theta[floor])[0]
     near = np.argsort(np.abs(found_Q[:, None] - true_Q), axis=1)[:, : max(len(true_Q) // 3, 50)]
     levels = [0.5 - confidence / 2, 0.5 + confidence / 2]
-    low_Q, high_Q = found_Q + np.quantile((found_Q - true_Q)[near], levels, axis=1)
+    low_Q, high_Q = found_Q + np.quantile(
+        (found_Q - true_Q)[near], levels, axis=1, method="weibull"
+    )
     return float(((low_Q <= true_Q) & (true_Q <= high_Q)).mean())
