@@ -173,11 +173,10 @@ def _fit_batch(
         white = Whitening.of(design, weight, along, white.ratio_Q)
         parts, _ = components(design, loss_QP, free, white, 5)
         white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
-    theta, rss = {}, {}
-    for floor, level in (("zero", np.zeros(studies)), ("optimal", optimal_Q)):
-        start = begin[floor].copy()
-        start[:, 4] = level
-        theta[floor], rss[floor] = solve(design, loss_QP, start, white, free=False)
+    begin["zero"][:, 4], begin["optimal"][:, 4] = 0.0, optimal_Q
+    tried = [begin["zero"], begin["optimal"]]
+    fixed = _from_each(design, loss_QP, tried, white, free=False)
+    theta, rss = (dict(zip(("zero", "optimal"), found, strict=True)) for found in fixed)
     tried = [free, theta["zero"], theta["optimal"]]
     theta["free"], rss["free"] = _lowest(design, loss_QP, tried, white, TOLERANCE)
     found = {f: _misfit(design, loss_QP, theta[f], white, f == "free") for f in FLOORS}
@@ -192,13 +191,18 @@ def _lowest(
     design: JointDesign, loss_QP: Array, starts: list[Array], white: Whitening, tolerance: float
 ) -> tuple[Array, Array]:
     """The free law of each study from the start that leads lowest: theta [Q, 5] and rss [Q]."""
-    found = [solve(design, loss_QP, s, white, free=True, tolerance=tolerance) for s in starts]
-    best_Q = np.argmin([rss_Q for _, rss_Q in found], axis=0)
-    rows = np.arange(len(loss_QP))
-    return (
-        np.stack([theta for theta, _ in found])[best_Q, rows],
-        np.stack([rss for _, rss in found])[best_Q, rows],
-    )
+    theta, rss = _from_each(design, loss_QP, starts, white, free=True, tolerance=tolerance)
+    best_Q, rows = np.argmin(rss, axis=0), np.arange(len(loss_QP))
+    return theta[best_Q, rows], rss[best_Q, rows]
+
+
+def _from_each(
+    design: JointDesign, loss_QP: Array, starts: list[Array], white: Whitening, **how: Any
+) -> tuple[Array, Array]:
+    """`solve` from each of S starts, all at once: theta [S, Q, 5] and rss [S, Q]."""
+    same = np.tile(np.arange(len(loss_QP)), len(starts))
+    theta, rss = solve(design, loss_QP[same], np.concatenate(starts), white.take(same), **how)
+    return theta.reshape(len(starts), -1, 5), rss.reshape(len(starts), -1)
 
 
 def _root(rss: dict[str, Array], floor: str, points: int, side_Q: Array) -> Array:
