@@ -32,7 +32,7 @@ MIN_SIZES, MIN_IMAGES, MIN_JOINT_POINTS = 3, 3, 8
 POWERS = (1.0, 0.5, 0.0)  # of the gap, to which errors of the loss grow
 CLEARLY = 2.0  # log likelihood by which another power than 1 must be better
 OUTLYING = 3.0  # robust standard deviations beyond which a point's error counts as larger
-BATCH = 500  # studies fitted together: larger ones leave the cache
+BATCH = 200  # studies fitted together: larger ones leave the cache
 EXPONENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2)  # of the first guess
 
 
