@@ -10,7 +10,7 @@ from jstar.sampling.steps import noise_steps
 from jstar.sampling.theory.bound import bound
 from jstar.sampling.theory.stage import write_theory
 
-DIGITS = ROOT / "results" / "reference" / "digits"
+DIGITS = ROOT / "results" / "reference" / "digits-equal-images"
 SIGMA = np.geomspace(0.05, 20, 40)
 VARIANCE = 0.4
 
