@@ -3,9 +3,9 @@
     python benchmarks/scaling_verdicts.py [--studies 200] [--out results/reference/benchmarks]
 
 Writes scaling_verdicts_studies.csv, what each study said (one begun is continued), and
-scaling_verdicts.csv, one row per (design, truth). Designs: equal images for every size, so
-that no sizes cross (the first default study, digits-equal-images); sizes that cross; the committed studies' own sizes
-and snapshots. Truths: no floor, the floor J*, a floor above J*. `wrong` counts `corrected` or
+scaling_verdicts.csv, one row per (design, truth). Designs: sizes that cross; equal images for every
+size, so that none cross (digits-equal-images, the first default study); the committed studies' own
+sizes and snapshots. Truths: no floor, the floor J*, a floor above J*. `wrong` counts `corrected` or
 `above` without a floor, `raw` with one, `above` where the floor is J*, and `corrected` where the
 floor lies above J* by more than RESOLVED times what the study resolves. printed_*: the rates that
 the studies themselves printed, on average. Below them cells whose errors are not those that the

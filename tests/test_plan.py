@@ -70,6 +70,7 @@ def test_equal_images_are_called_what_they_are(jstar, tmp_path, pilot):
     """The first default study: every size saw the same images, and nothing crossed."""
     tree = yaml.safe_load((ROOT / "config/digits.yaml").read_text())
     tree["train"]["images"] = 220_000
+    tree["ladder"] = [{"name": f"d{d}", "depth": d, "width": 8 * d} for d in range(2, 8)]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
     law = tmp_path / "parametric.csv"
     law.write_text(

@@ -1,4 +1,4 @@
-"""The committed tables of the default study: fits and figures rerun from them without torch."""
+"""The committed tables of the digits: fits and figures rerun from them without torch."""
 
 import numpy as np
 import pandas as pd
@@ -6,15 +6,40 @@ import pytest
 from conftest import ROOT
 from project import without_torch
 
+from jstar.config import Study
+
+HIGH = ("1.0", "1.45422", "2.11474", "3.07529", "4.47214", "6.50345", "9.45742", "total")
+
 REFERENCE = ROOT / "results" / "reference" / "digits"
 TABLES = ("--losses", REFERENCE / "losses.csv", "--optimal", REFERENCE / "curve.csv")
+MIN_IMAGES = Study.load(ROOT / "config" / "digits.yaml").fit.min_images
 
 
 @pytest.fixture(scope="module")
 def refitted(tmp_path_factory):
     out = tmp_path_factory.mktemp("fits")
-    without_torch("fit", *TABLES, "--process", "edm", "--min-images", 16000, "--out", out)
+    without_torch("fit", *TABLES, "--process", "edm", "--min-images", MIN_IMAGES, "--out", out)
     return out
+
+
+def test_sizes_cross_as_the_study_says(refitted):
+    """At sigma >= 1 at least half of the isoFLOP minima lie inside the ladder, but at 13.8, 20."""
+    minima = pd.read_csv(refitted / "isoflop_minima.csv")
+    inside = (minima["status"] == "inside").groupby(minima["sigma"]).mean()
+    assert (inside[list(HIGH)] > 0.5).all()
+    crossings = pd.read_csv(refitted / "verdicts.csv").set_index("sigma")["crossings"]
+    assert (crossings[list(HIGH)] >= 3).all()
+
+
+def test_equal_images_are_called_what_they_are():
+    """The first default study: hardly a crossing, no envelope, and no verdict where J* is small."""
+    verdicts = pd.read_csv(REFERENCE.with_name("digits-equal-images") / "verdicts.csv")
+    assert (verdicts["crossings"] <= 1).all()
+    assert set(verdicts["verdict"]) == {"undecided", "corrected"}
+    assert verdicts.set_index("sigma")["verdict"]["total"] == "undecided"
+    approaches = pd.read_csv(REFERENCE.with_name("digits-equal-images") / "approaches.csv")
+    envelope = approaches[approaches["approach"] == "envelope"]
+    assert set(envelope["status"]) == {"no crossing"}
 
 
 def test_the_fits_come_out_again(refitted):
