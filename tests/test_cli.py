@@ -148,6 +148,7 @@ def test_power_of_one_point_a_run(jstar):
         (["--images", 1e6, "--flops", 2e6], ["--images and --flops exclude"]),
         (["--snapshot-noise", -1], ["--snapshot-noise = -1", "above 0"]),
         (["--correlation", 1], ["--correlation = 1", "below 1"]),
+        (["--optimal-error", 1], ["--optimal-error = 1", "below 1"]),
         (["--floor-share", 1], ["floor share = 1", "below 1"]),
         (["--confidence", 95], ["--confidence = 95", "below 1"]),
         (["--studies", 0], ["--studies = 0", "at least 100"]),

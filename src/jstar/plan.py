@@ -175,7 +175,7 @@ def law_words(truth: JointTruth, design: StudyDesign) -> str:
     return (
         f"a = {truth.a:.3g}, b = {truth.b:.3g}, {params:,.3g} parameters optimal at {best:,.3g} "
         f"images; errors {truth.run_noise:.2g} a run, {truth.snapshot_noise:.2g} a snapshot with "
-        f"correlation {truth.correlation:.2g}"
+        f"correlation {truth.correlation:.2g}, {truth.optimal_error:.2g} of J*"
     )
 
 

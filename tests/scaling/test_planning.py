@@ -126,15 +126,17 @@ def found_in(design, truth, studies):
     alphas = []
     for index in range(studies):
         losses, curve = simulate_design(design, truth, 23, index)
-        points = joint_points(losses, "loss", (float(curve["loss"].iloc[0]), 0.0), "size")
+        points = joint_points(losses, "loss", tuple(curve.iloc[0][["loss", "stderr"]]), "size")
         alphas.append(float(exponents(fit_joint(points)[1].theta["optimal"])[0][0]))
     return np.array(alphas)
 
 
-@pytest.mark.parametrize("design", ["equal", "isoFLOP"])
-def test_the_expected_width_is_the_scatter_of_studies(design):
+@pytest.mark.parametrize(
+    ("design", "optimal_error"), [("equal", 0.0), ("equal", 0.01), ("isoFLOP", 0.0)]
+)
+def test_the_expected_width_is_the_scatter_of_studies(design, optimal_error):
     made = EQUAL if design == "equal" else StudyDesign.iso_flop(SIZES, [1e12, 5e12, 2e13], COST)
-    truth = stated_truth(made, MEASURED, None, 0.9)
+    truth = stated_truth(made, replace(MEASURED, optimal_error=optimal_error), None, 0.9)
     expected = expect(made, truth, studies=300)
     alphas = found_in(made, truth, 30)
     assert expected.alpha == pytest.approx(-0.175)

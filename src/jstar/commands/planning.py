@@ -58,6 +58,9 @@ SnapshotNoise = Annotated[
     float, _errors("Deviation of the gap along a run from the law, relative (0.05: as in ours)")
 ]
 Correlation = Annotated[float, _errors("Of neighbouring snapshots' deviations (0.9: as in ours)")]
+OptimalError = Annotated[
+    float, _errors("Standard error of J*, relative; 0: the gap is measured directly")
+]
 Confidence = Annotated[float, _errors("Of intervals, a share")]
 Studies = Annotated[int, _errors("Synthetic studies of each world, at least 100")]
 Seed = Annotated[int, _errors("Seed of the synthetic studies")]
@@ -76,6 +79,7 @@ def plan(
     run_noise: RunNoise = 0.03,
     snapshot_noise: SnapshotNoise = 0.05,
     correlation: Correlation = 0.9,
+    optimal_error: OptimalError = 0.0,
     studies: Studies = 200,
     seed: Seed = 0,
 ) -> None:
@@ -90,7 +94,8 @@ def plan(
 
     layout = layout_of(config, results)
     study = layout.study
-    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, study.fit.confidence)
+    errors = run_noise, snapshot_noise, correlation, optimal_error
+    truth = _errors_of(errors, studies, study.fit.confidence)
     typer.echo(plan_study(layout))
     if study.kind != "scaling":
         return
@@ -148,6 +153,7 @@ def power(
     run_noise: RunNoise = 0.03,
     snapshot_noise: SnapshotNoise = 0.05,
     correlation: Correlation = 0.9,
+    optimal_error: OptimalError = 0.0,
     confidence: Confidence = 0.95,
     studies: Studies = 200,
     seed: Seed = 0,
@@ -161,7 +167,8 @@ def power(
     from jstar.progress import Progress
     from jstar.scaling.expected import expect
 
-    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, confidence)
+    errors = run_noise, snapshot_noise, correlation, optimal_error
+    truth = _errors_of(errors, studies, confidence)
     if alpha is not None:
         if alpha >= 0:
             raise JstarError(
@@ -244,21 +251,27 @@ class _Law:
 
 
 def _errors_of(
-    run_noise: float, snapshot_noise: float, correlation: float, studies: int, confidence: float
+    errors: tuple[float, float, float, float], studies: int, confidence: float
 ) -> "JointTruth":
     """A law with these errors, once they are possible."""
     from jstar.scaling.design import JointTruth
 
+    run_noise, snapshot_noise, correlation, optimal_error = errors
     for name, value in (("--run-noise", run_noise), ("--snapshot-noise", snapshot_noise)):
         if not value > 0:
             raise JstarError(f"{name} = {value:g}, it must be above 0")
     if not 0 <= correlation < 1:
         raise JstarError(f"--correlation = {correlation:g}, allowed are 0 up to below 1")
+    if not 0 <= optimal_error < 1:
+        raise JstarError(f"--optimal-error = {optimal_error:g}, allowed are 0 up to below 1")
     if not 0.5 < confidence < 1:
         raise JstarError(f"--confidence = {confidence:g}, allowed is above 0.5 and below 1")
     if studies < 100:
         raise JstarError(f"--studies = {studies}, at least 100 are needed")
-    return JointTruth(run_noise=run_noise, snapshot_noise=snapshot_noise, correlation=correlation)
+    return JointTruth(
+        run_noise=run_noise, snapshot_noise=snapshot_noise, correlation=correlation,
+        optimal_error=optimal_error,
+    )  # fmt: skip
 
 
 def _stated_design(
