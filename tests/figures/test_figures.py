@@ -137,6 +137,8 @@ def test_a_caption_says_what_was_found(fitted, caption):
     for name in ("scaling", "scaling_by_sigma"):
         assert "no crossing" in told[name]
         assert "above" in told[name]
+    agreement = read_json(study.layout.fits / "fits.json")["agreement"].values()
+    assert all(sentence in told["scaling"] for sentence in agreement)
 
 
 def test_floors_are_measured_in_smallest_gaps(fitted):
