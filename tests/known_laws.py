@@ -14,9 +14,8 @@ def losses(n, d, E, A, a, B, b):
 def by_budget(law, flops, sizes, span, noise=0.0, jitter=0.0, seed=0):
     """One point a run: sizes within exp(+-span) of each budget's optimum, F off by jitter."""
     rng, rows = np.random.default_rng(seed), []
-    ratio = law["a"] * law["A"] / (law["b"] * law["B"])
     for budget in flops:
-        best = ratio ** (1 / (law["a"] + law["b"])) * (budget / 6) ** size_exponent(law)
+        best = optimal_size(law, budget)
         for k, away in enumerate(np.linspace(-span, span, sizes)):
             n = best * np.exp(away + 0.05 * rng.standard_normal())
             f = budget * np.exp(jitter * rng.uniform(-1, 1))
@@ -29,6 +28,11 @@ def by_budget(law, flops, sizes, span, noise=0.0, jitter=0.0, seed=0):
 
 def size_exponent(law):
     return law["b"] / (law["a"] + law["b"])
+
+
+def optimal_size(law, flops):
+    ratio = law["a"] * law["A"] / (law["b"] * law["B"])
+    return ratio ** (1 / (law["a"] + law["b"])) * (flops / 6) ** size_exponent(law)
 
 
 def ladder(params, flops_of):

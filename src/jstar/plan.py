@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,9 +127,10 @@ def study_design(study: Study) -> StudyDesign:
 
 def judge_design(
     design: StudyDesign, truth: JointTruth, *, confidence: float, studies: int, seed: int
-) -> str:
+) -> Iterator[str]:
     """Where sizes cross, what would make them, and what verdict and exponent would be worth.
 
+    Block by block: crossings at once, a row of verdicts as soon as its studies are simulated.
     truth: the law with the floor J*.
     """
     now = competition(design, truth)
@@ -147,24 +149,28 @@ def judge_design(
         designs.append(("with those images", better, there))
     lines += [
         "",
-        f"{'':<20}{'crossings':>10}{'alpha':>20}{'corrected':>11}{'raw':>11}{'wrong':>8}",
-        f"{'':<20}{'':>10}{'':>20}{'if J*':>11}{'if none':>11}{'':>8}",
+        f"{'':<18}{'crossings':>10}{'alpha':>17}{'corrected':>13}{'raw':>13}{'wrong':>13}",
+        f"{'':<18}{'':>10}{'':>17}{'if J*':>13}{'if none':>13}",
     ]
+    yield "\n".join(lines)
     for name, one, law in designs:
         sizes = competition(one, law)
-        crossed = f"{len(sizes.crossings)} of {sizes.sizes - 1}"
+        head = f"{name:<18}{f'{len(sizes.crossings)} of {sizes.sizes - 1}':>10}"
         try:
             found = expect(one, law, confidence=confidence, studies=studies, seed=seed)
         except JstarError as error:
-            lines.append(f"{name:<20}{crossed:>10}   {error}")
+            yield f"{head}   {error}"
             continue
-        rates = found.rates
-        wrong = max(rates("optimal", RAW, ABOVE), rates("zero", CORRECTED, ABOVE))
-        lines.append(
-            f"{name:<20}{crossed:>10}{f'{found.alpha:.3f} ± {found.width / 2:.2g}':>20}"
-            f"{rates('optimal', CORRECTED):>11.0%}{rates('zero', RAW):>11.0%}{wrong:>8.0%}"
+        wrong = found.share("optimal", RAW, ABOVE), found.share("zero", CORRECTED, ABOVE)
+        yield (
+            f"{head}{f'{found.alpha:.3f} ± {found.width / 2:.2g}':>17}"
+            f"{found.share('optimal', CORRECTED)!s:>13}{found.share('zero', RAW)!s:>13}"
+            f"{max(wrong, key=lambda share: share.value)!s:>13}"
         )
-    return "\n".join(lines)
+    yield (
+        f"Shares of {studies} simulated studies with J* and of {studies} without a floor, each "
+        "judged as 'jstar fit' judges a noise scale; ± their standard errors."
+    )
 
 
 def law_words(truth: JointTruth, design: StudyDesign) -> str:
@@ -175,7 +181,7 @@ def law_words(truth: JointTruth, design: StudyDesign) -> str:
     return (
         f"a = {truth.a:.3g}, b = {truth.b:.3g}, {params:,.3g} parameters optimal at {best:,.3g} "
         f"images; errors {truth.run_noise:.2g} a run, {truth.snapshot_noise:.2g} a snapshot with "
-        f"correlation {truth.correlation:.2g}"
+        f"correlation {truth.correlation:.2g}, {truth.optimal_error:.2g} of J*"
     )
 
 

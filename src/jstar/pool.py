@@ -1,4 +1,4 @@
-"""Worker processes for decoding, and results in the order of the work."""
+"""Worker processes, and results in the order of the work."""
 
 import ctypes
 import multiprocessing
@@ -8,9 +8,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from typing import Any
+
+from jstar.progress import Progress
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -64,3 +67,22 @@ def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> 
     finally:
         for future in waiting:
             future.cancel()
+
+
+def in_processes(
+    function: Callable[..., Any], tasks: list[tuple[Any, ...]], what: str, unit: str
+) -> list[Any]:
+    """`function(*task)` of every task, by as many processes as there are CPUs; it says how far."""
+    workers = min(cpu_count(), len(tasks))
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress(what, len(tasks), unit))
+        if workers > 1:
+            pool = stack.enter_context(process_pool(workers))
+            results = in_order(pool, ((function, *task) for task in tasks), workers)
+        else:
+            results = (function(*task) for task in tasks)
+        found = []
+        for result in results:
+            found.append(result)
+            bar.advance(1)
+    return found

@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 from docutils.core import publish_parts
 from jinja2 import Environment
+from known_laws import CHINCHILLA, by_budget
 
 from jstar.config import Study
 from jstar.figures.inspect import study_tables
@@ -40,6 +41,12 @@ def simulate(name):
     """Tables of losses and of J*; `no J*`: the same losses, with nothing known of their floor."""
     if name in TRUTHS:
         return simulate_study(TRUTHS[name], seed=0)
+    if name == "by budget":
+        table = by_budget(CHINCHILLA, np.geomspace(6e18, 3e21, 6), 7, 1.2, 0.01, jitter=0.02)
+        curve = pd.DataFrame({"sigma": SIGMAS[1:3], "stderr": 0.0})
+        curve["loss"] = CHINCHILLA["E"] + curve["sigma"]
+        losses = [table.assign(sigma=s, loss=table["loss"] + s) for s in curve["sigma"]]
+        return pd.concat(losses, ignore_index=True), curve
     frames = [
         [frame.assign(sigma=sigma) for frame in simulate_design(
             EQUAL_IMAGES, JointTruth(floor=floor), 0, int(10 * sigma)
@@ -79,7 +86,7 @@ def caption():
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory):
-    """`fitted(name)`: the study of one of TRUTHS, `no crossing` or `no J*`."""
+    """`fitted(name)`: the study of one of TRUTHS, `by budget`, `no crossing` or `no J*`."""
     made = {}
 
     def make(name):

@@ -10,11 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from known_laws import CHINCHILLA, optimal_size
 from PIL import Image
 
 from jstar.config import FiguresConfig
 from jstar.errors import JstarError
-from jstar.figures import FIGURES, floors, scaling, scaling_by_sigma
+from jstar.figures import FIGURES, floors, isoflop, scaling, scaling_by_sigma
 from jstar.figures.joint import (
     crossings,
     joint_in_numbers,
@@ -34,6 +35,7 @@ STUDIES = ("whole", "two sizes")
 JOINT = ("floors", "scaling", "scaling_by_sigma", "exponents")  # show the joint law
 DRAWN = [(s, f) for s in STUDIES for f in FIGURES]
 DRAWN += [(s, f) for s in ("no crossing", "no J*") for f in JOINT]
+DRAWN += [("by budget", "isoflop")]
 
 
 @pytest.fixture(scope="module", params=DRAWN, ids=lambda p: f"{p[1]}, {p[0]}")
@@ -137,6 +139,29 @@ def test_a_caption_says_what_was_found(fitted, caption):
     for name in ("scaling", "scaling_by_sigma"):
         assert "no crossing" in told[name]
         assert "above" in told[name]
+    agreement = read_json(study.layout.fits / "fits.json")["agreement"].values()
+    assert all(sentence in told["scaling"] for sentence in agreement)
+
+
+def test_sizes_chosen_by_budget_show_their_budgets_and_minima(fitted):
+    """A star where the law has its optimum, a parabola through every size, a label a budget."""
+    figure, numbers = isoflop.draw_isoflop(fitted("by budget").tables, FiguresConfig(sigmas=2))
+    figure.canvas.draw()
+    budgets = np.geomspace(6e18, 3e21, 6)
+    for panel in figure.axes[:3]:
+        stars, dots = ([line.get_xdata() for line in panel.lines
+                        if line.get_marker() == mark and line.get_ls() == "None"]
+                       for mark in "*o")  # fmt: skip
+        assert np.concatenate(stars) == pytest.approx(optimal_size(CHINCHILLA, budgets), rel=0.1)
+        assert [len(x) for x in dots] == [7] * 6 + [0]  # no minimum is at the edge
+        assert sum(len(line.get_xdata()) == 40 for line in panel.lines) == 6
+    (bar,) = (axes for axes in figure.axes if axes.get_ylabel() == "$F$ (FLOPs)")
+    labels = [re.sub(r"\\times10\^\{(\d+)\}", r"e\1", t.get_text().strip("$"))
+              for t in bar.get_yticklabels()]  # fmt: skip
+    assert [float(label) for label in labels] == pytest.approx(budgets, rel=0.03)
+    assert numbers["by_budget"]
+    assert [law["inside"] for law in numbers["laws"]] == [6] * 3
+    plt.close(figure)
 
 
 def test_floors_are_measured_in_smallest_gaps(fitted):

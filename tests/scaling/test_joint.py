@@ -11,9 +11,12 @@ from jstar.scaling.joint import exponents, fit_joint, joint_points
 from jstar.scaling.joint_many import (
     HIGHEST,
     LOWEST,
+    RATIO_L,
+    Components,
     JointDesign,
     Whitening,
     components,
+    draw_errors,
     snapshot_correlation,
 )
 from jstar.scaling.joint_solve import solve
@@ -185,3 +188,17 @@ def test_a_design_is_read_from_its_table():
     assert np.array(again.images) == pytest.approx(np.array(EQUAL.images))
     assert again.cost == pytest.approx(EQUAL.cost)
     assert list(curve["sigma"]) == [SIGMA]
+
+
+def test_drawn_errors_have_the_components_that_are_known():
+    """s = 0.5 with correlation .8, tau = 0.33; the second size's points are half as certain."""
+    code, known = np.repeat([0, 1], 4), np.arange(len(RATIO_L)) == 6
+    design = JointDesign.of(1e5 * 10.0**code, np.tile([1e4, 2e4, 4e4, 8e4], 2), code, code)
+    white = Whitening.of(design, np.ones((1, 8)), np.array([0.8]), RATIO_L[known])
+    parts = Components(known[None].astype(float), np.full((1, len(RATIO_L)), 0.25))
+    weight, rng = np.where(code, 0.5, 1.0), np.random.default_rng(0)
+    drawn = draw_errors(design, white, parts, 10**6, weight, 40_000, rng)  # freedom: s is known
+    lag = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    shared = (0.5 * RATIO_L[6]) ** 2
+    expected = np.where(np.equal.outer(code, code), shared + 0.25 * 0.8**lag, 0.0)
+    assert weight * np.cov(drawn.T) * weight[:, None] == pytest.approx(expected, abs=0.012)

@@ -50,7 +50,7 @@ def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name):
     if study.get("kind", "scaling") == "scaling":
         assert len(study["ladder"]) == 6
     done = subprocess.run(
-        [sys.executable, "-m", "jstar", "plan", "--config", f"config/{name}"],
+        [sys.executable, "-m", "jstar", "plan", "--config", f"config/{name}", "--studies", "2"],
         cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip

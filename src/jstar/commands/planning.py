@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 POWER = 0.8  # the customary chance to see a difference that is there
 EXPONENT, FLOOR_SHARE = 0.35, 0.9
+STUDIES = 12
 
 
 def _law(text: str) -> Any:
@@ -58,8 +59,11 @@ SnapshotNoise = Annotated[
     float, _errors("Deviation of the gap along a run from the law, relative (0.05: as in ours)")
 ]
 Correlation = Annotated[float, _errors("Of neighbouring snapshots' deviations (0.9: as in ours)")]
+OptimalError = Annotated[
+    float, _errors("Standard error of J*, relative; 0: the gap is measured directly")
+]
 Confidence = Annotated[float, _errors("Of intervals, a share")]
-Studies = Annotated[int, _errors("Synthetic studies of each world, at least 100")]
+Studies = Annotated[int, _errors("Simulated studies of each world: more take longer, know better")]
 Seed = Annotated[int, _errors("Seed of the synthetic studies")]
 
 
@@ -76,7 +80,8 @@ def plan(
     run_noise: RunNoise = 0.03,
     snapshot_noise: SnapshotNoise = 0.05,
     correlation: Correlation = 0.9,
-    studies: Studies = 200,
+    optimal_error: OptimalError = 0.0,
+    studies: Studies = STUDIES,
     seed: Seed = 0,
 ) -> None:
     """Print what a study costs and what it can tell, before anything is spent.
@@ -90,7 +95,8 @@ def plan(
 
     layout = layout_of(config, results)
     study = layout.study
-    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, study.fit.confidence)
+    errors = run_noise, snapshot_noise, correlation, optimal_error
+    truth = _errors_of(errors, studies, study.fit.confidence)
     typer.echo(plan_study(layout))
     if study.kind != "scaling":
         return
@@ -102,9 +108,9 @@ def plan(
     law = _Law(pilot, sigma, size_exponent, data_exponent, images_per_parameter, floor_share)
     truth = law.of(design, truth)
     typer.echo(f"\nIf {law_words(truth, design)}:")
-    typer.echo(
-        judge_design(design, truth, confidence=study.fit.confidence, studies=studies, seed=seed)
-    )
+    chosen: dict[str, Any] = {"confidence": study.fit.confidence, "studies": studies, "seed": seed}
+    for block in judge_design(design, truth, **chosen):
+        typer.echo(block)
 
 
 @app.command()
@@ -148,8 +154,9 @@ def power(
     run_noise: RunNoise = 0.03,
     snapshot_noise: SnapshotNoise = 0.05,
     correlation: Correlation = 0.9,
+    optimal_error: OptimalError = 0.0,
     confidence: Confidence = 0.95,
-    studies: Studies = 200,
+    studies: Studies = STUDIES,
     seed: Seed = 0,
 ) -> None:
     """Say what a design would tell: its verdict, alpha's interval, one exponent from another.
@@ -158,10 +165,10 @@ def power(
     as 'jstar fit' judges them. The design is given by sizes and images or FLOPs.
     """
     from jstar.plan import judge_design, law_words, study_design
-    from jstar.progress import Progress
     from jstar.scaling.expected import expect
 
-    truth = _errors_of(run_noise, snapshot_noise, correlation, studies, confidence)
+    errors = run_noise, snapshot_noise, correlation, optimal_error
+    truth = _errors_of(errors, studies, confidence)
     if alpha is not None:
         if alpha >= 0:
             raise JstarError(
@@ -190,26 +197,22 @@ def power(
     if against is not None and not abs(against - truth.alpha) > 1e-9:
         raise JstarError(f"power: both exponents are {against:g}, they must differ")
     typer.echo(f"If {law_words(truth, design)}:")
-    typer.echo(judge_design(design, truth, confidence=confidence, studies=studies, seed=seed))
+    chosen: dict[str, Any] = {"confidence": confidence, "studies": studies, "seed": seed}
+    for block in judge_design(design, truth, **chosen):
+        typer.echo(block)
     if against is None:
         return
-    lines, enough = [f"\n{'seeds':>5}{'runs':>6}{'alpha':>20}   power against {against:g}"], None
-    with Progress("power", len(counts), "designs") as bar:
-        for count in counts:
-            one = replace(design, seeds=(count,) * len(design.params))
-            found = expect(one, truth, confidence=confidence, studies=studies, seed=seed)
-            share = found.power(against)
-            enough = count if enough is None and share >= POWER else enough
-            interval = f"{found.alpha:.3f} ± {found.width / 2:.2g}"
-            lines.append(f"{count:>5}{count * len(one.params):>6}{interval:>20}   {share:.0%}")
-            bar.advance()
-    typer.echo("\n".join(lines))
-    typer.echo(
-        f"none of these reaches a power of {POWER:g}: more seeds, compute, or less noise"
-        if enough is None
-        else f"{enough} seeds a size tell {truth.alpha:.3g} from {against:g} with a power of "
-        f"{POWER:g}"
-    )
+    typer.echo(f"\n{'seeds':>5}{'runs':>6}{'alpha':>20}   power against {against:g}")
+    enough = ""
+    for count in counts:
+        one = replace(design, seeds=(count,) * len(design.params))
+        found = expect(one, truth, **chosen, worlds=("optimal",))
+        share, interval = found.power(against), f"{found.alpha:.3f} ± {found.width / 2:.2g}"
+        typer.echo(f"{count:>5}{count * len(one.params):>6}{interval:>20}   {share}")
+        if not enough and share.value >= POWER:
+            enough = f"{count} seeds a size tell {truth.alpha:.3g} from {against:g} in {share}"
+    none = f"none of these reaches a power of {POWER:g}: more seeds, compute, or less noise"
+    typer.echo(f"{enough} of {studies} simulated studies" if enough else none)
 
 
 @dataclass(frozen=True)
@@ -244,21 +247,27 @@ class _Law:
 
 
 def _errors_of(
-    run_noise: float, snapshot_noise: float, correlation: float, studies: int, confidence: float
+    errors: tuple[float, float, float, float], studies: int, confidence: float
 ) -> "JointTruth":
     """A law with these errors, once they are possible."""
     from jstar.scaling.design import JointTruth
 
+    run_noise, snapshot_noise, correlation, optimal_error = errors
     for name, value in (("--run-noise", run_noise), ("--snapshot-noise", snapshot_noise)):
         if not value > 0:
             raise JstarError(f"{name} = {value:g}, it must be above 0")
     if not 0 <= correlation < 1:
         raise JstarError(f"--correlation = {correlation:g}, allowed are 0 up to below 1")
+    if not 0 <= optimal_error < 1:
+        raise JstarError(f"--optimal-error = {optimal_error:g}, allowed are 0 up to below 1")
     if not 0.5 < confidence < 1:
         raise JstarError(f"--confidence = {confidence:g}, allowed is above 0.5 and below 1")
-    if studies < 100:
-        raise JstarError(f"--studies = {studies}, at least 100 are needed")
-    return JointTruth(run_noise=run_noise, snapshot_noise=snapshot_noise, correlation=correlation)
+    if studies < 2:
+        raise JstarError(f"--studies = {studies}, at least 2 are needed")
+    return JointTruth(
+        run_noise=run_noise, snapshot_noise=snapshot_noise, correlation=correlation,
+        optimal_error=optimal_error,
+    )  # fmt: skip
 
 
 def _stated_design(

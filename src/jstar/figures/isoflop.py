@@ -23,12 +23,14 @@ from jstar.figures.style import (
     new_figure,
     note,
     panel_title,
+    short_number,
 )
 from jstar.figures.tables import StudyTables
 from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import CONVERGED, EDGE, INSIDE, optimal_exponent, parabola
 from jstar.scaling.laws import Array
 
+BUDGETS = 10  # that fit as labels beside the colours
 OPTIMA = {"params": r"$N_\mathrm{opt}$ (parameters)", "images": r"$D_\mathrm{opt}$"}
 
 
@@ -52,6 +54,11 @@ def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
         bar = figure.colorbar(colors, ax=axes[0, :], pad=0.01, aspect=16)
         bar.set_label("$F$ (FLOPs)")
         bar.outline.set_linewidth(0.4)
+        rows = tables.at("isoflop", columns[-1])
+        budgets = rows["flops"].unique().tolist()
+        if len(rows) and rows["by_budget"].all() and len(budgets) <= BUDGETS:
+            bar.set_ticks(budgets, labels=[short_number(float(f"{f:.2g}")) for f in budgets])
+            bar.minorticks_off()
     figure.legend(handles=_handles(), loc="outside upper center", ncols=4)
     return figure, _numbers(tables, columns)
 

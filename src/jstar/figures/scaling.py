@@ -27,6 +27,7 @@ from jstar.figures.style import (
     panel_title,
 )
 from jstar.figures.tables import StudyTables
+from jstar.scaling.approaches import agreement
 
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", r"residual of $\ln J$ (%)")
 
@@ -38,10 +39,11 @@ def draw_scaling(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
         3, len(columns), PAGE, 5.2, sharex=True, gridspec_kw={"height_ratios": [1.7, 1.7, 1]}
     )
     draw_columns(figure, axes, tables, columns)
-    return figure, {
-        "confidence": 100 * tables.confidence,
-        "laws": [law_in_numbers(tables, sigma) for sigma in columns],
-    }
+    laws = [
+        law_in_numbers(tables, sigma) | {"agreement": agreement(tables.at("approaches", sigma))}
+        for sigma in columns
+    ]
+    return figure, {"confidence": 100 * tables.confidence, "laws": laws}
 
 
 def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[Any]) -> None:

@@ -164,7 +164,7 @@ def log_ticks(axes: Axes, low: float, high: float, count: int = 4, along: str = 
             ticks = ticks[:: math.ceil(len(ticks) / (count + 1))]
     axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _short_number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
 def sigma_axis(panel: Axes) -> None:
@@ -195,7 +195,7 @@ def images_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
 
 
-def _short_number(value: float) -> str:
+def short_number(value: float) -> str:
     """0.0235 -> '0.0235', 0.00002 -> 2x10^-5."""
     if 1e-3 <= abs(value) < 1e4:
         return f"{value:g}"

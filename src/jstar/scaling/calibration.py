@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_floors
-from jstar.scaling.joint_many import components
+from jstar.scaling.joint_many import components, draw_errors
 from jstar.scaling.laws import Array
 
 
@@ -54,38 +54,20 @@ def _world(
     rng: np.random.Generator,
 ) -> World:  # fmt: skip
     """Draw a study from each law and fit it."""
-    draws = len(truth_QK)
-    loss_QP = _losses(points, fits, floor, truth_QK, rng)
+    design, draws, k = points.design, len(truth_QK), 5 if floor == "free" else 4
+    parts, _ = components(design, points.loss_P[None], fits.theta[floor], fits.white, k)
+    weight_P = fits.white.weight_QP[0]
+    error_QP = draw_errors(design, fits.white, parts, len(design) - k, weight_P, draws, rng)
+    loss_QP = truth_QK[:, 4:5] + design.gap(truth_QK) + error_QP
     shift = points.optimal_error * rng.standard_normal(draws)
     optimal_Q = (points.optimal if np.isfinite(points.optimal) else 0.0) + shift
     start = fits.theta[floor][:1]
-    mean = start[:, 4:5] + points.design.gap(start)
+    mean = start[:, 4:5] + design.gap(start)
     begin = {f: fits.theta[f][0] for f in fits.theta} | {"free": start[0]}
     # Where each law ends up in this world, so that every study starts near its answer.
     typical = fit_floors(points, mean, optimal_Q[:1] - shift[:1], begin, power, rounds=1)
     starts = {f: typical.theta[f][0] for f in typical.theta} | {floor: start[0], "free": start[0]}
     return World(fit_floors(points, loss_QP, optimal_Q, starts, power), truth_QK, optimal_Q)
-
-
-def _losses(
-    points: JointPoints, fits: FloorFits, floor: str, truth_QK: Array, rng: np.random.Generator
-) -> Array:
-    """Losses [Q, P] of the laws, with errors from the posterior of their components."""
-    design, draws = points.design, len(truth_QK)
-    parameters = 5 if floor == "free" else 4
-    loss_QP = points.loss_P[None]
-    parts, _ = components(design, loss_QP, fits.theta[floor], fits.white, parameters)
-    at = rng.choice(len(design.ratios), size=draws, p=parts.posterior_QL[0])
-    freedom = len(design) - parameters
-    scale_Q = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, draws))
-    phi_P = design.along(fits.white.correlation_Q)[0]
-    noise = rng.standard_normal((draws, len(design)))
-    for k in np.flatnonzero(~design.first_P):
-        noise[:, k] = phi_P[k] * noise[:, k - 1] + np.sqrt(1 - phi_P[k] ** 2) * noise[:, k]
-    # In the whitened units a cluster's shift is one number on every weighted point.
-    level = design.ratios[at][:, None] * rng.standard_normal((draws, len(design.start_R)))
-    error = scale_Q[:, None] * (noise + level[:, design.cluster_P]) / fits.white.weight_QP[0]
-    return np.asarray(truth_QK[:, 4:5] + design.gap(truth_QK) + error)
 
 
 @dataclass(frozen=True)

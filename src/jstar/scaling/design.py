@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.errors import JstarError
+from jstar.scaling.joint_many import correlated
 from jstar.scaling.laws import Array
 
 SIGMA = 1.0  # the one noise scale of a synthetic study
@@ -117,10 +118,8 @@ def simulate_design(
         data = np.array(images)
         gap = by_size * (params / n0) ** -truth.a + by_data * (data / d0) ** -truth.b
         for s in range(seeds):
-            noise = rng.standard_normal(len(data))
-            for k in range(1, len(data)):
-                rest = np.sqrt(1 - truth.correlation**2)
-                noise[k] = truth.correlation * noise[k - 1] + rest * noise[k]
+            along = np.r_[0.0, np.full(len(data) - 1, truth.correlation)]
+            noise = correlated(rng.standard_normal((1, len(data))), along)[0]
             luck = truth.run_noise * rng.standard_normal() + truth.snapshot_noise * noise
             frames.append(
                 pd.DataFrame(

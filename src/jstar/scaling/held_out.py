@@ -27,7 +27,7 @@ from jstar.scaling.joint import (
     fit_floors,
     fit_joint,
 )
-from jstar.scaling.joint_many import ROUGH, JointDesign, components, error_weights
+from jstar.scaling.joint_many import ROUGH, JointDesign, components, draw_errors, error_weights
 from jstar.scaling.joint_solve import solve
 from jstar.scaling.laws import Array
 
@@ -182,18 +182,10 @@ def _drawn_ratios(
     design, theta = points.design, fits.theta[floor]
     k = 5 if floor == "free" else 4
     parts, _ = components(train.design, train.loss_P[None], theta, fits.white, k)
-    at = rng.choice(len(train.design.ratios), size=DRAWS, p=parts.posterior_QL[0])
-    freedom = len(train.design) - k
-    scale = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, DRAWS))
     weight_P = error_weights(design, fits.theta["free"], power)[0]  # as in `fit_floors`
     weight_P[keep] /= train.outlying_P  # of a held-out point nothing is known yet
-    # Errors of all points, fitted and held out, as `calibration` draws them.
-    phi_P = design.along(fits.white.correlation_Q)[0]
-    noise = rng.standard_normal((DRAWS, len(design)))
-    for p in np.flatnonzero(~design.first_P):
-        noise[:, p] = phi_P[p] * noise[:, p - 1] + np.sqrt(1 - phi_P[p] ** 2) * noise[:, p]
-    shared = rng.standard_normal((DRAWS, len(design.start_R)))[:, design.cluster_P]
-    error_QP = scale[:, None] * (noise + train.design.ratios[at][:, None] * shared) / weight_P
+    freedom = len(train.design) - k
+    error_QP = draw_errors(design, fits.white, parts, freedom, weight_P, DRAWS, rng)
     if floor == "optimal":  # a J* that is too high lowers all gaps together
         error_QP -= points.optimal_error * rng.standard_normal((DRAWS, 1))
     loss_QP = theta[:, 4:5] + design.gap(theta) + error_QP

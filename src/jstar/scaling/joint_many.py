@@ -219,3 +219,26 @@ def error_weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
     """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power."""
     gap = design.gap(theta_QK)
     return np.asarray(np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power)
+
+
+def correlated(noise_QP: Array, along_P: Array) -> Array:
+    """Independent noise made to follow the point before with the correlation along_P."""
+    found_QP = noise_QP.copy()
+    for k in np.flatnonzero(along_P):
+        rest = np.sqrt(1 - along_P[k] ** 2)
+        found_QP[:, k] = along_P[k] * found_QP[:, k - 1] + rest * noise_QP[:, k]
+    return found_QP
+
+
+def draw_errors(
+    design: JointDesign, white: Whitening, parts: Components, freedom: int, weight_P: Array,
+    draws: int, rng: np.random.Generator,
+) -> Array:  # fmt: skip
+    """Errors [draws, P] of points with these weights, tau and s drawn from the first posterior."""
+    at = rng.choice(parts.posterior_QL.shape[1], size=draws, p=parts.posterior_QL[0])
+    scale_Q = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, draws))
+    noise = rng.standard_normal((draws, len(design)))
+    noise = correlated(noise, design.along(white.correlation_Q)[0])
+    # In the whitened units a cluster's shift is one number on every weighted point.
+    level = RATIO_L[at][:, None] * rng.standard_normal((draws, len(design.start_R)))
+    return np.asarray(scale_Q[:, None] * (noise + level[:, design.cluster_P]) / weight_P)

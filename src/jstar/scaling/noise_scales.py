@@ -1,6 +1,5 @@
 """The fits of a study: at every noise scale frontier, three laws, intervals and verdict."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +11,7 @@ from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
 from jstar.noise import Process
-from jstar.pool import cpu_count, in_order, process_pool
-from jstar.progress import Progress
+from jstar.pool import in_processes
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.held_out import HeldOut, rolling
@@ -90,29 +88,12 @@ def fit_study(
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
         jobs.append((sigma, mine, optimal, config, number))
-    scales = _fit_scales(jobs)
+    scales = in_processes(fit_scale, jobs, "fit", "noise scales")
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
     judged = adjust_verdicts([s.joint for s in single], config.confidence)
     scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
     return StudyFits(losses, tuple(scales), config)
-
-
-def _fit_scales(jobs: list[tuple[Any, ...]]) -> list[ScaleFits]:
-    """`fit_scale` of every job, by as many processes as there are CPUs; it says how far it is."""
-    workers = min(cpu_count(), len(jobs))
-    with ExitStack() as stack:
-        bar = stack.enter_context(Progress("fit", len(jobs), "noise scales"))
-        if workers > 1:
-            pool = stack.enter_context(process_pool(workers))
-            found = in_order(pool, ((fit_scale, *job) for job in jobs), workers)
-        else:
-            found = (fit_scale(*job) for job in jobs)
-        scales = []
-        for scale in found:
-            scales.append(scale)
-            bar.advance(1)
-    return scales
 
 
 def optimal_of(
