@@ -14,7 +14,7 @@ from PIL import Image
 
 from jstar.config import FiguresConfig
 from jstar.errors import JstarError
-from jstar.figures import FIGURES, floors, scaling, scaling_by_sigma
+from jstar.figures import averages, figures_of, floors, scaling, scaling_by_sigma
 from jstar.figures.joint import (
     crossings,
     joint_in_numbers,
@@ -32,8 +32,9 @@ from jstar.scaling.design import COMPUTE
 
 STUDIES = ("whole", "two sizes")
 JOINT = ("floors", "scaling", "scaling_by_sigma", "exponents")  # show the joint law
-DRAWN = [(s, f) for s in STUDIES for f in FIGURES]
+DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1)]
 DRAWN += [(s, f) for s in ("no crossing", "no J*") for f in JOINT]
+DRAWN += [("averages", "averages")]
 
 
 @pytest.fixture(scope="module", params=DRAWN, ids=lambda p: f"{p[1]}, {p[0]}")
@@ -137,6 +138,25 @@ def test_a_caption_says_what_was_found(fitted, caption):
     for name in ("scaling", "scaling_by_sigma"):
         assert "no crossing" in told[name]
         assert "above" in told[name]
+
+
+def test_the_best_average_is_marked_and_told(fitted, tmp_path):
+    study = fitted("averages")
+    figure, numbers = averages.draw_averages(study.tables, FiguresConfig())
+    assert (numbers["of"], numbers["fitted"], numbers["at_end"]) == ("gap", 0.1, 5)
+    assert numbers["cases"] == 2 * 5  # sizes, four noise scales and the total
+    gain = 0.1 * np.log(0.2 / 0.1) ** 2
+    assert numbers["most"]["gain"] == pytest.approx(100 * gain / (1 + gain))
+    for panel in figure.axes:
+        low, end = [line for line in panel.lines if line.get_linestyle() == "None"]
+        assert (*low.get_xdata(), *end.get_xdata()) == (0.12, 0.2)
+        assert end.get_markerfacecolor() == "white" != low.get_markerfacecolor()
+    plt.close(figure)
+    layout = fitted("two sizes").layout  # only one length was measured
+    assert "averages" not in figures_of("scaling", len(layout.study.lengths))
+    with pytest.raises(JstarError, match="no two EMA lengths"):
+        draw_study_figure("averages", layout.study, layout.fits, layout.curve, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_floors_are_measured_in_smallest_gaps(fitted):
