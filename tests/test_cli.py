@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from jstar.figures import FIGURES
+from jstar.figures import figures_of
 from jstar.records import read_json
 from jstar.scaling.simulate import TrueStudy, simulate_study
 
@@ -52,7 +52,9 @@ def test_figures_of_the_barest_foreign_tables(jstar, tables):
     status, _, err = jstar("figures", "--fits", tables / "out", "--optimal", tables / "curve.csv",
                            "--out", tables / "drawn")  # fmt: skip
     assert status == 0, err
-    assert {path.stem for path in (tables / "drawn").glob("*.png")} == set(FIGURES)
+    assert {path.stem for path in (tables / "drawn").glob("*.png")} == set(
+        figures_of("scaling", lengths=1)
+    )
 
 
 def test_fit_without_a_process_has_no_total(jstar, tables):

@@ -7,6 +7,7 @@ Names end in the axes of an array, x_BD; every room says what its letters mean. 
 
 Shape letters:
     M  noisy draws    S  noise scales
+    K  stored averages: every length at every time    L  lengths asked for
 """
 
 __version__ = "0.1.0"

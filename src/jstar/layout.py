@@ -9,7 +9,7 @@ from jstar.config import Study
 FIT_TABLES = (
     "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
     "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric", "approaches",
-    "held_out",
+    "held_out", "averages",
 )  # fmt: skip
 PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
 

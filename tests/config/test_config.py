@@ -31,6 +31,11 @@ from jstar.errors import JstarError
         (lambda t: t.pop("ladder"), ["'ladder'", "missing"]),
         (lambda t: t["ladder"].append(t["ladder"][0]), ["'d1'", "twice"]),
         (lambda t: t.update(fit={"ema": 0.7}), ["fit.ema", "0.7", "0.1"]),
+        (lambda t: t["train"].update(ema=[0.7]), ["train.ema", "0.7", "0.2887"]),
+        (
+            lambda t: t.update(evaluate={"ema": [0.1, 0.2]}),
+            ["evaluate.ema", "0.2", "of 0.1 at 6", "possible are 0.09"],
+        ),
         (lambda t: t["model"].update(class_drop=0.1), ["estimator", "class_drop"]),
         (lambda t: t.update(study="My Study"), ["study = 'My Study'"]),
     ],
@@ -90,6 +95,19 @@ def test_content_changes_only_with_what_changes_numbers(tiny_study):
     assert same("optimal", train={"learning_rate": 0.1})
     assert not same("optimal", sigmas={"count": 7})
     assert not same("fit", fit={"bootstrap": 200})
+
+
+def test_an_average_that_is_not_stored_may_be_used_where_it_can_be_made(tiny_study):
+    stored = {**tiny_study()["train"], "ema": [0.05, 0.1], "snapshots": 24}
+    made = {"evaluate": {"ema": [0.07, 0.05]}, "fit": {"ema": 0.05}, "sampling": {"ema": 0.07}}
+    study = Study.parse(tiny_study(train=stored, **made))
+    assert (study.lengths, study.ema) == ([0.07, 0.05], 0.05)
+    assert Study.parse(tiny_study(train=stored, evaluate={"ema": [0.07]})).ema == 0.07
+    with pytest.raises(JstarError, match=r"sampling.ema: 0.07 is not evaluated"):
+        Study.parse(tiny_study(train=stored, sampling={"ema": 0.07}))
+    sparse = [{"name": "d1", "depth": 1, "images": 10**8}]  # its snapshots lie too far apart
+    with pytest.raises(JstarError, match=r"0.07 is not stored"):
+        Study.parse(tiny_study(train=stored, ladder=sparse, **made))
 
 
 def test_content_is_json_and_complete_studies_load_again(tiny_study):

@@ -47,6 +47,8 @@ def simulate(name):
         curve["loss"] = CHINCHILLA["E"] + curve["sigma"]
         losses = [table.assign(sigma=s, loss=table["loss"] + s) for s in curve["sigma"]]
         return pd.concat(losses, ignore_index=True), curve
+    if name == "averages":
+        return averaged(*simulate_study(TRUTHS["two sizes"], seed=0))
     frames = [
         [frame.assign(sigma=sigma) for frame in simulate_design(
             EQUAL_IMAGES, JointTruth(floor=floor), 0, int(10 * sigma)
@@ -55,6 +57,16 @@ def simulate(name):
     ]  # fmt: skip
     losses, curve = (pd.concat(frame, ignore_index=True) for frame in zip(*frames, strict=True))
     return (losses.drop(columns="gap") if name == "no J*" else losses), curve
+
+
+def averaged(losses, curve):
+    """Seven EMA lengths; the gap is lowest at 0.12 for the smaller size, else at the longest."""
+    best = losses["model"].map({"n0": 0.12, "n1": 0.2})
+    made = [
+        losses.assign(ema=ema, gap=losses["gap"] * (1 + 0.1 * np.log(ema / best) ** 2))
+        for ema in (0.1, 0.05, 0.06, 0.08, 0.12, 0.16, 0.2)
+    ]
+    return pd.concat(made, ignore_index=True), curve
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ def caption():
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory):
-    """`fitted(name)`: the study of one of TRUTHS, `by budget`, `no crossing` or `no J*`."""
+    """`fitted(name)`: a study of TRUTHS, `by budget`, `no crossing`, `no J*` or `averages`."""
     made = {}
 
     def make(name):

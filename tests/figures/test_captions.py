@@ -30,7 +30,8 @@ def page(request, fitted, caption, tmp_path):
         study = {"dataset": {"name": "digits"}, "study": "digits", "ladder": [1, 2]}
         return caption(name, **study) + caption(name, **study, kind="diagnosis")
     if name in FIGURES:
-        tables, module = fitted("whole").tables, FIGURES[name]
+        study = "averages" if name == "averages" else "whole"
+        tables, module = fitted(study).tables, FIGURES[name]
     else:
         folder, module = REFERENCE / "variants-fashion", VARIANT_FIGURES[name]
         tables = load_variants(folder, folder / "curve.csv")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jstar.config import FiguresConfig
 from jstar.errors import JstarError
-from jstar.figures import FIGURES, floors, isoflop, scaling, scaling_by_sigma
+from jstar.figures import averages, figures_of, floors, isoflop, scaling, scaling_by_sigma
 from jstar.figures.joint import (
     crossings,
     joint_in_numbers,
@@ -33,9 +33,10 @@ from jstar.scaling.design import COMPUTE
 
 STUDIES = ("whole", "two sizes")
 JOINT = ("floors", "scaling", "scaling_by_sigma", "exponents")  # show the joint law
-DRAWN = [(s, f) for s in STUDIES for f in FIGURES]
+DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1)]
 DRAWN += [(s, f) for s in ("no crossing", "no J*") for f in JOINT]
 DRAWN += [("by budget", "isoflop")]
+DRAWN += [("averages", "averages")]
 
 
 @pytest.fixture(scope="module", params=DRAWN, ids=lambda p: f"{p[1]}, {p[0]}")
@@ -162,6 +163,25 @@ def test_sizes_chosen_by_budget_show_their_budgets_and_minima(fitted):
     assert numbers["by_budget"]
     assert [law["inside"] for law in numbers["laws"]] == [6] * 3
     plt.close(figure)
+
+
+def test_the_best_average_is_marked_and_told(fitted, tmp_path):
+    study = fitted("averages")
+    figure, numbers = averages.draw_averages(study.tables, FiguresConfig())
+    assert (numbers["of"], numbers["fitted"], numbers["at_end"]) == ("gap", 0.1, 5)
+    assert numbers["cases"] == 2 * 5  # sizes, four noise scales and the total
+    gain = 0.1 * np.log(0.2 / 0.1) ** 2
+    assert numbers["most"]["gain"] == pytest.approx(100 * gain / (1 + gain))
+    for panel in figure.axes:
+        low, end = [line for line in panel.lines if line.get_linestyle() == "None"]
+        assert (*low.get_xdata(), *end.get_xdata()) == (0.12, 0.2)
+        assert end.get_markerfacecolor() == "white" != low.get_markerfacecolor()
+    plt.close(figure)
+    layout = fitted("two sizes").layout  # only one length was measured
+    assert "averages" not in figures_of("scaling", len(layout.study.lengths))
+    with pytest.raises(JstarError, match="no two EMA lengths"):
+        draw_study_figure("averages", layout.study, layout.fits, layout.curve, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_floors_are_measured_in_smallest_gaps(fitted):

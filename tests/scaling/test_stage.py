@@ -13,6 +13,7 @@ from jstar.noise import process, total_weights
 from jstar.records import LOSSES_COLUMNS, read_json
 from jstar.scaling.inputs import with_total
 from jstar.scaling.stage import write_fits
+from jstar.scaling.tables import averages_frame
 
 SIGMAS = (0.5, 2.0, 10.0)
 OPTIMAL = {0.5: 0.02, 2.0: 0.15, 10.0: 0.3}
@@ -113,6 +114,31 @@ def test_tables_for_a_paper_and_sensitivity(tables):
     assert (pd.read_csv(out / "isoflop_minima.csv")["status"] == "inside").any()
     # loss - gap is J* here, so both ways to the gap agree.
     assert (pd.read_csv(out / "verdicts.csv")["agreement_z"].abs() < 1e-6).all()
+
+
+def test_the_best_average_of_each_size():
+    """The gap is a parabola in ln length, lowest at 0.05 for three sizes and at 0.2 for two."""
+    frame, best = study_table(), {"m0": 0.05, "m1": 0.05, "m2": 0.05, "m3": 0.2, "m4": 0.2}
+    lowest = frame["model"].map(best)
+    losses = pd.concat(
+        frame.assign(ema=ema, gap=frame["gap"] * (1 + np.log(ema / lowest) ** 2))
+        for ema in (0.1, 0.05, 0.2)
+    ).query("ema != 0.2 or snapshot > 2")  # an early snapshot may not tell it
+    table = averages_frame(losses, 0.1)
+    assert list(dict.fromkeys(table["sigma"])) == list(SIGMAS)
+    assert len(table) == len(SIGMAS) * 5 * 3
+    chosen = table[table["best"]]
+    assert (chosen["ema"] == chosen["model"].map(best)).all()
+    excess = np.log(2) ** 2  # of the fitted length, a factor of two away
+    assert chosen["gain_percent"].to_numpy() == pytest.approx(100 * excess / (1 + excess))
+    assert (table.loc[table["ema"] == 0.1, "gain_percent"] == 0).all()
+    last = frame[(frame["snapshot"] == 15) & (frame["model"] == "m0") & (frame["sigma"] == 2.0)]
+    row = table[(table["sigma"] == 2.0) & (table["model"] == "m0") & table["best"]].iloc[0]
+    assert (row["of"], row["value"]) == ("gap", pytest.approx(last["gap"].mean()))
+    assert averages_frame(losses, None).equals(table)
+    assert (averages_frame(losses.drop(columns="gap"), 0.1)["of"] == "loss").all()
+    assert averages_frame(losses[losses["ema"] == 0.1], 0.1).empty
+    assert averages_frame(losses.drop(columns="ema").query("snapshot < 0"), None).empty
 
 
 def test_a_total_of_another_process_is_refused(tables):

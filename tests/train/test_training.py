@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from jstar.averages import power_exponent
 from jstar.config import TrainConfig
 from jstar.data import open_dataset
 from jstar.model.fast_block import FastBlock
 from jstar.noise import PROCESSES
-from jstar.train.ema import PowerEMA, power_exponent
+from jstar.train.ema import PowerEMA
 from jstar.train.optimizer import Optimizer
 from jstar.train.parallel import Ranks
 

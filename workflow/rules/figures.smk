@@ -2,7 +2,7 @@
 # too little to queue for on a cluster, hence localrule.
 from jstar.figures import figures_of
 
-STUDY_FIGURES = list(figures_of(STUDY.kind))
+STUDY_FIGURES = list(figures_of(STUDY.kind, len(STUDY.lengths)))
 
 
 for figure in STUDY_FIGURES:

@@ -76,7 +76,7 @@ def fit(
             layout.fits,
             config=study.fit,
             process=study.process,
-            ema=study.fit.ema or study.train.ema[0],
+            ema=study.ema,
         )
         typer.echo("\n".join(summary(fits, layout.fits)))
         return
@@ -109,15 +109,17 @@ def figures(
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import figures_of
     from jstar.figures.stage import draw_figure, draw_study_figure
+    from jstar.records import read_table
 
     if (fits is None) != (out is None) or (optimal and not fits):
         raise JstarError("figures: --fits and --out must be given together, --optimal with them")
     if config is None and fits and out:
-        for figure in [name] if name else figures_of("scaling"):
+        lengths = read_table(fits / "averages.csv", ("ema",))["ema"].nunique()
+        for figure in [name] if name else figures_of("scaling", lengths):
             draw_figure(figure, fits, optimal, out)
         return
     layout = layout_of(config or Path("config/digits.yaml"), results)
-    for figure in [name] if name else figures_of(layout.study.kind):
+    for figure in [name] if name else figures_of(layout.study.kind, len(layout.study.lengths)):
         draw_study_figure(
             figure,
             layout.study,

@@ -154,6 +154,6 @@ def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
         quality=quality,
         sigma_min=study.sampling.sigma_min,
         sigma_max=study.sampling.sigma_max,
-        ema=study.sampling.ema or study.fit.ema or study.train.ema[0],
+        ema=study.sampling.ema or study.ema,
         second_moment=facts.get("second_moment"),
     )

@@ -10,7 +10,9 @@ from jstar.config.base import Part, Positive, Seed, one_of
 class FitConfig(Part):
     """Scaling laws and their intervals."""
 
-    ema: Positive | None = Field(None, description="EMA length that is fitted; default: the first")
+    ema: Positive | None = Field(
+        None, description="EMA length that is fitted, one of those measured; default: the first"
+    )
     min_images: Annotated[int, Field(ge=0)] = Field(
         0, description="snapshots before this many images are left out of the frontier"
     )

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
+from jstar.averages import Stored, power_exponent
 from jstar.config.base import Name, Part, one_of
 from jstar.config.choices import KINDS
 from jstar.config.evaluate import EvaluateConfig
@@ -60,17 +62,31 @@ class Study(Part):
                 self.train_of(name)
             except JstarError as error:
                 raise ValueError(str(error)) from None
-        for key, chosen in (
-            ("evaluate", self.evaluate.ema), ("fit", [self.fit.ema]),
-            ("sampling", [self.sampling.ema]),
-        ):  # fmt: skip
-            for length in chosen or []:
-                if length is not None and length not in self.train.ema:
-                    raise ValueError(
-                        f"{key}.ema: {length:g} is not trained, allowed are "
-                        + ", ".join(f"{e:g}" for e in self.train.ema)
-                    )
+        self._check_averages()
         return self
+
+    def _check_averages(self) -> None:
+        """Every EMA length is stored or can be made of those, and is measured where it is used.
+
+        Of a run whose length is given in FLOPs only the stage evaluate knows.
+        """
+        try:
+            for length in self.train.ema:
+                power_exponent(length)
+            for run in [self.train_of(entry.name) for entry in self.ladder]:
+                if run.images is not None:
+                    spaced = np.geomspace(run.first_snapshot, run.images, run.snapshots)
+                    times = np.unique([*spaced, run.images])
+                    for length in self.lengths:
+                        Stored(tuple(run.ema), tuple(times.tolist())).require(length)
+        except JstarError as error:
+            raise ValueError(f"train.ema, evaluate.ema: {error}") from None
+        for key, chosen in (("fit", self.fit.ema), ("sampling", self.sampling.ema)):
+            if chosen is not None and chosen not in self.lengths:
+                raise ValueError(
+                    f"{key}.ema: {chosen:g} is not evaluated (evaluate.ema), allowed are "
+                    + ", ".join(f"{length:g}" for length in self.lengths)
+                )
 
     # -- loading ---------------------------------------------------------------------------
 
@@ -106,6 +122,16 @@ class Study(Part):
     def process(self) -> Process:
         """The study's training process: noise law, weight and preconditioning."""
         return self.train.make_process()
+
+    @property
+    def lengths(self) -> list[float]:
+        """Lengths of the EMAs whose losses are measured."""
+        return self.evaluate.ema or self.train.ema
+
+    @property
+    def ema(self) -> float:
+        """Length of the EMA that is fitted."""
+        return self.fit.ema or self.lengths[0]
 
     def train_of(self, model: str) -> TrainConfig:
         """How the ladder entry `model` is trained: `train`, with what the entry says otherwise."""

@@ -26,7 +26,7 @@ from jstar.errors import JstarError, nearest
 from jstar.evaluate.losses import Denoiser
 from jstar.noise import NoiseLaw, Process, process
 from jstar.records import read_json
-from jstar.train.snapshots import list_snapshots, load_denoiser, run_process
+from jstar.train.snapshots import list_snapshots, load_denoiser, run_process, stored_averages
 
 # A network that is told labels is called with them, one that is not is called without.
 Network = Callable[..., Tensor]
@@ -153,14 +153,9 @@ def from_run(
     """Adapter of a finished training run, by default its last snapshot and first EMA length."""
     snapshots = list_snapshots(run)
     index = snapshots[-1].index if snapshot is None else snapshot
-    if index not in [s.index for s in snapshots]:
-        raise JstarError(
-            f"{run}: has no snapshot {index}, allowed are {snapshots[0].index} to "
-            f"{snapshots[-1].index}"
-        )
+    images = int(stored_averages(run, index).times[-1])
     info = read_json(Path(run) / "run.json")
     length = info["config"]["train"]["ema"][0] if ema is None else ema
-    images = next(s.images for s in snapshots if s.index == index)
     return Adapter(
         name=f"{info['study']}/{Path(run).name} after {images:,} images",
         denoise=load_denoiser(run, index, length, device),

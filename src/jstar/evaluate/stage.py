@@ -18,7 +18,12 @@ from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
 from jstar.torch_device import default_device
-from jstar.train.snapshots import list_snapshots, load_denoiser, run_process
+from jstar.train.snapshots import (
+    list_snapshots,
+    load_denoiser,
+    run_process,
+    stored_averages,
+)
 
 HOLDOUT_STREAM = 7_919  # the held-out draws' noise differs from the training draws' noise
 
@@ -27,6 +32,8 @@ def write_losses(
     study: Study, run: Path, data: Path, oracle: Path, out: Path, device: str | None = None
 ) -> pd.DataFrame:
     """Measure every snapshot and EMA of `run` and write `out` (losses.csv).
+
+    A snapshot is left out for a length that is neither stored nor told by what came before it.
 
     One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the run's own training
     objective, sum_s W_s J(sigma_s), W from `jstar.noise.total_weights`. Split `train` carries the
@@ -49,19 +56,25 @@ def write_losses(
     weights = np.vstack([np.eye(len(draws.sigma)), objective])
     names: list[float | str] = [*map(float, draws.sigma), TOTAL]
     snapshots = list_snapshots(run)
-    lengths = study.evaluate.ema or study.train.ema
+    last = snapshots[-1]  # of this one every length must be known
+    stored = stored_averages(run, last.index)
+    todo = [
+        (snapshot, ema)
+        for snapshot in snapshots
+        for ema in study.lengths
+        if snapshot == last or stored_averages(run, snapshot.index).reaches(ema)
+    ]
     rows: list[tuple[Any, ...]] = []
-    with Progress(f"evaluate {run.name}", len(snapshots) * len(lengths), "snapshots") as bar:
-        for snapshot in snapshots:
-            for ema in lengths:
-                denoiser = load_denoiser(run, snapshot.index, ema, where)
-                key = (study.study, run.name, info["model"], info["params"], info["seed"])
-                for split in sets:
-                    measured = split.measure(denoiser, study.evaluate.batch, where)
-                    for sigma, values in zip(names, measured.summary(weights), strict=True):
-                        place = (snapshot.index, snapshot.images, snapshot.flops, ema, split.name)
-                        rows.append((*key, *place, sigma, *values))
-                bar.advance()
+    with Progress(f"evaluate {run.name}", len(todo), "snapshots") as bar:
+        for snapshot, ema in todo:
+            denoiser = load_denoiser(run, snapshot.index, ema, where)
+            key = (study.study, run.name, info["model"], info["params"], info["seed"])
+            for split in sets:
+                measured = split.measure(denoiser, study.evaluate.batch, where)
+                for sigma, values in zip(names, measured.summary(weights), strict=True):
+                    place = (snapshot.index, snapshot.images, snapshot.flops, ema, split.name)
+                    rows.append((*key, *place, sigma, *values))
+            bar.advance()
     frame = pd.DataFrame(rows, columns=list(LOSSES_COLUMNS))
     facts = provenance(
         card_id=dataset.card.id,
@@ -71,6 +84,7 @@ def write_losses(
         seed=draws.seed,
         process=info["process"]["name"],
         total="sum over sigma of W * loss, W = trapezoids of p(ln sigma) weight(sigma)",
+        profile_error={f"{ema:g}": stored.combine(ema)[1] for ema in study.lengths},
     )
     write_table(out, frame, facts)
     return frame

@@ -16,6 +16,7 @@ FIGURES = {
     "sensitivity": "jstar.figures.sensitivity",
     "isoflop": "jstar.figures.isoflop",
     "held_out": "jstar.figures.held_out",
+    "averages": "jstar.figures.averages",
 }
 
 VARIANT_FIGURES = {
@@ -25,6 +26,7 @@ VARIANT_FIGURES = {
 }
 
 
-def figures_of(kind: str) -> dict[str, str]:
-    """The figures of a kind of study: name -> module."""
-    return {"scaling": FIGURES, "variants": VARIANT_FIGURES}[kind]
+def figures_of(kind: str, lengths: int) -> dict[str, str]:
+    """The figures of a kind of study that measured so many EMA lengths: name -> module."""
+    figures = {"scaling": FIGURES, "variants": VARIANT_FIGURES}[kind]
+    return {name: module for name, module in figures.items() if name != "averages" or lengths > 1}

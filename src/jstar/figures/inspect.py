@@ -27,7 +27,7 @@ INTERVALS = (
 def study_tables(layout: Layout) -> StudyTables:
     """The study's tables."""
     study = layout.study
-    return load_tables(layout.fits, layout.curve, study.fit.ema or study.train.ema[0])
+    return load_tables(layout.fits, layout.curve, study.ema)
 
 
 def default_sigma(tables: StudyTables) -> float | str:

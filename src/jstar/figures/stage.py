@@ -15,8 +15,7 @@ from jstar.records import provenance, write_json
 
 def draw_study_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> None:
     """Write out/`name`.pdf, .png and .json as the study's file says they look."""
-    ema = study.fit.ema or study.train.ema[0]
-    draw_figure(name, fits, curve, out, kind=study.kind, ema=ema, shown=study.figures)
+    draw_figure(name, fits, curve, out, kind=study.kind, ema=study.ema, shown=study.figures)
 
 
 def draw_figure(
@@ -34,7 +33,7 @@ def draw_figure(
     curve: table of J*, None for losses without one. ema: the EMA length that was fitted; None: the
     first of the table, as `jstar fit` takes it.
     """
-    known = figures_of(kind)
+    known = figures_of(kind, lengths=2)
     if name not in known:
         raise JstarError(
             f"figure '{name}' is unknown, allowed are {', '.join(known)}{nearest(name, known)}"

@@ -43,6 +43,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "approaches": ("sigma", "approach", "alpha", "alpha_low", "alpha_high", "size_exponent",
                    "size_low", "size_high", "status", "floor"),
     "held_out": ("sigma", "share", "flops", "floor", "alpha", "ratio", "low", "high", "says"),
+    "averages": ("sigma", "model", "ema", "of", "value", "gain_percent", "best"),
 }  # fmt: skip
 
 
@@ -70,6 +71,7 @@ class StudyTables:
     parametric: pd.DataFrame
     approaches: pd.DataFrame
     held_out: pd.DataFrame
+    averages: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
     origin: dict[str, Any]

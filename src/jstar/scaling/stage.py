@@ -28,8 +28,8 @@ def write_fits(
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
     These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric, approaches, held_out (.csv, provenance in .json), and
-    tables/*.md and *.tex for a paper. All are made before the first is written.
+    isoflop, isoflop_minima, parametric, approaches, held_out, averages (.csv, provenance in .json),
+    and tables/*.md and *.tex for a paper. All are made before the first is written.
 
     losses: tables with the columns run, params, flops, loss (and, where known, sigma, loss_se, gap,
     gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
@@ -72,6 +72,7 @@ def write_fits(
         "parametric": frames.parametric_frame(study),
         "approaches": approaches_frame(study, found),
         "held_out": frames.held_out_frame(study),
+        "averages": frames.averages_frame(study.losses, config.ema),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
     }

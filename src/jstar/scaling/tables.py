@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jstar.constants import TOTAL
 from jstar.scaling.approaches import Minima
 from jstar.scaling.compare import UNKNOWN
 from jstar.scaling.held_out import Prediction
+from jstar.scaling.inputs import select
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -28,6 +30,31 @@ def losses_frame(study: StudyFits) -> pd.DataFrame:
     key = ["run", "flops", "sigma", *[c for c in ("ema", "split") if c in frame]]
     used = pd.concat([s.rows for s in study.scales], ignore_index=True)
     return frame.merge(used[[*key, "loss_fit"]], on=key, how="left")
+
+
+def averages_frame(losses: pd.DataFrame, ema: float | None) -> pd.DataFrame:
+    """The last snapshots by EMA length: one row per (sigma or total, size, length).
+
+    value: the direct gap where it was measured, else the loss (`of` says which), mean over seeds.
+    gain_percent: how far below the value of the length that is fitted, `ema` (None: the first).
+    best: the size's lowest. Empty where only one length was measured.
+    """
+    columns = ["sigma", "model", "params", "ema", "of", "value", "gain_percent", "best"]
+    lengths: list[float] = [*losses["ema"].dropna().unique()] if "ema" in losses else []
+    if len(lengths) < 2:
+        return pd.DataFrame(columns=columns)
+    rows = pd.concat([select(losses, ema=length) for length in lengths])
+    rows = rows[rows["flops"] == rows.groupby("run")["flops"].transform("max")]
+    word = "gap" if "gap" in rows and rows["gap"].notna().all() else "loss"
+    size = ["sigma", "model", "params"]
+    frame = rows.groupby([*size, "ema"], sort=False)[word].mean().rename("value").reset_index()
+    used = frame[np.isclose(frame["ema"], select(losses, ema=ema)["ema"].max())]
+    fitted = frame[size].merge(used[[*size, "value"]], on=size, how="left")["value"]
+    frame["of"], frame["gain_percent"] = word, 100 * (1 - frame["value"] / fitted)
+    frame["best"] = frame["value"] == frame.groupby(size)["value"].transform("min")
+    total = frame["sigma"] == TOTAL
+    number = frame["sigma"].where(~total, np.inf).astype(float)
+    return frame.assign(number=number).sort_values(["number", "params", "ema"])[columns]
 
 
 def fits_frame(study: StudyFits) -> pd.DataFrame:

@@ -1,17 +1,9 @@
 """Power-function averages of the weights, several lengths at once (arXiv 2312.02696, section 3)."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-def power_exponent(relative_std: float) -> float:
-    """gamma of the profile w(t) ~ t^gamma whose standard deviation is `relative_std` of the run.
-
-    The largest root of g^3 + 7 g^2 + (16 - 1/s^2) g + 12 - 1/s^2 (algorithm 2 of the source).
-    """
-    inverse = relative_std**-2
-    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+from jstar.averages import power_exponent
 
 
 class PowerEMA:

@@ -1,6 +1,7 @@
 """Snapshots of a finished run: EMA weights at log-spaced compute, and denoisers made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from jstar.averages import Stored
 from jstar.errors import JstarError
 from jstar.model import DiT, DiTConfig
 from jstar.noise import Process, process
@@ -41,29 +43,68 @@ def list_snapshots(run: str | Path) -> list[Snapshot]:
     return [Snapshot(**entry) for entry in _run_info(run)["snapshots"]]
 
 
+def stored_averages(run: str | Path, index: int) -> Stored:
+    """What a finished run has stored up to one snapshot. Raises JstarError if it is not there."""
+    snapshots = list_snapshots(run)
+    if index not in [s.index for s in snapshots]:
+        raise JstarError(
+            f"{run}: has no snapshot {index}, allowed are {snapshots[0].index} to "
+            f"{snapshots[-1].index}"
+        )
+    lengths = _run_info(run)["config"]["train"]["ema"]
+    return Stored(tuple(lengths), tuple(s.images for s in snapshots if s.index <= index))
+
+
 def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -> DiT:
-    """The network of one snapshot and EMA length, for evaluation."""
-    info = _run_info(run)
-    path = snapshot_file(Path(run), index)
+    """The network of one snapshot and EMA length, for evaluation.
+
+    A length that is not stored is made of all snapshots up to this one, where they tell it
+    (`jstar.averages`). Beside the network only one parameter is held in memory, in float64.
+    """
     with torch.device("meta"):
-        network = DiT(DiTConfig(**info["model_config"]))
+        network = DiT(DiTConfig(**_run_info(run)["model_config"]))
+    terms = _terms(run, index, ema)
     weights: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            stored = set(file.keys())
-            for name, _ in network.named_parameters():
-                key = tensor_key(ema, name)
-                if key not in stored:
-                    found = sorted({k.split("/")[0] for k in stored})
-                    raise JstarError(
-                        f"{path}: holds no EMA of length {ema:g}, found are {', '.join(found)}"
-                    )
-                weights[name] = file.get_tensor(key)
-    except (OSError, SafetensorError) as error:
-        raise JstarError(f"{path}: cannot be read ({error})") from error
+    with ExitStack() as stack:
+        files = {}
+        for path in {path for path, _, _ in terms}:
+            with _reading(path):
+                files[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+        for name, parameter in network.named_parameters():
+            total = torch.zeros(parameter.shape, dtype=torch.float64)
+            for path, length, coefficient in terms:
+                with _reading(path):
+                    part = files[path].get_tensor(tensor_key(length, name))
+                total.add_(part, alpha=coefficient)
+            weights[name] = total.float()
     network.load_state_dict(weights, strict=True, assign=True)
     network.place_positions("cpu")
     return network.to(device).eval().requires_grad_(False)
+
+
+def _terms(run: str | Path, index: int, ema: float) -> list[tuple[Path, float, float]]:
+    """(file, stored length, coefficient) of the sum that is the average asked for."""
+    stored = stored_averages(run, index)
+    if ema in stored.lengths:
+        return [(snapshot_file(Path(run), index), ema, 1.0)]
+    try:
+        stored.require(ema)
+    except JstarError as error:
+        raise JstarError(f"{run}, snapshot {index}: {error}") from None
+    kept = [s.index for s in list_snapshots(run) if s.index <= index]
+    return [
+        (snapshot_file(Path(run), number), length, float(coefficient))
+        for number, row in zip(kept, stored.combine(ema)[0], strict=True)
+        for length, coefficient in zip(stored.lengths, row, strict=True)
+    ]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise JstarError(f"{path}: cannot be read ({error})") from error
 
 
 def load_denoiser(
@@ -71,7 +112,7 @@ def load_denoiser(
 ) -> Callable[..., Tensor]:
     """D(x [B,C,H,W], sigma [B] or float, labels [B] or None) -> x0 estimate of one snapshot.
 
-    Raises JstarError if the run, the snapshot or that EMA length is not there.
+    Raises JstarError if the run or the snapshot is not there, or nothing tells that EMA length.
     """
     network, proc = load_network(run, index, ema, device), run_process(run)
 

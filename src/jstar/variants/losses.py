@@ -43,7 +43,7 @@ def write_variants(layout: Layout) -> str:
     facts = provenance(
         card_id=read_json(layout.curve.with_suffix(".json"))["card_id"],
         study=study.study,
-        ema=_ema(study),
+        ema=study.ema,
         variance=curve.variance,
         critical_sigma=curve.critical_sigma,
         images=int(frame["images"].max()),
@@ -74,11 +74,7 @@ def _losses(layout: Layout) -> pd.DataFrame:
         )
         tables.append(read_table(path, LOSSES_COLUMNS))
     frame = pd.concat(tables, ignore_index=True)
-    return frame[np.isclose(frame["ema"], _ema(layout.study))].reset_index(drop=True)
-
-
-def _ema(study: Study) -> float:
-    return study.fit.ema or study.train.ema[0]
+    return frame[np.isclose(frame["ema"], layout.study.ema)].reset_index(drop=True)
 
 
 def _last(study: Study, losses: pd.DataFrame, curve: OptimalLoss) -> pd.DataFrame:

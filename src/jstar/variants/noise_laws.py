@@ -101,7 +101,7 @@ def _gaps(layout: Layout, pair: Pair, curve: OptimalLoss) -> pd.DataFrame:
 
 def _gap_matrix(layout: Layout, model: str, seeds: tuple[int, ...]) -> Floats:
     """Gaps [seeds, sigma]."""
-    ema = layout.study.train.ema[0]
+    ema = layout.study.ema
     return np.array([_final(layout.losses(model, seed), ema)["gap"] for seed in seeds], dtype=float)
 
 
