@@ -1,0 +1,126 @@
+"""One trial: the size trained for a short while at one rate, and measured as the study measures.
+
+A trial is a run of the trainer at a constant rate: the same images and noise in each, exact resume.
+Compared is what a study quotes: the total gap of the averaged weights on the fixed draws, with the
+process' own weights. Its draws are the same for all trials and free of the variance of x0, so it
+orders rates that no training loss of that length could.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from jstar.config import Study, TuneConfig
+from jstar.data import open_dataset
+from jstar.data.card import require_same
+from jstar.evaluate.stage import Split
+from jstar.layout import Layout
+from jstar.noise import total_weights
+from jstar.optimal.oracle import open_oracle
+from jstar.records import fingerprint
+from jstar.train.loop import DivergedError, TrainStatus, train_among
+from jstar.train.optimizer import learning_rate
+from jstar.train.parallel import Ranks
+from jstar.train.snapshots import load_denoiser
+from jstar.train.stop import Stop
+from jstar.tune.minimum import Array
+
+
+@dataclass(frozen=True)
+class Trial:
+    """gap_M: weighted gap of every draw, summed over noise scales; infinite if it diverged."""
+
+    rate: float
+    batch: int
+    images: int
+    gap_M: Array
+
+
+def prior_rate(study: Study, model: str) -> float:
+    """The learning rate of a size by the width rule."""
+    config = study.train_of(model)
+    return learning_rate(config, study.width(model), config.warmup_images)
+
+
+def trial_images(study: Study, model: str, train_flops: float, batch: int) -> int:
+    """Length of a trial: tune.share of the run, twice the warm-up at least, in whole batches."""
+    config = study.train_of(model)
+    run = config.length(train_flops)
+    wanted = min(run, max(math.ceil(study.tune.share * run), 2 * config.warmup_images))
+    return -(-wanted // batch) * batch
+
+
+def tune_batches(study: Study, model: str) -> list[int]:
+    """The batches that are tried, the size's own first."""
+    return list(dict.fromkeys([study.train_of(model).batch, *study.tune.batches]))
+
+
+def planned_images(study: Study, model: str, train_flops: float) -> int:
+    """Images of all trials if the best rate lies inside: one trial a factor, and one at it."""
+    batches = tune_batches(study, model)
+    each = [trial_images(study, model, train_flops, batch) for batch in batches]
+    return (len(study.tune.factors) + 1) * sum(each)
+
+
+def trial_study(study: Study, model: str, rate: float, batch: int, images: int) -> Study:
+    """A study whose size `model` trains as a trial: one snapshot, at the end, of one average."""
+    config = study.train_of(model).model_copy(
+        update={
+            "images": images, "flops": None, "batch": batch, "learning_rate": rate,
+            "learning_rate_width": study.width(model), "ema": [study.fit.ema or study.train.ema[0]],
+            "snapshots": 1, "first_snapshot": images, "writer": None,
+        }
+    )  # fmt: skip
+    given = ("images", "flops", "batch", "learning_rate", "variant")  # `config` has them
+    entry = study.entry(model).model_copy(update=dict.fromkeys(given))
+    return study.model_copy(update={"train": config, "ladder": [entry], "tune": TuneConfig()})
+
+
+class Bench:
+    """What all trials of one size share: the data, the draws, and the processes at work."""
+
+    def __init__(self, layout: Layout, model: str, ranks: Ranks, stop: Stop) -> None:
+        self.layout, self.model, self.ranks, self.stop = layout, model, ranks, stop
+        study, self.dataset = layout.study, open_dataset(layout.data)
+        self.draws = open_oracle(layout.oracle)
+        card_id = self.dataset.card.id
+        require_same(card_id, self.draws.card_id, str(layout.data), str(layout.oracle))
+        self.split = Split("train", self.dataset, self.draws, study)
+        self.weight_S = total_weights(study.train_of(model).make_process(), self.draws.sigma)
+        errors = (
+            np.square(self.draws.posterior_mean(s) - self.split.x0).mean(dtype=np.float64)
+            for s in range(len(self.weight_S))
+        )
+        self.floor = float(self.weight_S @ np.fromiter(errors, float))  # J* of these draws
+
+    def try_rate(self, rate: float, batch: int, images: int) -> Trial | TrainStatus:
+        """Train and measure; or how far the training is, if it was asked to stop."""
+        study = trial_study(self.layout.study, self.model, rate, batch, images)
+        seed = self.layout.study.tune.seed
+        identity = [study.content("train", self.model), self.dataset.card.id, seed]
+        name = f"{self.model}-{rate:g}-b{batch}-{fingerprint(json.dumps(identity))[:8]}"
+        out = self.layout.tune_state(self.model) / name
+        if not (out / "run.json").is_file():
+            try:
+                status = train_among(
+                    self.ranks, self.stop, study, self.model, seed, self.layout.data, out,
+                    out / "state", curve=self.layout.curve,
+                )  # fmt: skip
+            except DivergedError:
+                return Trial(rate, batch, images, np.full(len(self.draws.index_M), np.inf))
+            if not status.finished:
+                return status
+        gap_M = np.zeros(len(self.draws.index_M))
+        if self.ranks.first:
+            shutil.rmtree(out / "state", ignore_errors=True)  # the snapshot is in `out`
+            device = str(self.ranks.device)
+            denoiser = load_denoiser(out, 0, study.train.ema[0], device)
+            measured = self.split.measure(denoiser, study.evaluate.batch, device)
+            assert measured.gap_SM is not None
+            gap_M = self.weight_S @ measured.gap_SM
+        shared = self.ranks.sum(torch.from_numpy(gap_M).to(self.ranks.device))
+        return Trial(rate, batch, images, shared.cpu().numpy())
