@@ -188,7 +188,24 @@ def write_tuning(layout: Layout) -> pd.DataFrame:
         draws=facts[0]["draws"],
         share=layout.study.tune.share,
         factors=layout.study.tune.factors,
+        numbers=_numbers(frame),
     )
     write_table(layout.tune / "trials.csv", trials, origin)
     write_table(layout.tune / "tune.csv", frame, origin)
     return frame
+
+
+def _numbers(tune: pd.DataFrame) -> dict[str, Any]:
+    """What the caption says: every size's rate, the fall of rates over width, gain and cost."""
+    rows = tune.sort_values("params")
+    slope = float("nan")
+    if rows["width"].nunique() > 2:
+        slope = float(np.polyfit(np.log(rows["width"]), np.log(rows["rate"]), 1)[0])
+    return {
+        "sizes": rows.to_dict("records"),
+        "trials": int(rows["trials"].sum()),
+        "slope": slope,
+        "gain_percent": float(rows["gain_percent"].max()),
+        "cost_percent": float(rows["cost_percent"].max()),
+        "edge": int((rows["status"] != "inside").sum()),
+    }
