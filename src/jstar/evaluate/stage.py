@@ -41,9 +41,9 @@ def write_losses(
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     require_same(dataset.card.id, draws.card_id, str(data), str(oracle))
     where = str(default_device(device))
-    sets = [Split("train", dataset, draws, study)]
+    sets = [SplitDraws("train", dataset, draws, study)]
     if dataset.card.holdout:
-        sets.append(Split("holdout", open_dataset(data, "holdout"), draws, study))
+        sets.append(SplitDraws("holdout", open_dataset(data, "holdout"), draws, study))
 
     objective = total_weights(run_process(run), draws.sigma)
     weights = np.vstack([np.eye(len(draws.sigma)), objective])
@@ -76,7 +76,7 @@ def write_losses(
     return frame
 
 
-class Split:
+class SplitDraws:
     """The draws of one split (train or holdout), made once and shared by all snapshots."""
 
     def __init__(self, name: str, dataset: Dataset, draws: Oracle, study: Study) -> None:

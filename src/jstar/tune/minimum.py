@@ -6,9 +6,9 @@ Near it ln loss is a parabola in ln rate: of the best rate that was tried and it
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from jstar.scaling.isoflop import parabola
+from jstar.scaling.laws import Array
 
 NEAR = 1.1  # a rate tried within this factor of the minimum says what the minimum costs
 REACH = 30.0  # factor from the prior beyond which none is tried
@@ -74,21 +74,15 @@ def vertex(x_3: Array, y_Q3: Array) -> tuple[Array, Array, Array]:
     The place is kept between the outer points; where the parabola has no minimum it is the lower
     of these, with its height and the derivative 0.
     """
-    fall_Q = (y_Q3[:, 1] - y_Q3[:, 0]) / (x_3[1] - x_3[0])
-    rise_Q = (y_Q3[:, 2] - y_Q3[:, 1]) / (x_3[2] - x_3[1])
-    half_Q = (rise_Q - fall_Q) / (x_3[2] - x_3[0])
-    bent = half_Q > 0
-    safe_Q = np.where(bent, half_Q, 1.0)
-    place_Q = np.clip((x_3[0] + x_3[1]) / 2 - fall_Q / (2 * safe_Q), x_3[0], x_3[2])
-    slope_Q = fall_Q + half_Q * (x_3[1] - x_3[0])
-    step_Q = place_Q - x_3[1]
-    height_Q = y_Q3[:, 1] + slope_Q * step_Q + half_Q * step_Q**2
-    lower = np.where(y_Q3[:, 0] < y_Q3[:, 2], 0, 2)
-    height_Q = np.where(bent, height_Q, np.take_along_axis(y_Q3, lower[:, None], 1)[:, 0])
-    return np.where(bent, place_Q, x_3[lower]), height_Q, np.where(bent, 2 * half_Q, 0.0)
+    c0_Q, c1_Q, c2_Q = parabola(x_3, y_Q3).T
+    lower_Q = np.where(y_Q3[:, 0] < y_Q3[:, 2], 0, 2)
+    free_Q = -c1_Q / np.where(c2_Q > 0, 2 * c2_Q, np.nan) + x_3.mean()
+    place_Q = np.where(c2_Q > 0, np.clip(free_Q, x_3[0], x_3[2]), x_3[lower_Q])
+    u_Q = place_Q - x_3.mean()
+    return place_Q, c0_Q + c1_Q * u_Q + c2_Q * u_Q**2, 2 * np.maximum(c2_Q, 0.0)
 
 
-def minimum(rate_T: Array, gap_TM: Array, floor: float, seed: int) -> Minimum:
+def find_minimum(rate_T: Array, gap_TM: Array, floor: float, seed: int) -> Minimum:
     """The minimum of loss = floor + mean gap over increasing rates.
 
     gap_TM: of every trial on the same M draws, infinite where it diverged. The interval resamples

@@ -14,8 +14,8 @@ from jstar.train.loop import TrainStatus
 from jstar.train.parallel import join_ranks
 from jstar.train.status import STATE_FILE, hold_state
 from jstar.train.stop import listen
-from jstar.tune.minimum import Minimum, minimum, next_rate
-from jstar.tune.trials import Bench, Trial, prior_rate, trial_images, tune_batches
+from jstar.tune.minimum import Minimum, find_minimum, next_rate
+from jstar.tune.trials import Bench, RateTrial, prior_rate, trial_images, tune_batches
 
 TUNE_COLUMNS = (
     "model", "params", "width", "batch", "prior_rate", "rate", "rate_low", "rate_high", "loss",
@@ -55,7 +55,7 @@ def tune_size(layout: Layout, model: str, *, device: str | None = None) -> Train
 def _tune(bench: Bench) -> TrainStatus:
     study, model = bench.layout.study, bench.model
     own, prior = study.train_of(model).batch, prior_rate(study, model)
-    found: list[tuple[Minimum, list[Trial]]] = []
+    found: list[tuple[Minimum, list[RateTrial]]] = []
     for batch in tune_batches(study, model):
         # Adam's best rate grows about as the root of the batch (arXiv 2205.10287).
         begin = prior if not found else found[0][0].rate * (batch / own) ** 0.5
@@ -63,16 +63,18 @@ def _tune(bench: Bench) -> TrainStatus:
         if isinstance(trials, TrainStatus):
             return trials
         rate_T, gap_TM = np.array([t.rate for t in trials]), np.stack([t.gap_M for t in trials])
-        found.append((minimum(rate_T, gap_TM, bench.floor, study.tune.seed), trials))
+        found.append((find_minimum(rate_T, gap_TM, bench.floor, study.tune.seed), trials))
     if bench.ranks.first:
         _write(bench, prior, found)
     return TrainStatus(True, sum(t.images for _, trials in found for t in trials), "finished")
 
 
-def _sweep(bench: Bench, batch: int, begin: float, done: list[Trial]) -> list[Trial] | TrainStatus:
+def _sweep(
+    bench: Bench, batch: int, begin: float, done: list[RateTrial]
+) -> list[RateTrial] | TrainStatus:
     """The trials of one batch, by increasing rate."""
     study, model = bench.layout.study, bench.model
-    tried: dict[float, Trial] = {}
+    tried: dict[float, RateTrial] = {}
     cost = 3 * _flops(bench)
     images = trial_images(study, model, cost, batch)
     losses: dict[float, float] = {}
@@ -97,7 +99,7 @@ def _flops(bench: Bench) -> float:
     return flops(model_config(study.model, study.entry(bench.model), card.shape, card.classes))
 
 
-def _say(bench: Bench, trials: list[Trial]) -> None:
+def _say(bench: Bench, trials: list[RateTrial]) -> None:
     """Where the tuning stands, for `jstar status`."""
     if bench.ranks.first:
         gap = min(float(trial.gap_M.mean()) for trial in trials)
@@ -111,7 +113,7 @@ def _say(bench: Bench, trials: list[Trial]) -> None:
         write_json(bench.layout.tune_state(bench.model) / STATE_FILE, facts)
 
 
-def _write(bench: Bench, prior: float, found: list[tuple[Minimum, list[Trial]]]) -> None:
+def _write(bench: Bench, prior: float, found: list[tuple[Minimum, list[RateTrial]]]) -> None:
     """rate.json, trials.csv and, last, trials.json, which says of which study they are."""
     layout, study, model = bench.layout, bench.layout.study, bench.model
     card, table = bench.dataset.card, layout.trials(model)

@@ -17,21 +17,21 @@ import torch
 from jstar.config import Study, TuneConfig
 from jstar.data import open_dataset
 from jstar.data.card import require_same
-from jstar.evaluate.stage import Split
+from jstar.evaluate.stage import SplitDraws
 from jstar.layout import Layout
 from jstar.noise import total_weights
 from jstar.optimal.oracle import open_oracle
 from jstar.records import fingerprint
+from jstar.scaling.laws import Array
 from jstar.train.loop import DivergedError, TrainStatus, train_among
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import Ranks
 from jstar.train.snapshots import load_denoiser
 from jstar.train.stop import Stop
-from jstar.tune.minimum import Array
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """gap_M: weighted gap of every draw, summed over noise scales; infinite if it diverged."""
 
     rate: float
@@ -59,11 +59,16 @@ def tune_batches(study: Study, model: str) -> list[int]:
     return list(dict.fromkeys([study.train_of(model).batch, *study.tune.batches]))
 
 
+def planned_trials(study: Study, model: str) -> int:
+    """Trials if the best rate lies inside: one a factor and one at the minimum, of each batch."""
+    return (len(study.tune.factors) + 1) * len(tune_batches(study, model))
+
+
 def planned_images(study: Study, model: str, train_flops: float) -> int:
-    """Images of all trials if the best rate lies inside: one trial a factor, and one at it."""
+    """Images of these trials."""
     batches = tune_batches(study, model)
     each = [trial_images(study, model, train_flops, batch) for batch in batches]
-    return (len(study.tune.factors) + 1) * sum(each)
+    return planned_trials(study, model) // len(batches) * sum(each)
 
 
 def trial_study(study: Study, model: str, rate: float, batch: int, images: int) -> Study:
@@ -89,7 +94,7 @@ class Bench:
         self.draws = open_oracle(layout.oracle)
         card_id = self.dataset.card.id
         require_same(card_id, self.draws.card_id, str(layout.data), str(layout.oracle))
-        self.split = Split("train", self.dataset, self.draws, study)
+        self.split = SplitDraws("train", self.dataset, self.draws, study)
         self.weight_S = total_weights(study.train_of(model).make_process(), self.draws.sigma)
         errors = (
             np.square(self.draws.posterior_mean(s) - self.split.x0).mean(dtype=np.float64)
@@ -97,7 +102,7 @@ class Bench:
         )
         self.floor = float(self.weight_S @ np.fromiter(errors, float))  # J* of these draws
 
-    def try_rate(self, rate: float, batch: int, images: int) -> Trial | TrainStatus:
+    def try_rate(self, rate: float, batch: int, images: int) -> RateTrial | TrainStatus:
         """Train and measure; or how far the training is, if it was asked to stop."""
         study = trial_study(self.layout.study, self.model, rate, batch, images)
         seed = self.layout.study.tune.seed
@@ -111,7 +116,7 @@ class Bench:
                     out / "state", curve=self.layout.curve,
                 )  # fmt: skip
             except DivergedError:
-                return Trial(rate, batch, images, np.full(len(self.draws.index_M), np.inf))
+                return RateTrial(rate, batch, images, np.full(len(self.draws.index_M), np.inf))
             if not status.finished:
                 return status
         gap_M = np.zeros(len(self.draws.index_M))
@@ -123,4 +128,4 @@ class Bench:
             assert measured.gap_SM is not None
             gap_M = self.weight_S @ measured.gap_SM
         shared = self.ranks.sum(torch.from_numpy(gap_M).to(self.ranks.device))
-        return Trial(rate, batch, images, shared.cpu().numpy())
+        return RateTrial(rate, batch, images, shared.cpu().numpy())
