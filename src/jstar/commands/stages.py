@@ -200,9 +200,9 @@ def tune_command(
         for _, row in frame.iterrows():
             typer.echo(
                 f"{row['model']}: learning rate {row['rate']:g} ({row['rate_low']:.2g} to "
-                f"{row['rate_high']:.2g}), {row['gain_percent']:.2g} % below the loss at the "
-                f"prior {row['prior_rate']:.3g}; mistuning may still cost "
-                f"{row['cost_percent']:.2g} %; {row['status']}"
+                f"{row['rate_high']:.2g}, {row['status']}); the loss lies {row['gain_percent']:.2g} "
+                f"% below that at the prior {row['prior_rate']:.3g}, another rate might still save "
+                f"{row['cost_percent']:.2g} %"
             )
         return
     size, resources = model, layout.study.resources

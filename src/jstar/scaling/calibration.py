@@ -2,7 +2,8 @@
 
 Each law that was fitted is a world. Studies of that world have the study's own sizes, images,
 snapshots and seeds, and errors as large and as correlated as the study shows, redrawn from what is
-known of them. How far a floor lies from 0 and from J* in these studies says how far is far; studies
+known of them; sizes whose learning rate is known to some error are lower by what that may cost.
+How far a floor lies from 0 and from J* in these studies says how far is far; studies
 whose law is redrawn too say how often the resulting verdict would be wrong.
 """
 
@@ -85,6 +86,10 @@ def _losses(
     # In the whitened units a cluster's shift is one number on every weighted point.
     level = design.ratios[at][:, None] * rng.standard_normal((draws, len(design.start_R)))
     error = scale_Q[:, None] * (noise + level[:, design.cluster_P]) / fits.white.weight_QP[0]
+    if points.excess_P.any():  # a size may only be worse than its best rate would make it
+        _, size_P = np.unique(design.ln_n_P, return_inverse=True)
+        reach = np.abs(rng.standard_normal((draws, size_P.max() + 1)))
+        error = error - points.excess_P * reach[:, size_P]
     return np.asarray(truth_QK[:, 4:5] + design.gap(truth_QK) + error)
 
 

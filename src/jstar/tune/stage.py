@@ -182,7 +182,8 @@ def write_tuning(layout: Layout) -> pd.DataFrame:
     for model in models:
         layout.tuned(model)
     facts = [read_json(layout.trials(model).with_suffix(".json")) for model in models]
-    frame = pd.DataFrame([one["chosen"] for one in facts], columns=list(TUNE_COLUMNS))
+    chosen = [{k: np.nan if v is None else v for k, v in one["chosen"].items()} for one in facts]
+    frame = pd.DataFrame(chosen, columns=list(TUNE_COLUMNS))
     trials = pd.concat([read_table(layout.trials(model)) for model in models], ignore_index=True)
     origin = provenance(
         study=layout.study.study,
