@@ -182,11 +182,12 @@ def tune_command(
     """Choose the learning rate of one size by short trials, for all its runs.
 
     With --model: trains that size for tune.share of a run at rates around the
-    width rule's, measures each as 'jstar evaluate' does, and keeps the minimum of
-    a parabola through the best. Resumes by itself; exit status 75 means: not
-    finished, start me again. Without --model, when all sizes are tuned: tune.csv
-    (chosen rates with intervals, and what mistuning may still cost), trials.csv and
-    their figure. Only for studies with tune.enabled; runs then wait for it.
+    width rule's, measures each as 'jstar evaluate' does, and keeps the minimum
+    of a parabola through the best. Resumes by itself; exit status 75 means: not
+    finished, start me again. Without --model, once all sizes are tuned: the
+    tables tune.csv (chosen rates with intervals, what mistuning may still cost)
+    and trials.csv, and their figure. Only for studies with tune.enabled, whose
+    'jstar train' waits for it.
     """
     from jstar.cluster.launch import launch, threads_per_process
 
