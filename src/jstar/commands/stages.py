@@ -201,8 +201,8 @@ def tune_command(
         for _, row in frame.iterrows():
             typer.echo(
                 f"{row['model']}: learning rate {row['rate']:g} ({row['rate_low']:.2g} to "
-                f"{row['rate_high']:.2g}, {row['status']}); the loss lies {row['gain_percent']:.2g} "
-                f"% below that at the prior {row['prior_rate']:.3g}, another rate might still save "
+                f"{row['rate_high']:.2g}, {row['status']}), {row['gain_percent']:.2g} % below the "
+                f"loss at the prior {row['prior_rate']:.3g}; another rate might still save "
                 f"{row['cost_percent']:.2g} %"
             )
         return

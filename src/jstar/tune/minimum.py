@@ -1,19 +1,27 @@
 """Where the loss is least over the learning rate: which rate to try next, and the minimum.
 
-Near it ln loss is a parabola in ln rate: of the best rate that was tried and its two neighbours.
+Near it ln loss is a parabola in ln rate, on which a trial lies but for its luck: on the digits a
+run at a slightly other rate finds its structure earlier or later, and its loss scatters by half a
+per cent, many times the error of measuring it. So the parabola goes through all trials near the
+best by least squares, and what it leaves says how well its minimum is known.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jstar.scaling.isoflop import parabola
 from jstar.scaling.laws import Array
 
-NEAR = 1.1  # a rate tried within this factor of the minimum says what the minimum costs
+WINDOW = 3.0  # factor about the best rate within which trials lie on one parabola
+NEAR = 1.2  # a rate tried within this factor of the minimum says what the minimum costs
 REACH = 30.0  # factor from the prior beyond which none is tried
 MOST = 12  # trials of one batch
-RESAMPLES = 1000
+# Scatter of a trial's ln loss about the parabola (benchmarks/tune.py), and how many trials of this
+# very size that knowledge is worth.
+SCATTER, WORTH = 0.005, 4
+RESAMPLES = 2000
 INSIDE, AT_EDGE = "inside", "at the edge"
 
 
@@ -21,15 +29,16 @@ INSIDE, AT_EDGE = "inside", "at the edge"
 class Minimum:
     """The best learning rate, to 2 significant digits, and its loss by the parabola.
 
-    low, high: its 95 % interval over the draws that measured the trials. cost: share of the loss
-    that another rate within reach of the error might still save. status: inside, or at the edge
-    of the rates that were tried (then cost is what the last step saved).
+    low, high: its 95 % interval. scatter: of a trial's ln loss. cost: share of the loss that
+    another rate might still save, root mean square. status: inside, or at the edge of the rates
+    that were tried (then nothing is known of an interval, and cost is what the last step saved).
     """
 
     rate: float
     low: float
     high: float
     loss: float
+    scatter: float
     cost: float
     status: str
 
@@ -48,63 +57,80 @@ def next_rate(loss_of: dict[float, float], prior: float, factors: list[float]) -
     for factor in factors:
         if (rate := rounded(prior * factor, 3)) not in loss_of:
             return rate
-    rate_T = sorted(loss_of)
-    loss_T = [loss_of[rate] for rate in rate_T]
+    rate_T = np.array(sorted(loss_of))
+    loss_T = np.array([loss_of[rate] for rate in rate_T])
     k, last = int(np.argmin(loss_T)), len(rate_T) - 1
-    if len(rate_T) >= MOST:
-        return None
     if k == 0 or not np.isfinite(loss_T[k]):
         wanted = rate_T[0] ** 2 / rate_T[1]
     elif k == last:
         wanted = rate_T[last] ** 2 / rate_T[last - 1]
     elif not np.isfinite(loss_T[k + 1]):
-        wanted = float(np.sqrt(rate_T[k] * rate_T[k + 1]))
+        wanted = np.sqrt(rate_T[k] * rate_T[k + 1])
     else:
-        near = slice(k - 1, k + 2)
-        x, _, _ = vertex(np.log(rate_T[near]), np.log(loss_T[near])[None])
-        wanted = rounded(float(np.exp(x[0])), 2)
-    close = min(abs(np.log(wanted / rate)) for rate in rate_T) < np.log(NEAR)
+        near = _near(rate_T, loss_T)
+        wanted = np.exp(vertex(np.log(rate_T[near]), np.log(loss_T[near])[None])[0][0])
+    close = np.abs(np.log(rate_T / wanted)).min() < np.log(NEAR)
     far = abs(np.log(wanted / prior)) > np.log(REACH)
-    return None if close or far else rounded(wanted, 3)
+    return None if close or far or len(rate_T) >= MOST else rounded(float(wanted), 3)
 
 
-def vertex(x_3: Array, y_Q3: Array) -> tuple[Array, Array, Array]:
-    """Place, height and second derivative of the parabola through three points, each [Q].
-
-    The place is kept between the outer points; where the parabola has no minimum it is the lower
-    of these, with its height and the derivative 0.
-    """
-    c0_Q, c1_Q, c2_Q = parabola(x_3, y_Q3).T
-    lower_Q = np.where(y_Q3[:, 0] < y_Q3[:, 2], 0, 2)
-    free_Q = -c1_Q / np.where(c2_Q > 0, 2 * c2_Q, np.nan) + x_3.mean()
-    place_Q = np.where(c2_Q > 0, np.clip(free_Q, x_3[0], x_3[2]), x_3[lower_Q])
-    u_Q = place_Q - x_3.mean()
-    return place_Q, c0_Q + c1_Q * u_Q + c2_Q * u_Q**2, 2 * np.maximum(c2_Q, 0.0)
-
-
-def find_minimum(rate_T: Array, gap_TM: Array, floor: float, seed: int) -> Minimum:
-    """The minimum of loss = floor + mean gap over increasing rates.
-
-    gap_TM: of every trial on the same M draws, infinite where it diverged. The interval resamples
-    these draws. What is still to be had is judged by the parabola at half a grid step from its
-    minimum, or at half the interval, if that is wider.
-    """
-    loss_T = floor + gap_TM.mean(axis=1)
+def _near(rate_T: Array, loss_T: Array) -> NDArray[np.bool_]:
+    """Trials that say where the minimum is: those near the best, its neighbours at least."""
     k = int(np.argmin(loss_T))
-    seen = loss_T[max(k - 1, 0) : k + 2]
-    if len(seen) < 3 or not np.isfinite(seen).all():
-        beside = [value for value in seen if np.isfinite(value) and value != loss_T[k]]
-        cost = min(beside, default=np.nan) / loss_T[k] - 1
-        rate = rounded(float(rate_T[k]), 3)
-        return Minimum(rate, np.nan, np.nan, float(loss_T[k]), float(cost), AT_EDGE)
-    x_3, near_3M = np.log(rate_T[k - 1 : k + 2]), gap_TM[k - 1 : k + 2]
-    place, height, bend = vertex(x_3, np.log(seen)[None])
-    rng = np.random.default_rng([seed, gap_TM.shape[1]])
-    draws = gap_TM.shape[1]
-    count_QM = rng.multinomial(draws, np.full(draws, 1 / draws), size=RESAMPLES)
-    drawn_Q = vertex(x_3, np.log(floor + count_QM @ near_3M.T / draws))[0]
-    low, high = np.exp(np.quantile(drawn_Q, [0.025, 0.975]))
-    rate = rounded(float(np.exp(place[0])), 2)
-    half = max((x_3[2] - x_3[0]) / 4, np.log(high / low) / 2)
-    loss = np.exp(height[0] + bend[0] * (np.log(rate) - place[0]) ** 2 / 2)
-    return Minimum(rate, float(low), float(high), float(loss), float(bend[0] * half**2 / 2), INSIDE)
+    near = np.abs(np.log(rate_T / rate_T[k])) <= np.log(WINDOW)
+    near[max(k - 1, 0) : k + 2] = True
+    return np.asarray(near & np.isfinite(loss_T))
+
+
+def vertex(x_T: Array, y_QT: Array) -> tuple[Array, Array, Array]:
+    """Place, height and second derivative of least-squares parabolas, each [Q].
+
+    The place is kept between the outer points; where a parabola has no minimum it is the lower of
+    these, with its height there and the derivative 0.
+    """
+    c0_Q, c1_Q, c2_Q = parabola(x_T, y_QT).T
+    low, high = x_T.min() - x_T.mean(), x_T.max() - x_T.mean()
+    free_Q = -c1_Q / np.where(c2_Q > 0, 2 * c2_Q, np.nan)
+    falls_Q = c1_Q + c2_Q * (low + high) < 0
+    u_Q = np.where(c2_Q > 0, np.clip(free_Q, low, high), np.where(falls_Q, high, low))
+    return u_Q + x_T.mean(), c0_Q + c1_Q * u_Q + c2_Q * u_Q**2, 2 * np.maximum(c2_Q, 0.0)
+
+
+def find_minimum(rate_T: Array, loss_T: Array, seed: int) -> Minimum:
+    """The minimum over increasing rates; a loss is infinite where training diverged.
+
+    The interval is that of parabolas through trials with other luck, as large as these trials and
+    `SCATTER` say; the cost is the root mean square of what their own minima would save.
+    """
+    k = int(np.argmin(loss_T))
+    beside = loss_T[max(k - 1, 0) : k + 2]
+    if len(beside) < 3 or not np.isfinite(beside).all():
+        others = [value for value in beside if np.isfinite(value) and value > loss_T[k]]
+        cost = min(others, default=np.nan) / loss_T[k] - 1
+        return Minimum(float(rate_T[k]), np.nan, np.nan, float(loss_T[k]), np.nan, cost, AT_EDGE)
+    near = _near(rate_T, loss_T)
+    x_T, y_T = np.log(rate_T[near]), np.log(loss_T[near])
+    place, height, bend = (float(part[0]) for part in vertex(x_T, y_T[None]))
+    left_T = y_T - _parabola_at(x_T, y_T[None], x_T)[0]
+    if not bend:  # no parabola opens upwards: the best trial stands
+        place = float(x_T[np.argmin(y_T)])
+        height = float(_parabola_at(x_T, y_T[None], np.array([place]))[0, 0])
+    freedom = len(x_T) - 3 + WORTH
+    scatter = float(np.sqrt((left_T @ left_T + WORTH * SCATTER**2) / freedom))
+    rng = np.random.default_rng([seed, len(x_T)])
+    scale_Q1 = scatter * np.sqrt(freedom / rng.chisquare(freedom, (RESAMPLES, 1)))
+    drawn_QT = y_T - left_T + scale_Q1 * rng.standard_normal((RESAMPLES, len(x_T)))
+    place_Q, height_Q, _ = vertex(x_T, drawn_QT)
+    saved_Q = _parabola_at(x_T, drawn_QT, np.array([place]))[:, 0] - height_Q
+    low, high = np.quantile(place_Q, [0.025, 0.975])
+    rate = rounded(float(np.exp(place)), 2)
+    loss = np.exp(height + bend * (np.log(rate) - place) ** 2 / 2)
+    cost = float(np.sqrt(np.mean(saved_Q**2)))
+    ends = float(np.exp(low)), float(np.exp(high))
+    return Minimum(rate, *ends, float(loss), scatter, cost, INSIDE)
+
+
+def _parabola_at(x_T: Array, y_QT: Array, at_T: Array) -> Array:
+    """Values at `at_T` of the least-squares parabolas through (x, y), [Q, T]."""
+    u_T = at_T - x_T.mean()
+    return np.asarray(parabola(x_T, y_QT) @ np.stack([np.ones_like(u_T), u_T, u_T**2]))

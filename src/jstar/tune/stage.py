@@ -1,6 +1,7 @@
 """The tune stage: the trials of one size and the rate they choose; the tables of all sizes."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def _tune(bench: Bench) -> TrainStatus:
         trials = _sweep(bench, batch, begin, done=[t for _, ts in found for t in ts])
         if isinstance(trials, TrainStatus):
             return trials
-        rate_T, gap_TM = np.array([t.rate for t in trials]), np.stack([t.gap_M for t in trials])
-        found.append((find_minimum(rate_T, gap_TM, bench.floor, study.tune.seed), trials))
+        rate_T, loss_T = (np.array([getattr(t, c) for t in trials]) for c in ("rate", "loss"))
+        found.append((find_minimum(rate_T, loss_T, study.tune.seed), trials))
     if bench.ranks.first:
         _write(bench, prior, found)
     return TrainStatus(True, sum(t.images for _, trials in found for t in trials), "finished")
@@ -82,8 +83,7 @@ def _sweep(
         trial = bench.try_rate(rate, batch, images)
         if isinstance(trial, TrainStatus):
             return trial
-        tried[rate] = trial
-        losses[rate] = bench.floor + float(trial.gap_M.mean())
+        tried[rate], losses[rate] = trial, trial.loss
         _say(bench, [*done, *tried.values()])
     if not np.isfinite(list(losses.values())).any():
         raise JstarError(
@@ -102,7 +102,7 @@ def _flops(bench: Bench) -> float:
 def _say(bench: Bench, trials: list[RateTrial]) -> None:
     """Where the tuning stands, for `jstar status`."""
     if bench.ranks.first:
-        gap = min(float(trial.gap_M.mean()) for trial in trials)
+        gap = min(trial.gap for trial in trials)
         facts = {
             "tune": fingerprint(bench.layout.study.content("tune", bench.model)),
             "trials": len(trials),
@@ -118,30 +118,20 @@ def _write(bench: Bench, prior: float, found: list[tuple[Minimum, list[RateTrial
     layout, study, model = bench.layout, bench.layout.study, bench.model
     card, table = bench.dataset.card, layout.trials(model)
     config = model_config(study.model, study.entry(model), card.shape, card.classes)
-    best, trials = min(found, key=lambda pair: pair[0].loss)
     size = {"model": model, "params": parameters(config), "width": study.width(model)}
-    rows, losses = [], {}
-    for trial in (t for _, ts in found for t in ts):
-        gap = float(trial.gap_M.mean())
-        losses[trial.batch, trial.rate] = bench.floor + gap
-        rows.append(
-            {
-                **size,
-                "batch": trial.batch,
-                "rate": trial.rate,
-                "factor": trial.rate / prior,
-                "images": trial.images,
-                "flops": trial.images * 3 * flops(config),
-                "loss": bench.floor + gap,
-                "gap": gap,
-                "gap_se": float(trial.gap_M.std(ddof=1) / len(trial.gap_M) ** 0.5)
-                if np.isfinite(gap)
-                else np.nan,
-                "status": "finished" if np.isfinite(gap) else "diverged",
-            }
-        )
-    own = found[0][1]
-    prior_loss = losses[own[0].batch, min((t.rate for t in own), key=lambda r: abs(r / prior - 1))]
+    rows = [
+        {
+            **size,
+            "factor": trial.rate / prior,
+            "flops": trial.images * 3 * flops(config),
+            "status": "finished" if np.isfinite(trial.loss) else "diverged",
+            **asdict(trial),
+        }
+        for _, tried in found
+        for trial in tried
+    ]
+    best, trials = min(found, key=lambda pair: pair[0].loss)
+    prior_loss = min(found[0][1], key=lambda trial: abs(trial.rate / prior - 1)).loss
     chosen = {
         **size,
         "batch": trials[0].batch,

@@ -2,8 +2,8 @@
 
 A trial is a run of the trainer at a constant rate: the same images and noise in each, exact resume.
 Compared is what a study quotes: the total gap of the averaged weights on the fixed draws, with the
-process' own weights. Its draws are the same for all trials and free of the variance of x0, so it
-orders rates that no training loss of that length could.
+process' own weights. It is free of the variance of x0 and its draws are the same for all trials, so
+the error of measuring it is small beside the luck of a trial; that of a training loss is not.
 """
 
 import json
@@ -22,7 +22,6 @@ from jstar.layout import Layout
 from jstar.noise import total_weights
 from jstar.optimal.oracle import open_oracle
 from jstar.records import fingerprint
-from jstar.scaling.laws import Array
 from jstar.train.loop import DivergedError, TrainStatus, train_among
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import Ranks
@@ -32,12 +31,14 @@ from jstar.train.stop import Stop
 
 @dataclass(frozen=True)
 class RateTrial:
-    """gap_M: weighted gap of every draw, summed over noise scales; infinite if it diverged."""
+    """Total loss (J* of the draws and the gap), gap and its error; infinite if it diverged."""
 
     rate: float
     batch: int
     images: int
-    gap_M: Array
+    loss: float
+    gap: float
+    gap_se: float
 
 
 def prior_rate(study: Study, model: str) -> float:
@@ -116,16 +117,16 @@ class Bench:
                     out / "state", curve=self.layout.curve,
                 )  # fmt: skip
             except DivergedError:
-                return RateTrial(rate, batch, images, np.full(len(self.draws.index_M), np.inf))
+                return RateTrial(rate, batch, images, math.inf, math.inf, math.nan)
             if not status.finished:
                 return status
-        gap_M = np.zeros(len(self.draws.index_M))
+        found = np.zeros(2)
         if self.ranks.first:
             shutil.rmtree(out / "state", ignore_errors=True)  # the snapshot is in `out`
             device = str(self.ranks.device)
             denoiser = load_denoiser(out, 0, study.train.ema[0], device)
             measured = self.split.measure(denoiser, study.evaluate.batch, device)
-            assert measured.gap_SM is not None
-            gap_M = self.weight_S @ measured.gap_SM
-        shared = self.ranks.sum(torch.from_numpy(gap_M).to(self.ranks.device))
-        return RateTrial(rate, batch, images, shared.cpu().numpy())
+            found = np.array(measured.summary(self.weight_S)[0][2:])
+        shared = self.ranks.sum(torch.from_numpy(found).to(self.ranks.device))
+        gap, error = shared.tolist()
+        return RateTrial(rate, batch, images, self.floor + gap, gap, error)
