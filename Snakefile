@@ -1,4 +1,4 @@
-# The whole study: prepare -> optimal -> train -> evaluate -> fit -> figures -> report.
+# The whole study: prepare -> optimal -> (tune) -> train -> evaluate -> fit -> figures -> report.
 # A study is one file in config/: snakemake --cores all --configfile config/<study>.yaml
 from snakemake.utils import min_version
 
@@ -14,6 +14,7 @@ if not workflow.configfiles:
 include: "workflow/rules/study.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/optimal.smk"
+include: "workflow/rules/tune.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 
@@ -36,6 +37,7 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        TUNING,
         SAMPLES,
         NOISE_LAWS,
         LAYOUT.report,

@@ -1,9 +1,12 @@
 """Where every stage keeps its files: one place, asked by the commands and by every rule."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jstar.config import Study
+from jstar.errors import JstarError
+from jstar.records import read_json
 
 # What the stage fit writes into a study's folder, and what figures and notebooks read.
 FIT_TABLES = (
@@ -55,6 +58,49 @@ class Layout:
     def state(self, model: str, seed: int) -> Path:
         """Folder of a run's resumable state. Snakemake never knows of it: it deletes outputs."""
         return self.root / "state" / self.study.study / f"{model}-s{seed}"
+
+    @property
+    def tune(self) -> Path:
+        """Folder of the study's tuning: tune.csv, trials.csv and their figure (stage tune)."""
+        return self.root / "tune" / self.study.study
+
+    def rate(self, model: str) -> Path:
+        """The learning rate that was chosen for a size, and nothing else (stage tune)."""
+        return self.tune / model / "rate.json"
+
+    def trials(self, model: str) -> Path:
+        """Table of the trials of a size (stage tune)."""
+        return self.tune / model / "trials.csv"
+
+    def tune_state(self, model: str) -> Path:
+        """Folder of the trials themselves: like `state`, no rule knows of it."""
+        return self.root / "state" / self.study.study / "tune" / model
+
+    def tuned(self, model: str | None = None) -> "Layout":
+        """The same study with every rate that is chosen so far filled in, as its runs use it.
+
+        Raises JstarError where that of `model` is still to be chosen.
+        """
+        ladder = []
+        for entry in self.study.ladder:
+            if entry.name in self.study.tuned_models:
+                if self._is_tuned(entry.name):
+                    entry = entry.model_copy(update=read_json(self.rate(entry.name)))
+                elif entry.name == model:
+                    raise JstarError(
+                        f"{self.rate(model)}: is not there or of another study, but tune.enabled = "
+                        f"true; run 'jstar tune --model {model}', or give ladder.{model}."
+                        "learning_rate"
+                    )
+            ladder.append(entry)
+        return replace(self, study=self.study.model_copy(update={"ladder": ladder}))
+
+    def _is_tuned(self, model: str) -> bool:
+        """Whether a rate lies there that this very study's trials chose."""
+        facts = self.trials(model).with_suffix(".json")
+        if not (facts.is_file() and self.rate(model).is_file()):
+            return False
+        return bool(read_json(facts)["content"] == json.loads(self.study.content("tune", model)))
 
     def noise_law(self, model: str, seed: int | str) -> Path:
         """Table of the noise law that a run with train.noise followed (stage train)."""

@@ -23,7 +23,7 @@ UTILISATION = 0.25  # of the measured matrix rate; public DiT trainers reach 20-
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Cost of one training run."""
+    """Cost of one training run, or of a size's tuning."""
 
     name: str
     params: int
@@ -34,24 +34,27 @@ class RunPlan:
 
 
 def plan_study(layout: Layout) -> str:
-    """The plan of a study as a printed table.
+    """The plan of a study as a printed table: its runs and, where it tunes, the trials before them.
 
     Speed is, in this order: measured by a finished run of the same size, stated in
     `resources.flops_per_second`, or guessed from a matrix product timed now.
     """
     from jstar.model import model_config, parameters
     from jstar.train.events import run_events
+    from jstar.tune.trials import planned_images, planned_trials
 
+    tuned_models, layout = layout.study.tuned_models, layout.tuned()
     study = layout.study
     count, *shape = source_shape(study.dataset)
     guessed = study.resources.flops_per_second or UTILISATION * _matrix_rate()
     rows: list[RunPlan] = []
+    tuning: list[RunPlan] = []
     sources: set[str] = set()
     for name, seed in study.runs():
         # The label table costs no FLOPs, so the number of classes can wait for prepare.
         config = model_config(study.model, study.entry(name), (shape[0], shape[1], shape[2]), 0)
         run, chosen = run_events(study, name, (shape[0], shape[1], shape[2])), study.train_of(name)
-        total = run.flops_per_image * run.images
+        cost = run.flops_per_image
         measured = _measured(layout, name)
         if measured is None and study.resources.flops_per_second:
             sources.add("stated in resources.flops_per_second")
@@ -59,22 +62,32 @@ def plan_study(layout: Layout) -> str:
             sources.add(f"guessed: {UTILISATION:.0%} of the fp32 matrix rate timed just now")
         else:
             sources.add("measured by finished runs")
-        weights = 4 * parameters(config)
+        speed, weights = measured or guessed, 4 * parameters(config)
         snapshots = len(run.snapshots) * len(chosen.ema) * weights
         # Two checkpoints, each with weights, two Adam moments and the EMAs.
         state = 2 * weights * (3 + len(chosen.ema))
         rows.append(
-            RunPlan(f"{name}-s{seed}", parameters(config), run.images, total,
-                    total / (measured or guessed), snapshots + state)
+            RunPlan(f"{name}-s{seed}", parameters(config), run.images, cost * run.images,
+                    cost * run.images / speed, snapshots + state)
         )  # fmt: skip
-    return _table(layout, rows, count, sources)
+        if name in tuned_models and seed == study.entry(name).seeds[0]:
+            images = planned_images(study, name, cost)
+            trials = planned_trials(study, name)  # one checkpointed at a time
+            tuning.append(
+                RunPlan(f"tune {name}", parameters(config), images, cost * images,
+                        cost * images / speed, (trials + 8) * weights)
+            )  # fmt: skip
+    return _table(layout, rows, tuning, count, sources)
 
 
-def _table(layout: Layout, rows: list[RunPlan], count: int, sources: set[str]) -> str:
-    study = layout.study
+def _table(
+    layout: Layout, runs: list[RunPlan], tuning: list[RunPlan], count: int, sources: set[str]
+) -> str:
+    study, rows = layout.study, [*tuning, *runs]
     devices = max(1, study.resources.train_gpus)
+    before = f", after the tuning of {len(tuning)} sizes" if tuning else ""
     lines = [
-        f"study '{study.study}': {len(rows)} runs on {count:,} images",
+        f"study '{study.study}': {len(runs)} runs on {count:,} images{before}",
         "",
         f"{'run':<16}{'parameters':>14}{'images':>15}{'passes':>8}{'FLOPs':>11}{'time':>12}"
         f"{'disk':>10}",

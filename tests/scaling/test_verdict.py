@@ -55,6 +55,24 @@ def test_every_world_is_told_in_every_design(design, floor, right):
         )
 
 
+def test_what_mistuning_may_cost_widens_every_interval_and_moves_no_estimate():
+    losses, _ = simulate_design(CROSSING, JointTruth(), 4)
+
+    def judged_with(mistuned):
+        rows = losses.assign(mistuned=mistuned)
+        return judge(joint_points(rows, "loss", (1.0, 0.0), "size"), 0.95, 200, 0)
+
+    plain = judge(joint_points(losses, "loss", (1.0, 0.0), "size"), 0.95, 200, 0)
+    assert judged_with(0.0).laws == plain.laws
+    largest = losses["params"] == losses["params"].max()
+    before, after = plain.laws["optimal"], judged_with(0.3 * largest).laws["optimal"]
+    assert (after.alpha, after.a, after.b) == (before.alpha, before.a, before.b)
+    # The largest size may be better than it was seen: then the loss falls faster over size.
+    assert after.low["a"] > before.low["a"] - 0.01
+    assert after.high["a"] - after.a > 2 * (before.high["a"] - before.a)
+    assert after.low["alpha"] < before.low["alpha"] - 0.005
+
+
 def test_a_design_too_noisy_to_tell_says_so():
     truth = JointTruth(run_noise=0.5, snapshot_noise=0.2, optimal=0.3)
     found = [judged(EQUAL, truth, index) for index in range(2)]

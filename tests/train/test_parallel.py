@@ -14,8 +14,8 @@ TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
 BF16 = 5e-4  # of the loss; 1e-4 measured
 
 
-def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",)):
-    """Train through the command line, with torchrun if there are several processes."""
+def launch(root, study, processes, *, work="train", model="d2", expect=0, before=("prepare",)):
+    """Train (or tune) through the command line, with torchrun if there are several processes."""
     root.mkdir(exist_ok=True)
     file = root / "study.yaml"
     file.write_text(yaml.safe_dump(study))
@@ -28,7 +28,7 @@ def launch(root, study, processes, *, model="d2", expect=0, before=("prepare",))
         for stage in before:
             command = [sys.executable, "-m", "jstar", stage, *common]
             subprocess.run(command, check=True, env=env, capture_output=True)
-    command = [*run, "jstar", "train", *common, "--model", model, "--device", "cpu"]
+    command = [*run, "jstar", work, *common, "--model", model, "--device", "cpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == expect, done.stderr[-3000:]
     return root / "results" / "runs" / "tiny" / f"{model}-s0"
@@ -60,6 +60,20 @@ def test_sharded_in_bf16_only_the_products_lose_digits(tmp_path, tiny_study, run
     one = run_tiny(model="d2", train=half)[1] / "out"
     two = launch(tmp_path / "two", tiny_study(train={**half, "parallel": "fsdp"}), 2)
     np.testing.assert_allclose(losses(one)[0], losses(two)[0], rtol=BF16)
+
+
+def test_two_processes_try_the_same_rates_as_one(tmp_path, tiny_study):
+    tune = {"enabled": True, "factors": [0.5, 1.0, 2.0], "share": 0.4}
+    study = tiny_study(train={**TRAIN, "warmup_images": 64, "parallel": "fsdp"}, tune=tune)
+    tables = []
+    for processes in (1, 2):
+        root = tmp_path / str(processes)
+        launch(root, study, processes, work="tune", before=("prepare", "oracle"))
+        tables.append(pd.read_csv(root / "results/tune/tiny/d2/trials.csv"))
+    one, two = tables
+    assert len(one) >= 3
+    assert list(one["rate"]) == list(two["rate"])
+    np.testing.assert_allclose(one["gap"], two["gap"], rtol=1e-4)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, tiny_study, run_tiny):

@@ -12,6 +12,7 @@ rule fit:
     input:
         losses=LOSSES,
         curve=LAYOUT.curve,
+        tune=TUNING[:1],
     output:
         STUDY_TABLES,
         [

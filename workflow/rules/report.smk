@@ -4,6 +4,7 @@
 rule report:
     input:
         rules.figures.input,
+        TUNING,
         SAMPLES,
         NOISE_LAWS,
     output:
@@ -15,7 +16,11 @@ rule report:
         "../../envs/cpu.yaml"
     params:
         targets=" ".join(
-            ["figures", *["sampling"][: len(SAMPLES)], *map(str, NOISE_LAWS)]
+            [
+                "figures",
+                *["sampling"][: len(SAMPLES)],
+                *map(str, TUNING + NOISE_LAWS),
+            ]
         ),
     shell:
         "snakemake {params.targets} --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"

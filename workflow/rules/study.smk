@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 
+from jstar.cluster.launch import allocation
 from jstar.config import Study
 from jstar.data.check import check_study
 from jstar.errors import JstarError
@@ -21,6 +22,10 @@ try:
         check_study(STUDY, str(workflow.configfiles[-1]))
 except JstarError as error:
     sys.exit(f"jstar: {error}")
+
+# A job of a cluster's executor that runs out of time goes back to the queue; a workflow that runs
+# whole inside one SLURM job must not.
+REQUEUE = "--requeue" if workflow.remote_exec else ""
 
 LAYOUT = Layout(STUDY)
 RUN = LAYOUT.run("{model}", "{seed}")

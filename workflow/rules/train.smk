@@ -1,9 +1,3 @@
-from jstar.cluster.launch import allocation
-
-# A job of a cluster's executor that runs out of time goes back to the queue; a workflow that runs
-# whole inside one SLURM job must not.
-REQUEUE = "--requeue" if workflow.remote_exec else ""
-
 # One job a size and seed. The resumable state lies in a folder that no rule declares:
 # Snakemake deletes the declared outputs of a job that is killed. One rule a size, because only so
 # can the longest runs start first and a profile give each size its own resources.
@@ -19,6 +13,7 @@ for rank, entry in enumerate(STUDY.ladder):
             card=LAYOUT.data / "card.json",
             images=ancient(LAYOUT.data / "images.npy"),
             curve=LAYOUT.curve if follows else [],
+            rate=TUNED.get(entry.name, []),
         output:
             [LAYOUT.noise_law(entry.name, "{seed}")] if follows else [],
             run=run / "run.json",

@@ -77,6 +77,7 @@ def fit(
             config=study.fit,
             process=study.process,
             ema=study.ema,
+            tune=layout.tune / "tune.csv" if study.tuned_models else None,
         )
         typer.echo("\n".join(summary(fits, layout.fits)))
         return

@@ -11,8 +11,9 @@ from jstar.layout import Layout
 app = typer.Typer(
     name="jstar",
     help="Honest scaling laws for diffusion models: J(F) - J* = beta F^alpha.\n\n"
-    "The stages, in order: prepare, optimal, oracle, train, evaluate, fit, figures. Each reads "
-    "and writes files below --results; 'snakemake --cores all' runs them all.",
+    "The stages, in order: prepare, optimal, oracle, tune (if the study asks), train, evaluate, "
+    "fit, figures. Each reads and writes files below --results; 'snakemake --cores all' runs "
+    "them all.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

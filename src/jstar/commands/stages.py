@@ -1,7 +1,7 @@
 """Subcommands of the stages up to evaluate, and what looks at a study: check, plan, status."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,13 @@ from jstar.commands.options import (
 )
 from jstar.config import Study
 from jstar.errors import JstarError
+
+if TYPE_CHECKING:
+    from jstar.train import TrainStatus
+
+Requeue = Annotated[
+    bool, typer.Option("--requeue", help="In a SLURM job: requeue it when its time is up")
+]
 
 
 @app.command()
@@ -160,6 +167,57 @@ def oracle(config: Config, results: Results = RESULTS, threads: Threads = None) 
     write_oracle(layout.study, layout.data, layout.oracle)
 
 
+@app.command("tune")
+def tune_command(
+    config: Config,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Size to tune; without it, gather what all sizes chose"),
+    ] = None,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+    requeue: Requeue = False,
+) -> None:
+    """Choose the learning rate of one size by short trials, for all its runs.
+
+    With --model: trains that size for tune.share of a run at rates around the
+    width rule's, measures each as 'jstar evaluate' does, and keeps the minimum
+    of a parabola through the best. Resumes by itself; exit status 75 means: not
+    finished, start me again. Without --model, once all sizes are tuned: the
+    tables tune.csv (chosen rates with intervals, what mistuning may still cost)
+    and trials.csv, and their figure. Only for studies with tune.enabled, whose
+    'jstar train' waits for it.
+    """
+    from jstar.cluster.launch import launch, threads_per_process
+
+    layout = layout_of(config, results)
+    if model is None:
+        from jstar.figures.tune import draw_tuning
+        from jstar.tune import write_tuning
+
+        frame = write_tuning(layout)
+        draw_tuning(layout.tune)
+        for _, row in frame.iterrows():
+            typer.echo(
+                f"{row['model']}: learning rate {row['rate']:g} ({row['rate_low']:.2g} to "
+                f"{row['rate_high']:.2g}, {row['status']}), {row['gain_percent']:.2g} % below the "
+                f"loss at the prior {row['prior_rate']:.3g}; another rate might still save "
+                f"{row['cost_percent']:.2g} %"
+            )
+        return
+    size, resources = model, layout.study.resources
+
+    def work() -> "TrainStatus":
+        from jstar.tune import tune_size
+
+        set_threads(threads_per_process(threads))
+        return tune_size(layout, size, device=device)
+
+    gpus, nodes = (0, 1) if device else (resources.train_gpus, resources.train_nodes)
+    raise typer.Exit(launch(work, gpus=gpus, nodes=nodes, threads=threads, requeue=requeue))
+
+
 @app.command("train")
 def train_command(
     config: Config,
@@ -168,9 +226,7 @@ def train_command(
     results: Results = RESULTS,
     device: Device = None,
     threads: Threads = None,
-    requeue: Annotated[
-        bool, typer.Option("--requeue", help="In a SLURM job: requeue it when its time is up")
-    ] = False,
+    requeue: Requeue = False,
 ) -> None:
     """Train one size with one seed; resumes by itself from the run's state folder.
 
@@ -181,8 +237,8 @@ def train_command(
     from jstar.train import TrainStatus, train
 
     layout = layout_of(config, results)
-    study, resources = layout.study, layout.study.resources
-    study.entry(model)
+    layout.study.entry(model)
+    study, resources = layout.tuned(model).study, layout.study.resources
 
     def work() -> TrainStatus:
         return train(
@@ -205,8 +261,10 @@ def train_command(
 def status(config: Config, results: Results = RESULTS) -> None:
     """Show all runs of a study: state, images, loss above J* so far, speed, time left."""
     from jstar.train.status import status_table, study_status
+    from jstar.tune.status import tune_status
 
-    typer.echo(status_table(study_status(layout_of(config, results))))
+    layout = layout_of(config, results)
+    typer.echo(status_table(study_status(layout.tuned()), tune_status(layout)))
 
 
 @app.command()

@@ -16,10 +16,11 @@ from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplerConfig, SamplingConfig
 from jstar.config.study import Study
 from jstar.config.train import OptimalLossNoise, TrainConfig, Variant
+from jstar.config.tune import TuneConfig
 
 __all__ = [
     "ESTIMATORS", "EXACT_ESTIMATORS", "FORMS", "SIZES", "SOURCES", "DatasetConfig",
     "EvaluateConfig", "FiguresConfig", "FitConfig", "LadderEntry", "ModelConfig", "OptimalConfig",
     "OptimalLossNoise", "Part", "ResourcesConfig", "SamplerConfig", "SamplingConfig",
-    "SigmaConfig", "Study", "TrainConfig", "Variant", "estimator_conflict",
+    "SigmaConfig", "Study", "TrainConfig", "TuneConfig", "Variant", "estimator_conflict",
 ]  # fmt: skip

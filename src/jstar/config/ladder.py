@@ -37,7 +37,9 @@ class LadderEntry(Part):
     flops: Positive | None = Field(None, description="length of this size's runs in FLOPs")
     batch: PositiveInt | None = Field(None, description="images in an optimiser step of this size")
     learning_rate: Positive | None = Field(
-        None, description="of this very size; default: train.learning_rate by the width rule"
+        None,
+        description="of this very size, not tuned; default: what tune chooses, or without it "
+        "train.learning_rate by the width rule",
     )
     variant: Variant | None = Field(
         None, description="another training process for this entry: process, noise_mean, …"

@@ -20,8 +20,15 @@ from jstar.config.prepare import DatasetConfig
 from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplingConfig
 from jstar.config.train import TrainConfig
+from jstar.config.tune import TuneConfig
 from jstar.errors import JstarError, nearest
 from jstar.noise import Process
+
+# How often a run is saved, and how its memory is split, changes no number.
+UNCHANGING = (
+    "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
+    "activation_checkpointing", "parallel", "peak_flops", "writer",
+)  # fmt: skip
 
 
 class Study(Part):
@@ -38,6 +45,7 @@ class Study(Part):
     optimal: OptimalConfig = OptimalConfig()
     model: ModelConfig = ModelConfig()
     ladder: Annotated[list[LadderEntry], Field(min_length=1)]
+    tune: TuneConfig = TuneConfig()
     train: TrainConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     fit: FitConfig = FitConfig()
@@ -63,6 +71,11 @@ class Study(Part):
             except JstarError as error:
                 raise ValueError(str(error)) from None
         self._check_averages()
+        if self.tune.enabled and not self.tuned_models:
+            raise ValueError(
+                "tune.enabled = true: every entry of the ladder gives its own learning_rate, none "
+                "is left to tune"
+            )
         return self
 
     def _check_averages(self) -> None:
@@ -135,13 +148,22 @@ class Study(Part):
 
     def train_of(self, model: str) -> TrainConfig:
         """How the ladder entry `model` is trained: `train`, with what the entry says otherwise."""
-        entry = self.entry(model)
-        own = entry.training(entry.width or self.model.width_per_depth * entry.depth)
+        own = self.entry(model).training(self.width(model))
         return (
             TrainConfig.checked({**dict(self.train), **own}, f"ladder.{model}")
             if own
             else self.train
         )
+
+    def width(self, model: str) -> int:
+        """Width of the ladder entry `model`."""
+        entry = self.entry(model)
+        return entry.width or self.model.width_per_depth * entry.depth
+
+    @property
+    def tuned_models(self) -> list[str]:
+        """The ladder entries whose rate the stage tune chooses: those that do not give it."""
+        return [e.name for e in self.ladder if self.tune.enabled and e.learning_rate is None]
 
     def entry(self, name: str) -> LadderEntry:
         """The ladder entry called `name`."""
@@ -179,6 +201,7 @@ class Study(Part):
             "prepare": ["dataset"],
             "optimal": ["sigmas", "optimal"],
             "oracle": ["sigmas", "evaluate.queries", "evaluate.seed", "optimal.estimator"],
+            "tune": ["model", "train", "tune", "fit.ema"],
             "train": ["model", "train"],
             "evaluate": ["evaluate.ema", "train.process"],  # the process weights the total
             "fit": ["study", "fit", "train.process"],
@@ -197,19 +220,20 @@ class Study(Part):
         if stage == "sampling":
             for key in ("enabled", "batch"):
                 picked["sampling"].pop(key)
-        if stage == "train":
+        if stage in ("tune", "train"):
+            left_out = list(UNCHANGING)
             if model is not None:
                 picked["train"] = self.train_of(model).model_dump(mode="json")
-            # How often a run is saved, and how its memory is split, changes no number.
-            for key in (
-                "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
-                "activation_checkpointing", "parallel", "peak_flops", "writer",
-            ):  # fmt: skip
-                picked["train"].pop(key)
-            if model is not None:
                 entry = self.entry(model)
                 picked["entry"] = {key: getattr(entry, key) for key in ("name", "depth", "width")}
-            for key in ("noise", "flops"):
-                if picked["train"][key] is None:
-                    picked["train"].pop(key)  # a run without it is what it was before the key
+            # A run without these keys is what it was before them.
+            left_out += [key for key in ("noise", "flops") if picked["train"][key] is None]
+            if stage == "tune":
+                left_out += ["snapshots", "first_snapshot"]
+                picked["tune"].pop("enabled")
+            elif model in self.tuned_models:  # not chosen yet: `Layout.tuned` fills it in
+                left_out += ["learning_rate", "learning_rate_width"]
+                left_out += ["batch"] if self.tune.batches else []
+            for key in left_out:
+                picked["train"].pop(key)
         return json.dumps(picked, sort_keys=True)

@@ -75,7 +75,9 @@ class TrainConfig(Part):
     images: PositiveInt | None = Field(None, description="length of a run in images; or flops")
     flops: Positive | None = Field(None, description="length of a run in training FLOPs; or images")
     batch: PositiveInt = Field(description="images in an optimiser step")
-    learning_rate: Positive = Field(1e-3, description="at width learning_rate_width")
+    learning_rate: Positive = Field(
+        1e-3, description="at width learning_rate_width; tune begins here"
+    )
     learning_rate_width: PositiveInt = Field(
         768, description="learning rate = learning_rate x sqrt(learning_rate_width / width)"
     )

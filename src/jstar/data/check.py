@@ -50,6 +50,12 @@ def _check(study: Study) -> None:
     total = min(found, study.dataset.limit or found)
     check_split(study.dataset, total)
     count = total - study.dataset.holdout
+    for batch in study.tune.batches if study.tune.enabled else ():
+        if batch > count:
+            raise JstarError(
+                f"tune.batches: {batch} exceeds the data: '{study.dataset.name}' has {count} "
+                f"images to train on, allowed is 1 to {count}"
+            )
     for entry in study.ladder:
         if (batch := study.train_of(entry.name).batch) > count:
             key = "train.batch" if entry.batch is None else f"ladder.{entry.name}.batch"

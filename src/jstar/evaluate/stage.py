@@ -48,9 +48,9 @@ def write_losses(
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     require_same(dataset.card.id, draws.card_id, str(data), str(oracle))
     where = str(default_device(device))
-    sets = [_Split("train", dataset, draws, study)]
+    sets = [SplitDraws("train", dataset, draws, study)]
     if dataset.card.holdout:
-        sets.append(_Split("holdout", open_dataset(data, "holdout"), draws, study))
+        sets.append(SplitDraws("holdout", open_dataset(data, "holdout"), draws, study))
 
     objective = total_weights(run_process(run), draws.sigma)
     weights = np.vstack([np.eye(len(draws.sigma)), objective])
@@ -90,8 +90,8 @@ def write_losses(
     return frame
 
 
-class _Split:
-    """The draws of one split, made once and shared by all snapshots."""
+class SplitDraws:
+    """The draws of one split (train or holdout), made once and shared by all snapshots."""
 
     def __init__(self, name: str, dataset: Dataset, draws: Oracle, study: Study) -> None:
         self.name, self.draws = name, draws
@@ -110,6 +110,7 @@ class _Split:
             self.labels_M = dataset.labels_N[index]
 
     def measure(self, denoiser: Any, batch: int, device: str) -> Measured:
+        """Squared errors of every draw; of the split train also those from D*."""
         return measure(
             denoiser,
             self.x0,

@@ -2,7 +2,8 @@
 
 Each law that was fitted is a world. Studies of that world have the study's own sizes, images,
 snapshots and seeds, and errors as large and as correlated as the study shows, redrawn from what is
-known of them. How far a floor lies from 0 and from J* in these studies says how far is far; studies
+known of them; sizes whose learning rate is known to some error are lower by what that may cost.
+How far a floor lies from 0 and from J* in these studies says how far is far; studies
 whose law is redrawn too say how often the resulting verdict would be wrong.
 """
 
@@ -58,6 +59,10 @@ def _world(
     parts, _ = components(design, points.loss_P[None], fits.theta[floor], fits.white, k)
     weight_P = fits.white.weight_QP[0]
     error_QP = draw_errors(design, fits.white, parts, len(design) - k, weight_P, draws, rng)
+    if points.excess_P.any():  # a size may only be worse than its best rate would make it
+        _, size_P = np.unique(design.ln_n_P, return_inverse=True)
+        reach_QN = np.abs(rng.standard_normal((draws, size_P.max() + 1)))
+        error_QP = error_QP - points.excess_P * reach_QN[:, size_P]
     loss_QP = truth_QK[:, 4:5] + design.gap(truth_QK) + error_QP
     shift = points.optimal_error * rng.standard_normal(draws)
     optimal_Q = (points.optimal if np.isfinite(points.optimal) else 0.0) + shift

@@ -15,6 +15,7 @@ from jstar.scaling.input_checks import check_units
 REQUIRED = ("run", "params", "flops", "loss")
 NUMBERS = (
     "params", "flops", "loss", "loss_se", "gap", "gap_se", "images", "tokens", "ema", "seed",
+    "mistuned",
 )  # fmt: skip
 
 
@@ -44,6 +45,18 @@ def read_losses(paths: list[Path]) -> pd.DataFrame:
     _check_duplicates(joined)
     check_units(joined)
     return joined
+
+
+def with_mistuning(losses: pd.DataFrame, tune: Path) -> pd.DataFrame:
+    """Losses with the column mistuned: the share of the gap that another rate may still save.
+
+    tune: the table tune.csv of the study, whose cost is of the total loss; the same share of the
+    gap is taken to be at stake at every noise scale. Models that are not in it have 0.
+    """
+    table = read_table(tune, ("model", "loss", "gap", "cost_percent"))
+    share = table["cost_percent"] / 100 * table["loss"] / table["gap"]
+    of_model = dict(zip(table["model"].astype(str), share.fillna(0.0), strict=True))
+    return losses.assign(mistuned=losses["model"].astype(str).map(of_model).fillna(0.0))
 
 
 def sigma_key(value: Any) -> float | str:
@@ -100,9 +113,11 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
             "a direct gap is a mean of squares, 0 or above; leave the column out to use loss - J*"
         )
         refuse_rows(frame, frame["gap"] < 0, path, "gap", hint)
-    for column in ("loss_se", "gap_se"):
+    for column, what in (
+        ("loss_se", "a standard error"), ("gap_se", "a standard error"), ("mistuned", "a share"),
+    ):  # fmt: skip
         if column in frame:
-            refuse_rows(frame, frame[column] < 0, path, column, "a standard error is 0 or above")
+            refuse_rows(frame, frame[column] < 0, path, column, f"{what} is 0 or above")
 
 
 def _check_duplicates(frame: pd.DataFrame) -> None:

@@ -42,7 +42,8 @@ class JointPoints:
 
     loss_P, optimal: in that unit. params, images: geometric means N0, D0. optimal_error: standard
     error of J* against these losses; 0 where the loss is J* + direct gap, which knows its floor.
-    outlying_P: factor on each point's error, 1 for all but outliers.
+    outlying_P: factor on each point's error, 1 for all but outliers. excess_P: by how much a better
+    learning rate might lower the loss, in that unit, 0 where nothing is known of it.
     """
 
     design: JointDesign
@@ -53,6 +54,7 @@ class JointPoints:
     optimal: float
     optimal_error: float
     outlying_P: Array
+    excess_P: Array
 
 
 def joint_points(
@@ -62,17 +64,20 @@ def joint_points(
 
     optimal: J* and its standard error, nan without one. cluster: what shares an error, `size` (its
     seeds are averaged first) or `run`. Without the column images, F / N stands for them: only the
-    unit of D0 changes.
+    unit of D0 changes. The column mistuned, a share of the gap (of the loss without J*), is excess.
     """
     data = rows["images"] if "images" in rows else rows["flops"] / rows["params"]
+    known = rows[column] - (optimal[0] if np.isfinite(optimal[0]) else 0.0)
+    excess = known.clip(lower=0) * (rows["mistuned"].fillna(0.0) if "mistuned" in rows else 0.0)
     table = pd.DataFrame(
-        {"params": rows["params"], "images": data, "run": rows["run"], "loss": rows[column]}
-    ).dropna()
+        {"params": rows["params"], "images": data, "run": rows["run"], "loss": rows[column],
+         "excess": excess}
+    ).dropna()  # fmt: skip
     seeds = table.groupby("run")["images"].apply(tuple)
     if cluster == "size" and table.groupby("params")["run"].nunique().max() > 1:
         shared = table["run"].map(seeds)
         table = table.assign(run=table["params"].astype(str) + shared.astype(str))
-        table = table.groupby(["run", "params", "images"])[["loss"]].mean().reset_index()
+        table = table.groupby(["run", "params", "images"])[["loss", "excess"]].mean().reset_index()
     if table["params"].nunique() < MIN_SIZES:
         return f"{table['params'].nunique()} sizes, a joint law needs {MIN_SIZES}"
     if table["images"].nunique() < MIN_IMAGES:
@@ -83,12 +88,12 @@ def joint_points(
     if (table.groupby("run").size() == 1).all():
         table = table.assign(group=table.index)  # points that share nothing
     table = table.sort_values(["group", "run", "images"])
-    n, d, loss = (table[c].to_numpy(dtype=float) for c in ("params", "images", "loss"))
+    n, d, loss, more = (table[c].to_numpy(float) for c in ("params", "images", "loss", "excess"))
     unit = float(np.exp(np.log(loss).mean()))
     design = JointDesign.of(n, d, _codes(table["group"]), _codes(table["run"]))
     return JointPoints(
         design, loss / unit, unit, _middle(n), _middle(d), optimal[0] / unit, optimal[1] / unit,
-        np.ones(len(table)),
+        np.ones(len(table)), more / unit,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table, write_text
 from jstar.scaling import tables as frames
 from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
-from jstar.scaling.inputs import data_word, read_losses, stated
+from jstar.scaling.inputs import data_word, read_losses, stated, with_mistuning
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
@@ -24,6 +24,7 @@ def write_fits(
     ema: float | None = None,
     loss_name: str | None = None,
     flop_convention: str | None = None,
+    tune: Path | None = None,
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
@@ -35,10 +36,13 @@ def write_fits(
     gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
     process: the training process, whose weights make the total. loss_name, flop_convention: what
     loss and compute are; default: what the .json beside the tables says.
+    tune: table of the stage tune, whose cost of mistuning widens the joint law's intervals.
     Raises JstarError: one sentence with file, line and column.
     """
     paths = [Path(p) for p in losses]
     table = read_losses(paths)
+    if tune is not None:
+        table = with_mistuning(table, tune)
     curve = read_curve(optimal) if optimal is not None else None
     if ema is not None:
         config = config.model_copy(update={"ema": ema})
@@ -49,6 +53,7 @@ def write_fits(
         data=data_word(paths),
         losses=[str(p) for p in losses],
         optimal=None if optimal is None else str(optimal),
+        tune=None if tune is None else str(tune),
         card_id=None if curve is None else curve.origin.get("card_id"),
         optimal_fingerprint=None if curve is None else curve.fingerprint,
         process=getattr(process, "name", process),

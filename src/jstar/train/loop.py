@@ -18,7 +18,7 @@ from jstar.progress import Progress
 from jstar.train.chunk import Chunk
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
-from jstar.train.parallel import join_ranks
+from jstar.train.parallel import Ranks, join_ranks
 from jstar.train.publish import publish, set_aside
 from jstar.train.run import Run
 from jstar.train.status import hold_state, write_state
@@ -27,6 +27,10 @@ from jstar.train.writer import Writer, open_writer
 
 EXIT_CONTINUE = 75  # EX_TEMPFAIL: not finished, start me again
 MAX_SKIPPED = 3  # steps with a non-finite gradient before a run gives up
+
+
+class DivergedError(JstarError):
+    """A run whose steps are not finite any more."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,24 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    out, state, minutes = Path(out), Path(state), study.train.time_budget_minutes
+    minutes = study.train.time_budget_minutes
+    with listen(None if minutes is None else 60 * minutes) as stop, join_ranks(device) as ranks:
+        return train_among(
+            ranks, stop, study, model, seed, Path(data), Path(out), Path(state), curve=curve
+        )
+
+
+def train_among(
+    ranks: Ranks, stop: Stop, study: Study, model: str, seed: int, data: Path, out: Path,
+    state: Path, *, curve: Path | None,
+) -> TrainStatus:  # fmt: skip
+    """`train` by processes that know each other already, until `stop` has a reason."""
     with ExitStack() as stack:
-        stop = stack.enter_context(listen(None if minutes is None else 60 * minutes))
-        ranks = stack.enter_context(join_ranks(device))
         if ranks.device.type == "cpu":
             keep_freed_memory()
         if ranks.first:
             stack.enter_context(hold_state(state))
-        run = Run(study, model, seed, Path(data), state, ranks, curve)
+        run = Run(study, model, seed, data, state, ranks, curve)
         if ranks.first:
             set_aside(run)
         ranks.barrier()
@@ -146,7 +159,7 @@ def run_chunk(run: Run, border: int) -> float:
     loss, skipped = torch.stack([mean, run.optimizer.skipped]).tolist()
     run.speed.stop()
     if skipped >= MAX_SKIPPED:
-        raise JstarError(
+        raise DivergedError(
             f"{run.state}: {skipped:.0f} steps had a loss or gradient that is not finite, the "
             f"latest before image {run.images}; the last good checkpoint is kept, lower "
             f"train.learning_rate = {run.config.learning_rate:g} and start anew"

@@ -16,9 +16,9 @@ def learning_rate(config: TrainConfig, width: int, images: int) -> float:
     """Constant after a linear warm-up: learning_rate x sqrt(learning_rate_width / width).
 
     Every snapshot of a constant-rate run is a legitimate point of the compute curve; the EMA
-    does what a decay would do. `images` are those seen after the step. The root transfers: one
-    `learning_rate` costs widths 16 to 128 at most 1.3 % of the loss at the best rate of each, on
-    the digits over 60,000 images (benchmarks/train_width.py).
+    does what a decay would do. `images` are those seen after the step. The root is a prior: on the
+    digits over 60,000 images one `learning_rate` costs widths 16 to 128 at most 1.3 % of the loss
+    at the best rate of each (benchmarks/train_width.py). What a size needs, the stage tune finds.
     """
     peak = config.learning_rate * math.sqrt(config.learning_rate_width / width)
     return peak * min(1.0, images / config.warmup_images) if config.warmup_images else peak

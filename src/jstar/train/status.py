@@ -46,8 +46,8 @@ def study_status(layout: Layout) -> list[RunStatus]:
     return [_run_status(layout, model, seed) for model, seed in layout.study.runs()]
 
 
-def status_table(runs: list[RunStatus]) -> str:
-    """The status of runs as aligned text; a dash where nothing is known yet."""
+def status_table(runs: list[RunStatus], before: list[RunStatus]) -> str:
+    """The status of runs, and what comes before them, as aligned text; a dash: not known yet."""
 
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
@@ -56,7 +56,7 @@ def status_table(runs: list[RunStatus]) -> str:
         f"{'run':<16}{'state':<10}{'images':>22}{'loss':>9}{'gap':>10}{'images/s':>11}{'left':>10}"
     )
     lines = [head]
-    for run in runs:
+    for run in [*before, *runs]:
         done = f"{run.images:,}/{run.total:,}"
         left = "-" if run.seconds_left is None else clock(run.seconds_left)
         lines.append(
@@ -117,7 +117,7 @@ def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
     if done is not None:
         wanted = json.loads(layout.study.content("train", model))
         what = "finished" if done["config"] == wanted else "outdated"
-    elif _held(state):
+    elif is_held(state):
         what = "running"
     else:
         what = "stopped" if facts else "waiting"
@@ -136,8 +136,8 @@ def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
     )
 
 
-def _held(state: Path) -> bool:
-    """Whether a living process trains this run."""
+def is_held(state: Path) -> bool:
+    """Whether a living process works on what this folder is the state of."""
     try:
         with (state / LOCK_FILE).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
