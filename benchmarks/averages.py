@@ -1,6 +1,6 @@
 """How well are averages reconstructed that were not stored? python benchmarks/averages.py
 
-Trains sizes of the default study that store ten EMA lengths, hides all but a few, and compares
+Trains two networks on the digits that store ten EMA lengths, hides all but a few, and compares
 each average that `load_network` makes of these with the one that was tracked: in the weights
 (relative to the tracked average), and in the direct gap, of the total and at the worst noise scale.
 `nearest`: the same errors if the stored length with the nearest weights is taken instead.
@@ -36,6 +36,8 @@ from jstar.train.snapshots import (
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACKED = [0.03, 0.04, 0.05, 0.07, 0.1, 0.12, 0.15, 0.2, 0.25, 0.28]
+SIZES = {"d3": (3, 24), "d5": (5, 40)}  # depth, width
+RUN = {"images": 220_000, "first_snapshot": 2_000, "snapshots": 24, "ema": TRACKED}
 STORED = [[0.1], [0.05, 0.1], [0.1, 0.2], [0.05, 0.2], [0.05, 0.1, 0.2]]
 
 
@@ -87,20 +89,20 @@ def compare(study: Study, model: str, folder: Path, threads: int) -> pd.DataFram
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["d3", "d5"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     bound, averages.WORST = averages.WORST, np.inf  # what is refused is measured too
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
-    tree["train"]["ema"] = TRACKED
+    tree["train"] |= RUN
+    tree["ladder"] = [{"name": n, "depth": d, "width": w} for n, (d, w) in SIZES.items()]
     study = Study.parse(tree)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(study.dataset, folder / "data")
         write_oracle(study, folder / "data", folder / "oracle")
-        table = pd.concat([compare(study, m, folder, args.threads) for m in args.models])
+        table = pd.concat([compare(study, m, folder, args.threads) for m in SIZES])
     worst = table.assign(total_gap=table["total_gap"].abs()).groupby(["stored", "length"])
     print(worst[["residual", "weights", "total_gap", "worst_gap"]].max().round(4).to_string())
     command = " ".join(["python benchmarks/averages.py", *sys.argv[1:]])

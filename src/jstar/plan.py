@@ -162,6 +162,8 @@ def judge_design(
         designs.append(("with those images", better, there))
     lines += [
         "",
+        f"Of {studies} simulated studies with J* and {studies} without a floor, each judged as "
+        "'jstar fit' judges a noise scale (± standard error):",
         f"{'':<18}{'crossings':>10}{'alpha':>17}{'corrected':>13}{'raw':>13}{'wrong':>13}",
         f"{'':<18}{'':>10}{'':>17}{'if J*':>13}{'if none':>13}",
     ]
@@ -180,10 +182,6 @@ def judge_design(
             f"{found.share('optimal', CORRECTED)!s:>13}{found.share('zero', RAW)!s:>13}"
             f"{max(wrong, key=lambda share: share.value)!s:>13}"
         )
-    yield (
-        f"Shares of {studies} simulated studies with J* and of {studies} without a floor, each "
-        "judged as 'jstar fit' judges a noise scale; ± their standard errors."
-    )
 
 
 def law_words(truth: JointTruth, design: StudyDesign) -> str:

@@ -86,7 +86,7 @@ def test_a_rate_between_the_best_and_one_that_diverges_is_tried():
 
 
 def test_trials_that_bend_the_wrong_way_give_one_of_them():
-    rates = np.array([0.3, 0.6, 1.0, 1.7, 3.0]) * PRIOR
+    rates = np.array(FACTORS) * PRIOR
     got = find_minimum(rates, np.array([0.600, 0.604, 0.599, 0.604, 0.600]), 0)
     assert got.rate == PRIOR
     assert got.low < PRIOR < got.high

@@ -1,7 +1,7 @@
 """Room of the tune stage: short trials that choose each size's learning rate before its runs.
 
 Shape letters:
-    T  trials    Q  the same trials with other luck    S  noise scales
+    T  trials    Q  the same trials with other luck    M  noisy draws    S  noise scales
 """
 
 from jstar.tune.stage import tune_size, write_tuning
