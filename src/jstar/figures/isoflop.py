@@ -166,9 +166,10 @@ def _title(tables: StudyTables, sigma: float | str, name: str, exponent: float) 
         return str(found["status"])
     power = rf"$\propto F^{{{exponent:.2f}}}$"
     if name == "params":
-        if np.isfinite(found["size_low"]):
+        if found["status"] != CONVERGED:
+            power += f", {found['status']}"
+        elif np.isfinite(found["size_low"]):
             power += f" [{found['size_low']:.2f}, {found['size_high']:.2f}]"
-        power += "" if found["status"] == CONVERGED else f", {found['status']}"
     return power
 
 
