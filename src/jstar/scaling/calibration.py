@@ -61,8 +61,8 @@ def _world(
     error_QP = draw_errors(design, fits.white, parts, len(design) - k, weight_P, draws, rng)
     if points.excess_P.any():  # a size may only be worse than its best rate would make it
         _, size_P = np.unique(design.ln_n_P, return_inverse=True)
-        reach_QN = np.abs(rng.standard_normal((draws, size_P.max() + 1)))
-        error_QP = error_QP - points.excess_P * reach_QN[:, size_P]
+        reach = np.abs(rng.standard_normal((draws, size_P.max() + 1)))
+        error_QP = error_QP - points.excess_P * reach[:, size_P]
     loss_QP = truth_QK[:, 4:5] + design.gap(truth_QK) + error_QP
     shift = points.optimal_error * rng.standard_normal(draws)
     optimal_Q = (points.optimal if np.isfinite(points.optimal) else 0.0) + shift
