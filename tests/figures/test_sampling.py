@@ -27,7 +27,7 @@ def closed():
 
 
 def test_gap_and_quality(tmp_path):
-    losses = pd.read_csv(REFERENCE / "digits" / "losses.csv")
+    losses = pd.read_csv(REFERENCE / "digits-equal-images" / "losses.csv")
     own = table("quality").drop_duplicates(["run", "snapshot"])
     figure, numbers = gap_quality.draw_gap_quality(own, losses, table("correlation"))
     assert numbers["runs"] == 8
@@ -39,7 +39,7 @@ def test_gap_and_quality(tmp_path):
 
 
 def test_few_runs_still_give_a_figure():
-    losses = pd.read_csv(REFERENCE / "digits" / "losses.csv")
+    losses = pd.read_csv(REFERENCE / "digits-equal-images" / "losses.csv")
     own = table("quality").drop_duplicates(["run", "snapshot"]).head(2)
     blank = table("correlation").assign(pearson=np.nan, pearson_low=np.nan, pearson_high=np.nan)
     _, numbers = gap_quality.draw_gap_quality(own, losses, blank)
