@@ -110,8 +110,8 @@ class JointScale:
         too seldom there, a floor being undecided most often where its estimate is far off.
         """
         law = self.laws.get(FLOOR_OF[self.verdict])
-        if law is None or self.verdict != UNDECIDED:
-            return law
+        if law is None or self.verdict != UNDECIDED or not np.isfinite(self.optimal):
+            return law  # without J* no floor is in question
         known = [law, *(other for other in self.laws.values() if other.status == CONVERGED)]
         names = ("alpha", "size_exponent")
         low = {name: min(other.low[name] for other in known) for name in names}
