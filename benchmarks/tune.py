@@ -3,9 +3,9 @@
 Trains sizes of the digits study in full at many rates (steps of 1.3) and measures every snapshot.
 The rate is constant, so a snapshot is what a trial of that length ends with: one sweep says which
 rate is best at every length, and what `jstar tune` would choose there by its own factors.
-`regret_percent`: loss of the whole run at the chosen rate above that at its own best, by parabolas
-through the neighbouring rates; `prior_regret_percent`: the same at the width rule's rate; `drift`:
-ln(best rate of the whole run / best rate at that length) / ln(1 / share).
+`regret_percent`: loss of the whole run at the chosen rate above that at its own best, both by a
+cubic in ln rate through all whole runs, because single ones have luck (`scatter_percent`);
+`prior_regret_percent`: the same at the width rule's rate; `cost_percent`: what tune itself says.
 Writes tune_sweep.csv and tune_transfer.csv. Resumes: runs that are finished stay in --work.
 """
 
@@ -23,7 +23,7 @@ from jstar.layout import Layout
 from jstar.optimal.stage import write_oracle
 from jstar.records import provenance, write_table
 from jstar.train import train
-from jstar.tune.minimum import next_rate, vertex
+from jstar.tune.minimum import Minimum, find_minimum, next_rate
 from jstar.tune.trials import prior_rate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,9 @@ def one_run(layout: Layout, name: str, rate: float, threads: int) -> pd.DataFram
     study = Study.parse(tree)
     out = layout.root / "sweep" / f"{name}-{rate:g}"
     if not (out / "losses.json").is_file():
-        train(study, name, 0, layout.data, out, out / "state", device="cpu", threads=threads)
+        if not train(study, name, 0, layout.data, out, out / "state", device="cpu",
+                     threads=threads).finished:  # fmt: skip
+            raise SystemExit(f"{out}: asked to stop, start me again")
         write_losses(study, out, layout.data, layout.oracle, out / "losses.csv", "cpu")
     losses = pd.read_csv(out / "losses.csv")
     rows = losses[(losses["sigma"] == "total") & (losses["split"] == "train")]
@@ -59,30 +61,33 @@ def at_share(rows: pd.DataFrame, share: float, floor: float) -> dict[float, floa
 
 
 def between(loss_of: dict[float, float], rate: float) -> float:
-    """Loss at any rate, by the parabola through the three nearest."""
+    """Loss at any rate, in ln and ln: between the runs, and on beyond the first and the last."""
     rates = np.array(sorted(loss_of))
-    k = int(np.clip(np.argmin(np.abs(np.log(rates / rate))), 1, len(rates) - 2))
-    near = rates[k - 1 : k + 2]
-    fit = np.polyfit(np.log(near), np.log([loss_of[r] for r in near]), 2)
-    return float(np.exp(np.polyval(fit, np.log(rate))))
+    k = int(np.clip(np.searchsorted(rates, rate), 1, len(rates) - 1))
+    x, y = np.log(rates[k - 1 : k + 1]), np.log([loss_of[r] for r in rates[k - 1 : k + 1]])
+    return float(np.exp(y[0] + (np.log(rate) - x[0]) * (y[1] - y[0]) / (x[1] - x[0])))
 
 
-def best(loss_of: dict[float, float]) -> float:
-    """Rate of the least loss, by the parabola through the best and its neighbours."""
+def smooth(loss_of: dict[float, float]) -> tuple[float, dict[float, float], float]:
+    """Best rate, losses and scatter by the cubic in ln rate through all: single runs have luck."""
     rates = np.array(sorted(loss_of))
-    k = int(np.argmin([loss_of[r] for r in rates]))
-    if k in (0, len(rates) - 1):
-        return float("nan")
-    near = rates[k - 1 : k + 2]
-    return float(np.exp(vertex(np.log(near), np.log([[loss_of[r] for r in near]]))[0][0]))
+    x, y = np.log(rates), np.log([loss_of[rate] for rate in rates])
+    cubic = np.polyfit(x, y, 3)
+    fine = np.linspace(x[0], x[-1], 1000)
+    goal = float(np.exp(fine[np.polyval(cubic, fine).argmin()]))
+    rest = y - np.polyval(cubic, x)
+    scatter = float(np.sqrt(rest @ rest / (len(x) - 4)))
+    dense = {float(np.exp(v)): float(np.exp(np.polyval(cubic, v))) for v in fine}
+    return goal, dense, scatter
 
 
-def chosen(loss_of: dict[float, float], prior: float, factors: list[float]) -> tuple[float, int]:
+def chosen(loss_of: dict[float, float], prior: float, factors: list[float]) -> tuple[Minimum, int]:
     """What `jstar tune` chooses from such losses, and after how many trials."""
     tried: dict[float, float] = {}
     while (rate := next_rate(tried, prior, factors)) is not None:
         tried[rate] = between(loss_of, rate)
-    return best(tried), len(tried)
+    rates = np.array(sorted(tried))
+    return find_minimum(rates, np.array([tried[rate] for rate in rates]), 0), len(tried)
 
 
 def transfer(sweep: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -91,20 +96,20 @@ def transfer(sweep: pd.DataFrame, study: Study) -> pd.DataFrame:
     for name, runs in sweep.groupby("model"):
         floor = float((runs["loss"] - runs["gap"]).mean())
         prior = prior_rate(study, name)
-        whole = at_share(runs, 1.0, floor)
-        goal = best(whole)
-        least = between(whole, goal)
+        goal, whole, _ = smooth(at_share(runs, 1.0, floor))
+        least = min(whole.values())
         for share in SHARES:
             here = at_share(runs, share, floor)
-            rate, trials = chosen(here, prior, study.tune.factors)
+            found, trials = chosen(here, prior, study.tune.factors)
             rows.append({
                 "model": name, "width": study.width(name), "share": share, "prior_rate": prior,
-                "best_rate": best(here), "chosen_rate": rate, "trials": trials,
+                "best_rate": smooth(here)[0], "scatter_percent": 100 * smooth(here)[2],
+                "chosen_rate": found.rate, "trials": trials,
+                "cost_percent": 100 * found.cost,
                 "whole_best_rate": goal, "whole_loss": least,
                 "gap_share": 1 - floor / least,
-                "regret_percent": 100 * (between(whole, rate) / least - 1),
+                "regret_percent": 100 * (between(whole, found.rate) / least - 1),
                 "prior_regret_percent": 100 * (between(whole, prior) / least - 1),
-                "drift": np.log(goal / best(here)) / np.log(1 / share) if share < 1 else 0.0,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -112,8 +117,8 @@ def transfer(sweep: pd.DataFrame, study: Study) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "digits.yaml")
-    parser.add_argument("--sizes", nargs="+", default=["d2", "d4", "d6"])
-    parser.add_argument("--below", type=int, default=3, help="rates below the prior")
+    parser.add_argument("--sizes", nargs="+", default=["d1-w16", "d2-w24", "d4-w32"])
+    parser.add_argument("--below", type=int, default=2, help="rates below the prior")
     parser.add_argument("--above", type=int, default=5, help="rates above it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
