@@ -108,10 +108,9 @@ def _shares(null: Array, seen_Q: Array) -> tuple[Array, Array]:
     return (1 + above) / (1 + count), (1 + below) / (1 + count)
 
 
-def misfit_share(worlds: Worlds, fits: FloorFits, floor: str) -> float:
-    """Share of a law's own studies that bend away from it as much as this one does."""
-    null = np.sort(worlds.null[floor].fits.misfit[floor])
-    return float(_shares(null, fits.misfit[floor])[0][0])
+def misfit_shares(worlds: Worlds, fits: FloorFits, floor: str) -> Array:
+    """Share of a law's own studies that bend away from it as much as each study does, [Q]."""
+    return _shares(np.sort(worlds.null[floor].fits.misfit[floor]), fits.misfit[floor])[0]
 
 
 def interval(values_Q: Array, confidence: float) -> tuple[float, float]:

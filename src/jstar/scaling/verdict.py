@@ -22,7 +22,7 @@ from jstar.scaling.calibration import (
     alpha_coverage,
     draw_worlds,
     interval,
-    misfit_share,
+    misfit_shares,
     tails,
 )
 from jstar.scaling.fit import aicc
@@ -275,12 +275,20 @@ def excess(scale: JointScale) -> str:
 
 
 def _rates(worlds: Worlds, confidence: float, small: bool) -> Rates:
-    """Verdicts of the studies whose law was redrawn too, by the plain tails."""
+    """Verdicts of the studies whose law was redrawn too, by the plain tails.
+
+    As in `with_verdict`, none rests on a law that is at a bound or does not hold.
+    """
     of, level = {}, (1 - confidence) / 2
     for name, world in worlds.wide.items():
         found = tails(worlds, world.fits)
         p = {n: getattr(found, n) for n in Tails.__dataclass_fields__}
         told = words(p, p, level, small)
+        for verdict in (CORRECTED, ABOVE, RAW):
+            floor = FLOOR_OF[verdict]
+            flawed = at_bound(world.fits.theta[floor], floor)
+            flawed |= misfit_shares(worlds, world.fits, floor) <= MISFIT
+            told[(told == verdict) & flawed] = UNDECIDED
         of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
     return Rates(of, alpha_coverage(worlds.wide["optimal"], "optimal", confidence))
 
@@ -297,9 +305,7 @@ def _law(
         "size_exponent": size_Q,
     }  # fmt: skip
     ends = {name: interval(values, confidence) for name, values in draws_of.items()}
-    parameters = 5 if floor == "free" else 4
-    bound = (theta[0] <= LOWEST) | (theta[0] >= HIGHEST)
-    n = len(points.design)
+    parameters, n = 5 if floor == "free" else 4, len(points.design)
     return JointLaw(
         floor,
         E=float(theta[0, 4]) * points.unit,
@@ -313,12 +319,19 @@ def _law(
         size_exponent=float(size[0]),
         low={name: low for name, (low, _) in ends.items()},
         high={name: high for name, (_, high) in ends.items()},
-        misfit=misfit_share(worlds, fits, floor),
+        misfit=float(misfit_shares(worlds, fits, floor)[0]),
         r2=_r2(points, theta),
         aicc=aicc(float(fits.rss[floor][0]), n, parameters),
         n=n,
-        status=AT_BOUND if bound[:parameters].any() else CONVERGED,
+        status=AT_BOUND if at_bound(theta, floor)[0] else CONVERGED,
     )
+
+
+def at_bound(theta_QK: Array, floor: str) -> NDArray[np.bool_]:
+    """Whether a fitted parameter of each study lies at an end of its range, [Q]."""
+    fitted = slice(0, 5 if floor == "free" else 4)
+    outside = (theta_QK <= LOWEST) | (theta_QK >= HIGHEST)
+    return np.asarray(outside[:, fitted].any(axis=1))
 
 
 def _r2(points: JointPoints, theta: Array) -> float:
