@@ -19,7 +19,12 @@ def tuning(results, tiny_study):
     """`tuning(name, **overrides)`: layout of a study called `name` that tunes."""
 
     def make(name, **overrides):
-        tune = {"enabled": True, "factors": [0.5, 1.0, 2.0], **overrides.pop("tune", {})}
+        tune = {
+            "enabled": True,
+            "share": 0.2,
+            "factors": [0.5, 1.0, 2.0],
+            **overrides.pop("tune", {}),
+        }
         study = Study.parse(tiny_study(study=name, tune=tune, **overrides))
         layout = Layout(study, results)
         if not (layout.oracle / "oracle.json").is_file():

@@ -14,7 +14,7 @@ class TuneConfig(Part):
         False, description="tune every size whose ladder entry does not give its learning_rate"
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="length of a trial, as a share of the run; at least twice the warm-up"
+        0.4, description="length of a trial, as a share of the run; at least twice the warm-up"
     )
     factors: Annotated[list[Positive], Field(min_length=3)] = Field(
         [0.35, 0.6, 1.0, 1.7, 2.9],
