@@ -1,49 +1,83 @@
-"""Time and peak memory of the whole fit stage for a large study.
+"""Time and peak memory of the whole fit stage: `python benchmarks/scaling_speed.py [--out FOLDER]`
 
-    python benchmarks/scaling_speed.py
-
-6 sizes x 2 seeds x 17 noise scales and the total x 40 snapshots, 1,000 bootstrap draws: every law,
-interval, test, sensitivity and table. The issue allows 20 s on two cores and 1 GiB.
+The committed tables of the default study, and a large simulated one (6 sizes x 2 seeds x 17 noise
+scales and the total x 40 snapshots): every law, calibration, interval, test and table, each in a
+process of its own, with 1,000 bootstrap draws and as many studies behind every verdict as stated.
+Writes scaling_speed.csv: wall-clock and processor seconds, GiB.
 """
 
+import argparse
+import multiprocessing
+import os
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from jstar.config import FitConfig
+from jstar.config import FitConfig, Study
+from jstar.records import provenance, write_table
 from jstar.scaling.simulate import TrueStudy, simulate_study
 from jstar.scaling.stage import write_fits
 
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "results" / "reference"
 
-def main() -> None:
+
+def tables(case: str, folder: Path) -> tuple[Path, Path]:
+    """Losses and J* of a case."""
+    if case == "default study":
+        return REFERENCE / "digits" / "losses.csv", REFERENCE / "digits" / "curve.csv"
     truth = TrueStudy(
         sizes=(1e5, 1e7, 6), seeds=2, images=(1e4, 3e6, 40),
         sigmas=tuple(np.round(np.geomspace(0.02, 80, 17), 5)),
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        losses, curve = simulate_study(truth, 0)
-        losses.to_csv(Path(folder) / "losses.csv", index=False)
-        curve.to_csv(Path(folder) / "curve.csv", index=False)
-        for kind in ("direct gap", "loss - J*"):
-            if kind != "direct gap":
-                losses.drop(columns=["gap", "gap_se"]).to_csv(
-                    Path(folder) / "losses.csv", index=False
-                )
-            start = time.perf_counter()
-            study = write_fits(
-                [Path(folder) / "losses.csv"], Path(folder) / "curve.csv", Path(folder) / "out",
-                config=FitConfig(), process="edm",
-            )  # fmt: skip
-            seconds = time.perf_counter() - start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            count = sum(len(s.points) for s in study.scales) / len(study.scales)
-            print(
-                f"{kind}: {len(losses)} rows, {len(study.scales)} fits of {count:.0f} points: "
-                f"{seconds:.1f} s, peak {peak:.2f} GiB"
-            )
+    losses, curve = simulate_study(truth, 0)
+    if case == "large study, loss - J*":
+        losses = losses.drop(columns=["gap", "gap_se"])
+    losses.to_csv(folder / "losses.csv", index=False)
+    curve.to_csv(folder / "curve.csv", index=False)
+    return folder / "losses.csv", folder / "curve.csv"
+
+
+def timed(task: tuple[str, int]) -> dict[str, object]:
+    """One fit, in this process alone."""
+    case, calibration = task
+    config = Study.load(ROOT / "config" / "digits.yaml").fit if case == "default study" else None
+    config = (config or FitConfig()).model_copy(update={"calibration": calibration})
+    with tempfile.TemporaryDirectory() as name:
+        losses, curve = tables(case, Path(name))
+        start, before = time.perf_counter(), os.times()
+        study = write_fits([losses], curve, Path(name) / "out", config=config, process="edm")
+        wall, after = time.perf_counter() - start, os.times()
+    points = sum(len(s.points) for s in study.scales) / len(study.scales)
+    return {
+        "case": case, "calibration": calibration, "bootstrap": config.bootstrap,
+        "noise_scales": len(study.scales), "points": round(points), "wall_seconds": wall,
+        "processor_seconds": sum(after[:4]) - sum(before[:4]),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Time every case and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=REFERENCE / "benchmarks")
+    options = parser.parse_args()
+    tasks = [("default study", 300), ("default study", 1000)]
+    tasks += [("large study, direct gap", 300), ("large study, loss - J*", 300)]
+    rows = []
+    for task in tasks:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rows.append(pool.submit(timed, task).result())
+        print(pd.DataFrame(rows[-1:]).to_string(index=False, float_format="%.2f"), flush=True)
+    facts = provenance(command="python benchmarks/scaling_speed.py", cores=os.cpu_count())
+    write_table(options.out / "scaling_speed.csv", pd.DataFrame(rows), facts)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ WRONG = 0.05  # share of wrong verdicts that is one too many
 CONVERGED, AT_BOUND = "converged", "at bound"
 POOR = 0.5  # R^2 of ln(J - E) below which a law says little of these losses
 MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
+EXPONENTS = ("alpha", "size_exponent")
 NAN = float("nan")
 
 
@@ -88,7 +89,8 @@ class JointScale:
     """One noise scale judged: the law under each floor, the verdict, and its error rates.
 
     resolution: half the width of the free floor's interval. p: the four tails of the test, and
-    after adjusting for testing all noise scales. optimal: J*.
+    after adjusting for testing all noise scales. optimal: J*. bounded: the free law among those
+    whose floor is not below 0, its exponents' intervals likewise.
     """
 
     status: str
@@ -100,23 +102,25 @@ class JointScale:
     resolution: float = NAN
     p: dict[str, float] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
+    bounded: JointLaw | None = None
 
     @property
     def alpha(self) -> JointLaw | None:
         """The law whose exponents stand: under the floor that the verdict supports.
 
-        Where it supports none, the free law with exponents as uncertain as the floor is: their
-        intervals span those of every law. An interval of the free law alone would hold the truth
-        too seldom there, a floor being undecided most often where its estimate is far off.
+        Where it supports none, the free law without floors below 0, which no loss can have, with
+        exponents as uncertain as the floor is: their intervals span those of every law. An interval
+        of the free law alone would hold the truth too seldom there, a floor being undecided most
+        often where its estimate is far off.
         """
         law = self.laws.get(FLOOR_OF[self.verdict])
-        if law is None or self.verdict != UNDECIDED or not np.isfinite(self.optimal):
+        if law is None or self.verdict != UNDECIDED or self.bounded is None:
             return law  # without J* no floor is in question
-        known = [law, *(other for other in self.laws.values() if other.status == CONVERGED)]
-        names = ("alpha", "size_exponent")
-        low = {name: min(other.low[name] for other in known) for name in names}
-        high = {name: max(other.high[name] for other in known) for name in names}
-        return replace(law, low=law.low | low, high=law.high | high)
+        fixed = (self.laws[floor] for floor in ("zero", "optimal"))
+        known = [self.bounded, *(other for other in fixed if other.status == CONVERGED)]
+        low = {name: min(other.low[name] for other in known) for name in EXPONENTS}
+        high = {name: max(other.high[name] for other in known) for name in EXPONENTS}
+        return replace(self.bounded, low=self.bounded.low | low, high=self.bounded.high | high)
 
 
 def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -> JointScale:
@@ -140,6 +144,7 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
         resolution=resolution,
         p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
         rates=_rates(worlds, confidence, small) if known else Rates(),
+        bounded=_bounded(fits, worlds, laws, confidence) if known else None,
     )
     return with_verdict(scale, scale.p, confidence)
 
@@ -325,6 +330,22 @@ def _law(
         n=n,
         status=AT_BOUND if at_bound(theta, floor)[0] else CONVERGED,
     )
+
+
+def _bounded(
+    fits: FloorFits, worlds: Worlds, laws: dict[str, JointLaw], confidence: float
+) -> JointLaw:
+    """The free law among those with a floor of 0 or more, and its exponents' intervals.
+
+    Where the free floor lies below 0, the best of these has none.
+    """
+    floor = "free" if fits.theta["free"][0, 4] >= 0 else "zero"
+    drawn = worlds.null[floor].fits.theta
+    above_QK = np.where(drawn["free"][:, 4:5] < 0, drawn["zero"], drawn["free"])
+    ends = [interval(values, confidence) for values in exponents(above_QK)]
+    low, high = (dict(zip(EXPONENTS, side, strict=True)) for side in zip(*ends, strict=True))
+    law = laws[floor]
+    return replace(law, low=law.low | low, high=law.high | high)
 
 
 def at_bound(theta_QK: Array, floor: str) -> NDArray[np.bool_]:
