@@ -1,0 +1,63 @@
+"""What exponents a noise scale may claim, and what a law at its bound is worth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jstar.scaling import verdict
+from jstar.scaling.calibration import draw_worlds
+from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
+from jstar.scaling.joint import FLOORS, fit_joint, joint_points
+from jstar.scaling.joint_many import LOWEST
+from jstar.scaling.verdict import CORRECTED, RAW, UNDECIDED, at_bound, judge
+
+SIZES = np.geomspace(1e5, 1e7, 6)
+EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)
+
+
+def points(truth, index):
+    losses, curve = simulate_design(EQUAL, truth, 4, index)
+    return joint_points(losses, "loss", (float(curve["loss"].iloc[0]), 0.0), "size")
+
+
+def test_no_law_with_a_floor_below_zero_widens_the_exponents():
+    """Half of the studies without a floor ask for one below 0, which no loss can have."""
+    truth = JointTruth(floor=0.0, optimal=0.001, run_noise=0.03)
+    scales = [judge(points(truth, index), 0.95, 150, index) for index in range(6)]
+    below = [s for s in scales if s.laws["free"].E < 0]
+    above = [s for s in scales if s.laws["free"].E > 0]
+    assert below
+    assert above
+    for scale in scales:  # J* = .001 is too small for any verdict
+        free, law = scale.laws["free"], scale.alpha
+        assert scale.verdict == UNDECIDED
+        assert law.low["alpha"] <= truth.alpha <= law.high["alpha"]
+        assert law.low["E"] == (0 if free.E < 0 else free.low["E"])
+        assert law.high["alpha"] <= free.high["alpha"] + 1e-9
+    for scale in below:
+        assert (scale.alpha.floor, scale.alpha.alpha) == ("zero", scale.laws["zero"].alpha)
+    for scale in above:
+        assert (scale.alpha.floor, scale.alpha.alpha) == ("free", scale.laws["free"].alpha)
+    widths = [s.alpha.high["alpha"] - s.alpha.low["alpha"] for s in scales]
+    unbounded = [s.laws["free"].high["alpha"] - s.laws["free"].low["alpha"] for s in scales]
+    assert np.mean(widths) < np.mean(unbounded)
+
+
+@pytest.mark.parametrize(("floor", "said"), [("zero", RAW), ("optimal", CORRECTED)])
+def test_studies_at_a_bound_are_undecided_in_the_printed_rates(floor, said):
+    """A power of .59 was printed where .37 was found: a law at a bound decides nothing."""
+    truth = JointTruth(floor=0.0, optimal=0.5) if floor == "zero" else JointTruth()
+    found, fits, power = fit_joint(points(truth, 0))
+    worlds = draw_worlds(found, fits, power, 150, 0, FLOORS)
+    wide = worlds.wide[floor]
+    theta = wide.fits.theta[floor].copy()
+    assert not at_bound(theta, floor).any()
+    theta[::3, 1] = LOWEST[1]
+    assert at_bound(theta, floor).sum() == 50
+    spoilt = replace(wide, fits=replace(wide.fits, theta=wide.fits.theta | {floor: theta}))
+    before = verdict._rates(worlds, 0.95, small=False)
+    after = verdict._rates(replace(worlds, wide=worlds.wide | {floor: spoilt}), 0.95, small=False)
+    assert before(floor, said) > 0.8
+    assert after(floor, said) == pytest.approx(before(floor, said) * 2 / 3, abs=0.05)
+    assert after(floor, UNDECIDED) > 0.3
