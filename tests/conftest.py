@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pytest
 
+# Before anything loads OpenMP: the problems are tiny, and with a worker on every core their threads
+# wait for one another longer than they work. A test of what a second thread changes asks for it.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("JSTAR_TEST_DATA", ROOT.parent / "shared" / "data"))
-
-
-@pytest.fixture
-def one_thread():
-    """For hundreds of tiny problems, where threads only get in each other's way."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -103,5 +103,5 @@ def evaluate(_):
 
 
 @pytest.mark.parametrize("work", [optimal, scaling, evaluate])
-def test_a_letter_has_one_size_in_one_call(work, tmp_path, one_thread):
+def test_a_letter_has_one_size_in_one_call(work, tmp_path):
     assert clashes(lambda: work(tmp_path)) == set()

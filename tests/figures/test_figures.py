@@ -127,10 +127,12 @@ def test_captions_carry_numbers(drawn, caption):
 def test_a_caption_says_what_was_found(fitted, caption):
     """The floor above J*, the one that is J*, and that nothing crosses."""
     study, told = fitted("no crossing"), {}
+    layout = study.layout
     for name in JOINT:
-        layout = study.layout
-        draw_study_figure(name, layout.study, layout.fits, layout.curve, layout.figures)
-        numbers = read_json(layout.figures / f"{name}.json")["numbers"]
+        file = layout.figures / f"{name}.json"
+        if not file.exists():  # drawn above, unless this test runs alone
+            draw_study_figure(name, layout.study, layout.fits, layout.curve, layout.figures)
+        numbers = read_json(file)["numbers"]
         told[name] = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", caption(name, numbers)))
     assert "ask for more than J* at 1 (part" in told["floors"]
     assert "agree with J* at 1" in told["floors"]

@@ -8,8 +8,6 @@ from jstar.config import Study
 from jstar.data import prepare
 from jstar.records import read_json
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def prepared(tiny_study, tmp_path):

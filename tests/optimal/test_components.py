@@ -14,8 +14,6 @@ from jstar.optimal.shards import write_shard
 from jstar.optimal.stage import write_curve, write_oracle
 from jstar.optimal.textbook import best_mixture_denoiser
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 COUNT, SHAPE, SCALE = 200, (2, 2, 3), 0.5
 STUDY = {
     "study": "t",

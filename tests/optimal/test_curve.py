@@ -16,8 +16,6 @@ from jstar.optimal.exact.regression import regress
 from jstar.optimal.points import as_points
 from jstar.optimal.textbook import best_denoiser, draw_losses, pair_losses
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SIGMAS = sigma_grid(0.05, 20, 17)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
 
@@ -117,7 +115,10 @@ def test_same_seed_same_numbers_other_seed_other_numbers(digits):
 def test_two_threads_give_the_same_numbers(digits, precision):
     one = optimal_loss(digits, SIGMAS, queries=300, precision=precision, **DIGITS)
     torch.set_num_threads(2)
-    two = optimal_loss(digits, SIGMAS, queries=300, precision=precision, **DIGITS)
+    try:
+        two = optimal_loss(digits, SIGMAS, queries=300, precision=precision, **DIGITS)
+    finally:
+        torch.set_num_threads(1)
     assert np.allclose(one.loss, two.loss, rtol=1e-6, atol=1e-12)
 
 

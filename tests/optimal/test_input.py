@@ -10,8 +10,6 @@ from jstar.optimal import optimal_loss, posterior_mean
 from jstar.optimal.exact import fast_sums
 from jstar.optimal.exact.softmax_sums import UNDERFLOW, add_sums_torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 4), dtype=np.uint8)
 DIGITS = {"offset": 8.0, "scale": 1 / 8}
 BY_CLASS = {"estimator": "exact_by_class"}

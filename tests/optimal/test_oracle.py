@@ -12,8 +12,6 @@ from jstar.optimal.oracle import build_oracle, open_oracle
 from jstar.optimal.stage import write_curve, write_oracle
 from jstar.optimal.textbook import best_denoiser
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STUDY = {
     "study": "t",
     "dataset": {"name": "digits", "source": "digits", "limit": 300},

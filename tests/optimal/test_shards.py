@@ -10,8 +10,6 @@ from jstar.optimal import points as points_module
 from jstar.optimal.shards import merge_shards, parse_shard, write_shard
 from jstar.optimal.stage import write_curve
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def study(tiny_study, tmp_path):

@@ -14,8 +14,6 @@ from jstar.optimal.exact.problem import pose_problem
 from jstar.optimal.optimal_loss import curve_of_draws, sums_of_draws
 from jstar.optimal.points import as_points
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SEEDS = 300
 
 

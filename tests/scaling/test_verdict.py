@@ -177,11 +177,12 @@ def test_a_flat_term_of_size_is_no_floor():
     assert told <= {RAW, UNDECIDED}
 
 
-def law_of(**changes):
-    return replace(judged(EQUAL, JointTruth(), 0).laws["optimal"], **changes)
-
-
 def test_what_makes_a_law_no_description():
+    good = judged(EQUAL, JointTruth(), 0).laws["optimal"]
+
+    def law_of(**changes):
+        return replace(good, **changes)
+
     assert law_flaw(law_of()) == ""
     assert "at bound" in law_flaw(law_of(status="at bound"))
     assert "R² = 0.31" in law_flaw(law_of(r2=0.31))

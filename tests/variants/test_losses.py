@@ -32,7 +32,7 @@ def study_tree(tiny_study, **overrides):
 
 
 @pytest.fixture
-def layout(tiny_study, tmp_path, one_thread):
+def layout(tiny_study, tmp_path):
     """The study, run up to the losses of its two runs."""
     layout = Layout(Study.parse(study_tree(tiny_study)), tmp_path)
     study = layout.study

@@ -40,23 +40,24 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert dry_run(finished) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "comment"),
-    [
-        ("src/jstar/train/__init__.py", "\n# a comment\n"),
-        ("src/jstar/optimal/__init__.py", "\n# a comment\n"),
-        ("src/jstar/figures/style.py", "\nCOLUMN = 3.4\n"),
-        ("workflow/report/gap.rst", "\nAnother sentence.\n"),
-        ("workflow/rules/train.smk", "\n# a comment\n"),
-    ],
-)
-def test_cosmetic_edits_rerun_nothing(finished, path, comment):
-    before = (finished / path).read_text()
+COSMETIC = {
+    "src/jstar/train/__init__.py": "\n# a comment\n",
+    "src/jstar/optimal/__init__.py": "\n# a comment\n",
+    "src/jstar/figures/style.py": "\nCOLUMN = 3.4\n",
+    "workflow/report/gap.rst": "\nAnother sentence.\n",
+    "workflow/rules/train.smk": "\n# a comment\n",
+}
+
+
+def test_cosmetic_edits_rerun_nothing(finished):
+    before = {path: (finished / path).read_text() for path in COSMETIC}
     try:
-        (finished / path).write_text(before + comment)
+        for path, comment in COSMETIC.items():
+            (finished / path).write_text(before[path] + comment)
         assert dry_run(finished) == []
     finally:
-        (finished / path).write_text(before)
+        for path, text in before.items():
+            (finished / path).write_text(text)
 
 
 def test_keys_that_change_no_number_rerun_no_science(finished):
@@ -72,20 +73,15 @@ def test_keys_that_change_no_number_rerun_no_science(finished):
         path.write_text(before)
 
 
-def test_a_deleted_figure_comes_back_alone(finished):
-    (finished / "results/studies/tiny/figures/gap.png").unlink()
-    assert dry_run(finished) == ["figure_gap", "report"]
-    snakemake(finished, "--configfile", "config/tiny.yaml")
-    assert dry_run(finished) == []
-
-
-def test_a_broken_caption_fails_the_report(finished):
+def test_a_deleted_figure_comes_back_alone_and_a_broken_caption_fails_the_report(finished):
     path, page = finished / "workflow/report/gap.rst", "results/studies/tiny/report.html"
+    figure = finished / "results/studies/tiny/figures/gap.png"
     before = path.read_text()
     command = ("--configfile", "config/tiny.yaml")
+    figure.unlink()
+    assert dry_run(finished) == ["figure_gap", "report"]
     try:
         path.write_text(before + "- a list\n  without its blank line\n")
-        (finished / page).unlink()
         done = snakemake(finished, *command, check=False)
     finally:
         path.write_text(before)
@@ -93,9 +89,12 @@ def test_a_broken_caption_fails_the_report(finished):
     assert "docutils complains about the caption of results/studies/tiny/figures/gap.png" in (
         done.stdout + done.stderr
     )
+    assert figure.exists()
     assert not (finished / page).exists()
+    assert dry_run(finished) == ["report"]
     snakemake(finished, *command)
     assert (finished / page).exists()
+    assert dry_run(finished) == []
 
 
 def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
@@ -110,6 +109,12 @@ def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
         path.write_text(before)
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A copy of the project in which nothing has run."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -120,16 +125,15 @@ def test_a_learning_rate_retrains_but_keeps_the_optimal_loss(finished):
         ("train", {"images": 9000, "batch": 5000}, ["train.batch = 5000", "256"]),
     ],
 )
-def test_a_wrong_study_stops_before_any_job(tmp_path, key, value, words):
-    folder = copy_project(tmp_path)
+def test_a_wrong_study_stops_before_any_job(fresh, key, value, words):
     tree = yaml.safe_load(TINY.read_text())
     tree[key] = {**tree["train"], **value} if key == "train" else value
-    (folder / "config/wrong.yaml").write_text(yaml.safe_dump(tree))
-    done = snakemake(folder, "--configfile", "config/wrong.yaml", check=False)
+    (fresh / "config/wrong.yaml").write_text(yaml.safe_dump(tree))
+    done = snakemake(fresh, "--configfile", "config/wrong.yaml", check=False)
     assert done.returncode != 0
     sentences = [line for line in done.stderr.splitlines() if line.startswith("jstar:")]
     assert len(sentences) == 1, done.stderr
     for word in ["config/wrong.yaml", *words]:
         assert word in sentences[0]
     assert "Traceback" not in done.stderr
-    assert not (folder / "results").exists()
+    assert not (fresh / "results").exists()

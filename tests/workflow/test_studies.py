@@ -1,8 +1,6 @@
 """Every study in config/: its DAG is complete, and its plan can be printed."""
 
 import io
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from PIL import Image
-from project import copy_project, environment, jobs
+from project import copy_project, jobs
 
 STUDIES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 
@@ -45,15 +43,12 @@ def test_a_dry_run_has_every_stage(project, name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name):
+def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name, jstar, monkeypatch):
     study = yaml.safe_load((ROOT / "config" / name).read_text())
     if study.get("kind", "scaling") == "scaling":
         assert len(study["ladder"]) == 6
-    done = subprocess.run(
-        [sys.executable, "-m", "jstar", "plan", "--config", f"config/{name}", "--studies", "2"],
-        cwd=project, env=environment(project), capture_output=True, text=True, timeout=300,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "FLOPs" in done.stdout
-    assert "hours" in done.stdout
+    monkeypatch.chdir(project)
+    status, out, err = jstar("plan", "--config", f"config/{name}", "--studies", 2)
+    assert status == 0, err
+    assert "FLOPs" in out
+    assert "hours" in out

@@ -21,7 +21,8 @@ class DiT(nn.Module):
     """The raw network F(x, c_noise, labels) of `config`.
 
     Weights are those of `initialise(generator)`, which the constructor does not call: a network
-    can be built on the meta device, and two networks never share a random state.
+    can be built on the meta device, and two networks never share a random state. Its fixed
+    positions come with them, or from `place_positions`.
     """
 
     positions_TE: Tensor
@@ -39,7 +40,9 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(FastBlock(config) for _ in range(config.depth))
         self.last_modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, config.token_dim)
-        self.register_buffer("positions_TE", positions(config), persistent=False)
+        # Empty: to load what `arange` on the meta device needs would take longer than a second.
+        unset_TE = torch.empty(config.tokens, width)
+        self.register_buffer("positions_TE", unset_TE, persistent=False)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> "DiT":
@@ -61,8 +64,8 @@ class DiT(nn.Module):
         return self
 
     def place_positions(self, device: torch.device | str) -> None:
-        """Recompute the fixed positions, which a network built on the meta device lacks."""
-        self.positions_TE = positions(self.config, device="cpu").to(device)
+        """Set the fixed positions, which a network lacks as it is built."""
+        self.positions_TE = positions(self.config).to(device)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, C, H, W], [B] (or [1]), labels [B] or None (no label) -> [B, C, H, W]."""
@@ -103,10 +106,10 @@ def sinusoids(value: Tensor, count: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def positions(config: DiTConfig, device: str | None = None) -> Tensor:
+def positions(config: DiTConfig) -> Tensor:
     """Fixed 2-D positions [T, E]: half of the width for the row, half for the column."""
-    row = torch.arange(config.rows // config.patch, device=device, dtype=torch.float32)
-    column = torch.arange(config.columns // config.patch, device=device, dtype=torch.float32)
+    row = torch.arange(config.rows // config.patch, device="cpu", dtype=torch.float32)
+    column = torch.arange(config.columns // config.patch, device="cpu", dtype=torch.float32)
     half = config.width // 2
     grid = torch.cat(
         [

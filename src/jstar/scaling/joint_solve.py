@@ -20,7 +20,10 @@ TOLERANCE = 1e-9  # of the sum of squares
 ROUNDING = 1e-12  # of a sum of squares, in what its differences are known to
 LARGEST_STEP = 0.5  # of an exponent
 SHAPES = np.array([1, 3])  # columns and parameters: the derivatives by a and b
-TERMS = np.array([0, 2, 4])  # those of A, B, E; the last column is what they explain
+TERMS = slice(0, 5, 2)  # those of A, B, E; the last column is what they explain
+UPPER = np.triu_indices(6, 1)
+SOME_HELD = np.array(list(product((False, True), repeat=3)))[1:]  # of A, B, E
+E_AND_MORE_HELD = SOME_HELD[SOME_HELD[:, 2] & SOME_HELD[:, :2].any(axis=1)]
 
 
 def solve(
@@ -167,8 +170,7 @@ class _Problem:
                 shared = (self.share_QR * shift_QR[at] * shift_QR[to]).sum(axis=1)
                 gram[:, one, other] = plain - shared
         gram[:, 5, 5] = self.square_Q
-        upper = np.triu_indices(6, 1)
-        gram[:, upper[1], upper[0]] = gram[:, upper[0], upper[1]]
+        gram[:, UPPER[1], UPPER[0]] = gram[:, UPPER[0], UPPER[1]]
         return gram
 
     def at(self, exponents_Q2: Array) -> _Place:
@@ -180,7 +182,7 @@ class _Problem:
         theta[:, [0, 2]] = np.log(terms[:, :2])
         theta[:, 4] = self.level_Q + terms[:, 2]
         scale = terms[:, :2]
-        across = gram[:, SHAPES[:, None], TERMS]
+        across = _by_study(gram[:, SHAPES, TERMS])
         side = across * ~held[:, None]
         slope = gram[:, SHAPES, 5] - (across @ terms[..., None])[..., 0]
         kept = side @ np.linalg.solve(_inner(gram, held), side.transpose(0, 2, 1))
@@ -203,17 +205,18 @@ class _Problem:
         outside = np.flatnonzero(lower.any(axis=1))
         if not len(outside):
             return self._below_highest(gram, best, held_Q3, rss)
-        part, bound = gram[outside], fixed_Q3[outside]
-        lowest = np.full(len(outside), np.inf)
-        for held in product((False, True), repeat=3):
-            if not any(held) or not (self.free or (held[2] and any(held[:2]))):
-                continue  # solved already, or no such law
-            mask = np.tile(held, (len(outside), 1))
-            found, at = _linear(part, bound, mask)
-            good = (found >= bound - 1e-12 * np.abs(bound)).all(axis=1) & (at < lowest)
-            rows = outside[good]
-            best[rows], held_Q3[rows], lowest[good] = found[good], mask[good], at[good]
-        rss[outside] = lowest
+        tried = SOME_HELD if self.free else E_AND_MORE_HELD  # the others were solved above
+        count, index = len(tried), np.arange(len(outside))
+        bound = np.tile(fixed_Q3[outside], (count, 1))
+        mask = np.repeat(tried, len(outside), axis=0)
+        found, at = _linear(np.tile(gram[outside], (count, 1, 1)), bound, mask)
+        inside = (found >= bound - 1e-12 * np.abs(bound)).all(axis=1) & (at < np.inf)
+        at = np.where(inside, at, np.inf).reshape(count, -1)
+        first = at.argmin(axis=0)
+        rss[outside] = at[first, index]
+        good = rss[outside] < np.inf
+        chosen, rows = (first * len(outside) + index)[good], outside[good]
+        best[rows], held_Q3[rows] = found[chosen], mask[chosen]
         return self._below_highest(gram, best, held_Q3, rss)
 
     def _below_highest(
@@ -240,10 +243,14 @@ def _sums(design: JointDesign, x_QP: Array) -> Array:
     return np.asarray(np.add.reduceat(x_QP, design.start_R, axis=1))
 
 
+def _by_study(x: Array) -> Array:
+    """A copy whose studies lie next to one another, the axis along which most is summed."""
+    return np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0)
+
+
 def _inner(gram: Array, held: NDArray[np.bool_]) -> Array:
     """Inner products of the terms that are not held, 1 on the diagonal of those that are."""
-    inner = gram[:, TERMS[:, None], TERMS]
-    inner = inner * ~(held[:, :, None] | held[:, None, :])
+    inner = gram[:, TERMS, TERMS] * ~(held[:, :, None] | held[:, None, :])
     index = np.arange(3)
     inner[:, index, index] = np.where(held, 1.0, inner[:, index, index] * (1 + 1e-13) + 1e-300)
     return np.asarray(inner)
@@ -251,7 +258,7 @@ def _inner(gram: Array, held: NDArray[np.bool_]) -> Array:
 
 def _linear(gram: Array, fixed: Array, held: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Least squares of the terms, [Q, 3], those that are held being fixed; and the rss, [Q]."""
-    inner, right = gram[:, TERMS[:, None], TERMS], gram[:, TERMS, 5]
+    inner, right = _by_study(gram[:, TERMS, TERMS]), _by_study(gram[:, TERMS, 5])
     known = np.where(held, fixed, 0.0)
     rest = np.where(held, 0.0, right - np.einsum("qkl,ql->qk", inner, known))
     terms = np.where(held, fixed, np.linalg.solve(_inner(gram, held), rest[..., None])[..., 0])
