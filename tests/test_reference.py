@@ -1,5 +1,8 @@
 """The committed tables of the digits: fits and figures rerun from them without torch."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +52,20 @@ def test_the_fits_come_out_again(refitted):
     np.testing.assert_allclose(new["alpha"][chosen], old["alpha"][chosen], rtol=1e-5)
     verdicts = [pd.read_csv(folder / "verdicts.csv")["verdict"] for folder in (REFERENCE, refitted)]
     assert list(verdicts[0]) == list(verdicts[1])
+
+
+def test_the_results_page_is_what_the_tables_say():
+    path = ROOT / "benchmarks" / "results_page.py"
+    spec = importlib.util.spec_from_file_location("results_page", path)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == made.page(), "run python benchmarks/results_page.py"
+    for name in made.STUDIES:
+        assert len(made.table(made.Tables.read(name)).splitlines()) == 4 + len(
+            pd.read_csv(ROOT / "results" / "reference" / name / "verdicts.csv")
+        )
 
 
 def test_a_figure_is_drawn_again(refitted, tmp_path):
