@@ -41,9 +41,9 @@ here is typed.
 
 The claim (arXiv 2506.13763): a diffusion model's loss follows a power law of training compute
 *after* the optimal loss J\\* is subtracted, J(F) − J\\* = βF^α, and not before. For each noise
-scale that is three claims: the losses need a floor, the floor is J\\*, and what is left is a power of
-compute. A verdict answers the first two ([how, and how often it errs](verdicts.md)); the exponent
-beside it, with an interval, is the third.
+scale that is three claims: the losses need a floor, the floor is J\\*, and what is left is a power
+of compute. A verdict answers the first two ([how, and how often it errs](verdicts.md)); the
+exponent beside it, with an interval, is the third.
 
 """
 
