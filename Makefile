@@ -16,7 +16,7 @@ study: $(VENV)/installed  ## the default study, from nothing to report.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
 test: $(VENV)/installed  ## unit tests of every stage and one tiny study
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slurm: $(VENV)/installed  ## studies on a real SLURM that is started on this machine
 	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[slurm]'

@@ -15,6 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("JSTAR_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items):
+    """Whole studies first: a worker takes a file at a time, and a long one must not be the last."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture
 def real_data():
     """`real_data(name)`: path of a real data file; skips the test where it is not there."""

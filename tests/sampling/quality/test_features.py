@@ -1,5 +1,7 @@
 """Feature networks: the trained classifier, a TorchScript file, and the cached reference."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -88,14 +90,14 @@ def test_a_network_that_must_be_asked_for_its_features_is_asked(digits, tmp_path
     np.testing.assert_allclose(got, np.repeat(mean[:, None], 3, axis=1), rtol=1e-5)
 
 
-def test_refusals(digits, tmp_path):
+def test_refusals(digits, known, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"not a network")
     with pytest.raises(JstarError, match=r"bad.pt: is no TorchScript file"):
         reference(digits, str(tmp_path / "bad.pt"), tmp_path)
-    reference(digits, "classifier", tmp_path)
-    (tmp_path / "classifier.safetensors").write_bytes(b"cut")
+    folder = shutil.copytree(known[0], tmp_path / "reference")
+    (folder / "classifier.safetensors").write_bytes(b"cut")
     with pytest.raises(JstarError, match="is no classifier of 'digits'"):
-        reference(digits, "classifier", tmp_path)
+        reference(digits, "classifier", folder)
 
 
 def test_generated_images_are_rounded_like_stored_ones(digits):
