@@ -65,12 +65,10 @@ def test_a_study_is_fitted_and_written(tables):
     assert (corrected["alpha_high"] > corrected["alpha"]).all()
     assert (fits["solver_difference"] < 1e-6).all()
     verdicts = pd.read_csv(out / "verdicts.csv")
-    # Five sizes: at sigma = 2 such a study would say so without a floor in 6 to 7 % of cases (1,000
-    # draws, three seeds), and must then not say it.
-    sure = verdicts["rate_corrected_if_raw"] <= WRONG
-    assert list(verdicts["verdict"]) == list(np.where(sure, "corrected", "undecided"))
-    assert list(sure) == [True, False, True, True]
-    assert "wrongly in" in verdicts["reason"][1]
+    # At sigma = 2 such a study would say so without a floor in 1.1 to 1.7 % of cases (1,000 draws,
+    # three seeds). With those whose law is at a bound, which nobody would be told, it was 6 to 7 %.
+    assert (verdicts["rate_corrected_if_raw"] <= WRONG).all()
+    assert set(verdicts["verdict"]) == {"corrected"}
     frontier = pd.read_csv(out / "frontier.csv")
     on = frontier[frontier["on_frontier"]].groupby("sigma")["params"].nunique()
     assert (on >= 3).all()  # those between the first and the last crossing
