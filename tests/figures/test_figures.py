@@ -33,7 +33,7 @@ from jstar.scaling.design import COMPUTE
 
 STUDIES = ("whole", "two sizes")
 JOINT = ("floors", "scaling", "scaling_by_sigma", "exponents")  # show the joint law
-DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1)]
+DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1, cooldown=False)]
 DRAWN += [(s, f) for s in ("no crossing", "no J*") for f in JOINT]
 DRAWN += [("by budget", "isoflop")]
 DRAWN += [("averages", "averages")]
@@ -178,7 +178,7 @@ def test_the_best_average_is_marked_and_told(fitted, tmp_path):
         assert end.get_markerfacecolor() == "white" != low.get_markerfacecolor()
     plt.close(figure)
     layout = fitted("two sizes").layout  # only one length was measured
-    assert "averages" not in figures_of("scaling", len(layout.study.lengths))
+    assert "averages" not in figures_of("scaling", len(layout.study.lengths), False)
     with pytest.raises(JstarError, match="no two EMA lengths"):
         draw_study_figure("averages", layout.study, layout.fits, layout.curve, tmp_path / "out")
     assert not (tmp_path / "out").exists()
