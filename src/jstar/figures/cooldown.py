@@ -48,7 +48,7 @@ def draw_cooldown(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, di
     legend = {"columnspacing": 1.0, "handletextpad": 0.5, "handlelength": 1.2}
     figure.legend(handles=size_handles(tables.models, tables.params, marker="o", ms=2.4, lw=0.9),
                   loc="outside upper left", ncols=8, **legend)  # fmt: skip
-    handles = [Line2D([], [], ls="", label=LAW_LABELS[of], **s) for of, s in LAW_STYLE.items()]
+    handles = [Line2D([], [], ls="", label=LAW_LABELS[name], **s) for name, s in LAW_STYLE.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=2, **legend)
     return figure, _numbers(tables, of)
 
