@@ -170,12 +170,12 @@ def train_until(place, study, data, folder):
 def test_sigkill_before_and_after_a_branch_begins_and_within(
     run_tiny, contents, tiny_study, digits, tmp_path
 ):
-    short = {"images": 2560, "cooldown": {"share": 0.25, "snapshots": 1}}
+    short = {"images": 1280, "cooldown": {"share": 0.25, "snapshots": 1}}
     _, calm = run_tiny("calm", train=short)
     study = Study.parse(tiny_study(train=short | {"checkpoint_images": 1}))
     context = multiprocessing.get_context("forkserver")  # imports torch once
     context.set_forkserver_preload(["jstar.train"])
-    for place in ((None, 30), (None, 31), (5, 34), None):
+    for place in ((None, 15), (None, 16), (5, 18), None):
         arguments = (place, study, digits, tmp_path / "stormy")
         process = context.Process(target=train_until, args=arguments)
         process.start()
@@ -185,7 +185,7 @@ def test_sigkill_before_and_after_a_branch_begins_and_within(
 
 
 def test_a_stop_within_a_branch_is_obeyed(run_tiny, contents, monkeypatch):
-    short = {"images": 2560, "cooldown": COOLDOWN}
+    short = {"images": 1280, "cooldown": COOLDOWN}
     keys = short | {"time_budget_minutes": 1e-9}  # a chunk a session
     met = []
     for _ in range(200):
@@ -197,7 +197,7 @@ def test_a_stop_within_a_branch_is_obeyed(run_tiny, contents, monkeypatch):
         met.append(status.images)
     _, calm = run_tiny("calm", train=short)
     assert met == sorted(set(met))
-    assert met[-1] > 2560
+    assert met[-1] > 1280
     assert contents(calm) == contents(folder)
 
 
@@ -218,16 +218,13 @@ def test_a_branch_whose_beginning_is_lost_is_one_sentence(run_tiny, monkeypatch,
 
 
 def test_another_cooldown_is_another_run(run_tiny, contents, tiny_study):
-    _, folder = run_tiny()
+    short = {"images": 1280}
+    _, folder = run_tiny(train=short)
     plain = contents(folder)
-    before = read_json(folder / "out" / "run.json")["config"]
-    assert "cooldown" not in before["train"]  # a run without is what it was
-    run_tiny(train={"cooldown": COOLDOWN})
-    assert set(contents(folder)) - set(plain) == {
-        "cooldown-001.safetensors", "cooldown-005.safetensors"
-    }  # fmt: skip
-    run_tiny()
-    assert contents(folder) == plain
+    # A run without is what it was before there were any.
+    assert "cooldown" not in read_json(folder / "out" / "run.json")["config"]["train"]
+    run_tiny(train=short | {"cooldown": {"snapshots": 1}})
+    assert len(set(contents(folder)) - set(plain)) == 1
     study = Study.parse(tiny_study(train={"cooldown": COOLDOWN}))
     assert study.content("tune") == Study.parse(tiny_study()).content("tune")
     assert study.content("train", "d1") != Study.parse(tiny_study()).content("train", "d1")
