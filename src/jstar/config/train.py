@@ -41,7 +41,7 @@ class OptimalLossNoise(Part):
 class CooldownConfig(Part):
     """Branches of a run whose learning rate falls to 0 at one of its snapshots (docs/cooldown.md).
 
-    The share is that of arXiv 2405.18392, who find no gain in longer ones.
+    The share is that of arXiv 2405.18392, where the gain of longer ones levels off.
     """
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(

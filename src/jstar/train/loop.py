@@ -117,7 +117,7 @@ def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
             Progress(f"train {out.name}", total, "images", sys.stderr if first else silent)
         )
         kind = run.config.writer if first else None
-        writer = stack.enter_context(open_writer(kind, run.state, run.images))
+        writer = stack.enter_context(open_writer(kind, run.state, run.trained_images))
         progress.resume(run.trained_images if todo else total)
         while todo:
             run.enter(todo[0])
