@@ -1,9 +1,10 @@
 """Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30] [--noise].
 
-Trains the digits study's smallest size undisturbed, and again while a killer strikes, with a
-checkpoint at every chunk. Every second kill waits for a half-written file, the others come at a
-random moment after a checkpoint of this session. Every snapshot and the telemetry table must be
-equal to the last bit (with --noise, which trains by the optimal-loss law, that law's table too).
+Trains the digits study's smallest size with two cooldowns undisturbed, and again while a killer
+strikes, with a checkpoint at every chunk. Every second kill waits for a half-written file, the
+others come at a random moment after a checkpoint of this session. Every snapshot and the telemetry
+table must be equal to the last bit (with --noise, which trains by the optimal-loss law, that law's
+table too).
 Exit status 1 if they are not.
 """
 
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import yaml
 from jstar.config import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+MARKERS = "[0-9]*.json"  # of complete checkpoints
 
 
 def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
@@ -27,9 +30,13 @@ def command(stage: str, config: Path, results: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "jstar", stage, *common, *more]
 
 
-def newest(state: Path) -> str:
-    """Name of the newest complete checkpoint."""
-    return max((marker.name for marker in state.glob("[0-9]*.json")), default="")
+def checkpoints(state: Path, pattern: str) -> set[Path]:
+    """Files among the checkpoints of the run and of its branches."""
+    found: set[Path] = set()
+    for folder in (state / "checkpoints", *(state / "branches").glob("*")):
+        with suppress(FileNotFoundError):  # a branch that has just ended
+            found.update(folder.glob(pattern))
+    return found
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -47,7 +54,8 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true", help="train by the optimal-loss law")
     args = parser.parse_args()
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
-    tree["train"] |= {"images": args.images, "checkpoint_images": 1}
+    tree["ladder"] = [tree["ladder"][0] | {"images": args.images}]
+    tree["train"] |= {"checkpoint_images": 1, "cooldown": {"snapshots": 2}}
     if args.noise:
         tree["train"]["noise"] = {"law": "optimal_loss"}
     name = tree["ladder"][0]["name"]
@@ -68,26 +76,28 @@ def main() -> None:
             )
 
         assert start("calm").wait() == 0
-        state = Path(folder) / "stormy" / "state" / tree["study"] / f"{name}-s0" / "checkpoints"
-        random, struck, writing = np.random.default_rng(args.seed), 0, 0
+        state = Path(folder) / "stormy" / "state" / tree["study"] / f"{name}-s0"
+        random, struck, writing, late = np.random.default_rng(args.seed), 0, 0, 0
         while struck < args.kills:
-            process, before = start("stormy"), newest(state)
-            while process.poll() is None and newest(state) == before:
+            process, before = start("stormy"), checkpoints(state, MARKERS)
+            while process.poll() is None and checkpoints(state, MARKERS) == before:
                 time.sleep(0.01)
             if struck % 2:
                 time.sleep(random.uniform(0, 0.5))
             else:
-                while process.poll() is None and not list(state.glob(".*")):
+                while process.poll() is None and not checkpoints(state, ".*"):
                     pass
             if process.poll() is not None:
                 break  # finished before it could be struck
             process.kill()
             process.wait()
             struck += 1
-            writing += bool(list(state.glob(".*")))
+            writing += bool(checkpoints(state, ".*"))
+            run = (state / "checkpoints").glob(MARKERS)
+            late += max((int(marker.stem) for marker in run), default=0) >= args.images
         assert start("stormy").wait() == 0
         equal = contents(runs["calm"]) == contents(runs["stormy"])
-        print(f"{struck} kills, {writing} of them inside a checkpoint write: "
+        print(f"{struck} kills, {writing} of them inside a checkpoint write, {late} in a cooldown: "
               f"{'bitwise equal' if equal else 'DIFFERENT'}")  # fmt: skip
         sys.exit(not equal)
 

@@ -53,7 +53,7 @@ def test_figures_of_the_barest_foreign_tables(jstar, tables):
                            "--out", tables / "drawn")  # fmt: skip
     assert status == 0, err
     assert {path.stem for path in (tables / "drawn").glob("*.png")} == set(
-        figures_of("scaling", lengths=1)
+        figures_of("scaling", lengths=1, cooldown=False)
     )
 
 

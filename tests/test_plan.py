@@ -28,6 +28,28 @@ def test_flops_are_three_forward_passes_an_image(tiny_study, tmp_path):
     assert row.split()[2] == "6,400"
 
 
+def test_cooldowns_are_counted(tiny_study, tmp_path):
+    plain = layout(tiny_study, tmp_path, flops_per_second=1e6).study
+    cooldown = {"share": 0.25, "snapshots": 2}  # of 16 and of 100 steps
+    study = Study.parse(tiny_study(train={"cooldown": cooldown},
+                                   resources={"flops_per_second": 1e6}))  # fmt: skip
+    text, before = plan_study(Layout(study, tmp_path)), plan_study(Layout(plain, tmp_path))
+    config = model_config(study.model, study.entry("d2"), (1, 8, 8), 0)
+    row = next(line for line in text.splitlines() if line.startswith("d2-s0"))
+    images = 6400 + 64 * (4 + 25)
+    assert row.split()[2] == f"{images:,}"
+    assert f"{3 * flops(config) * images:.3g}" in row
+    assert f"Cooldowns are {64 * 29 / images:.0%} of the runs' FLOPs." in text
+    assert "Cooldowns" not in before
+
+    def disk(plan):
+        number, unit = next(r for r in plan.splitlines() if r.startswith("d2-s0")).split()[-2:]
+        return float(number) * {"kB": 1, "MB": 1e3}[unit]
+
+    # Two ends, and three more checkpoints of four kinds of weights each.
+    assert disk(text) / disk(before) == pytest.approx((6 + 2 + 5 * 4) / (6 + 2 * 4), rel=0.01)
+
+
 def test_a_stated_speed_gives_the_hours(tiny_study, tmp_path):
     place = layout(tiny_study, tmp_path, flops_per_second=1e6)
     study = place.study
@@ -63,6 +85,9 @@ def test_the_design_of_a_study_is_what_it_trains(tiny_study):
     kept = tuple(64 * step for step in steps if 64 * step >= 1000)
     assert design.images == (kept, kept)
     assert 1 < len(kept) < len(steps)
+    train = {"cooldown": {"share": 0.25, "snapshots": 2}}
+    ends = Study.parse(tiny_study(train=train, fit={"ema": "cooldown"}))
+    assert study_design(ends).images == ((16 * 64, 6400), (16 * 64, 6400))
 
 
 @pytest.mark.parametrize("pilot", [False, True])

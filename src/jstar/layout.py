@@ -12,7 +12,7 @@ from jstar.records import read_json
 FIT_TABLES = (
     "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
     "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric", "approaches",
-    "held_out", "averages",
+    "held_out", "averages", "cooldown", "cooldown_laws",
 )  # fmt: skip
 PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jstar.config import Study
+from jstar.constants import COOLDOWN
 from jstar.data.check import source_shape
 from jstar.errors import JstarError
 from jstar.layout import Layout
@@ -49,6 +50,7 @@ def plan_study(layout: Layout) -> str:
     guessed = study.resources.flops_per_second or UTILISATION * _matrix_rate()
     rows: list[RunPlan] = []
     tuning: list[RunPlan] = []
+    cooldowns: list[float] = []  # FLOPs of each run's
     sources: set[str] = set()
     for name, seed in study.runs():
         # The label table costs no FLOPs, so the number of classes can wait for prepare.
@@ -63,12 +65,16 @@ def plan_study(layout: Layout) -> str:
         else:
             sources.add("measured by finished runs")
         speed, weights = measured or guessed, 4 * parameters(config)
-        snapshots = len(run.snapshots) * len(chosen.ema) * weights
-        # Two checkpoints, each with weights, two Adam moments and the EMAs.
-        state = 2 * weights * (3 + len(chosen.ema))
+        snapshots = (len(run.snapshots) * len(chosen.ema) + len(run.branches)) * weights
+        # Two checkpoints, each with weights, two Adam moments and the EMAs; every cooldown has
+        # one of where it begins, and one more while it is trained.
+        checkpoints = 2 + len(run.branches) + min(1, len(run.branches))
+        state = checkpoints * weights * (3 + len(chosen.ema))
+        images = run.total_images
+        cooldowns.append(cost * (images - run.images))
         rows.append(
-            RunPlan(f"{name}-s{seed}", parameters(config), run.images, cost * run.images,
-                    cost * run.images / speed, snapshots + state)
+            RunPlan(f"{name}-s{seed}", parameters(config), images, cost * images,
+                    cost * images / speed, snapshots + state)
         )  # fmt: skip
         if name in tuned_models and seed == study.entry(name).seeds[0]:
             images = planned_images(study, name, cost)
@@ -77,12 +83,13 @@ def plan_study(layout: Layout) -> str:
                 RunPlan(f"tune {name}", parameters(config), images, cost * images,
                         cost * images / speed, (trials + 8) * weights)
             )  # fmt: skip
-    return _table(layout, rows, tuning, count, sources)
+    return _table(layout, rows, tuning, count, sources, sum(cooldowns))
 
 
 def _table(
-    layout: Layout, runs: list[RunPlan], tuning: list[RunPlan], count: int, sources: set[str]
-) -> str:
+    layout: Layout, runs: list[RunPlan], tuning: list[RunPlan], count: int, sources: set[str],
+    cooldowns: float,
+) -> str:  # fmt: skip
     study, rows = layout.study, [*tuning, *runs]
     devices = max(1, study.resources.train_gpus)
     before = f", after the tuning of {len(tuning)} sizes" if tuning else ""
@@ -106,6 +113,9 @@ def _table(
     unit = "GPU-hours" if study.resources.train_gpus else "hours of training, one run at a time"
     where = f" on {devices} GPUs a run" if devices > 1 else ""
     lines += ["", f"{seconds / 3600:.3g} {unit}{where}; speed {'; '.join(sorted(sources))}."]
+    if cooldowns:
+        share = cooldowns / sum(r.flops for r in runs)
+        lines.append(f"Cooldowns are {share:.0%} of the runs' FLOPs.")
     return "\n".join(lines)
 
 
@@ -124,7 +134,9 @@ def study_design(study: Study) -> StudyDesign:
             continue
         params = parameters(model_config(study.model, entry, shape, 0))
         schedule = run_events(study, entry.name, shape)
-        seen = [float(step * schedule.batch) for step in schedule.snapshots]
+        branches = [branch.end for branch in schedule.branches]
+        fitted = branches if study.ema == COOLDOWN else schedule.snapshots
+        seen = [float(step * schedule.batch) for step in fitted]
         seeds = found[params][0] if params in found else 0
         images = tuple(d for d in seen if d >= study.fit.min_images)
         found[params] = (seeds + len(entry.seeds), images, schedule.flops_per_image)

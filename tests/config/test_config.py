@@ -32,6 +32,19 @@ from jstar.errors import JstarError
         (lambda t: t["ladder"].append(t["ladder"][0]), ["'d1'", "twice"]),
         (lambda t: t.update(fit={"ema": 0.7}), ["fit.ema", "0.7", "0.1"]),
         (lambda t: t["train"].update(ema=[0.7]), ["train.ema", "0.7", "0.2887"]),
+        (lambda t: t.update(fit={"ema": "cooldown"}), ["fit.ema", "needs train.cooldown"]),
+        (lambda t: t.update(fit={"ema": "cool"}), ["fit.ema = 'cool'", "the word cooldown"]),
+        (lambda t: t.update(fit={"ema": 0}), ["fit.ema = 0", "lengths above 0"]),
+        (lambda t: t["train"].update(cooldown={"share": 1}), ["train.cooldown.share = 1"]),
+        (
+            lambda t: t["train"].update(cooldown={"snapshots": 7}),
+            ["cooldown.snapshots = 7", "exceed snapshots = 6"],
+        ),
+        (lambda t: t["train"].update(cooldown={"length": 1}), ["'train.cooldown.length'", "share"]),
+        (
+            lambda t: t.update(kind="variants", train={**t["train"], "cooldown": {}}),
+            ["train.cooldown", "'variants'", "only in 'scaling'"],
+        ),
         (
             lambda t: t.update(evaluate={"ema": [0.1, 0.2]}),
             ["evaluate.ema", "0.2", "of 0.1 at 6", "possible are 0.09"],
@@ -108,6 +121,15 @@ def test_an_average_that_is_not_stored_may_be_used_where_it_can_be_made(tiny_stu
     sparse = [{"name": "d1", "depth": 1, "images": 10**8}]  # its snapshots lie too far apart
     with pytest.raises(JstarError, match=r"0.07 is not stored"):
         Study.parse(tiny_study(train=stored, ladder=sparse, **made))
+
+
+def test_the_ends_of_cooldowns_are_fitted_where_the_word_says_so(tiny_study):
+    train = {"cooldown": {"snapshots": 2}}
+    study = Study.parse(tiny_study(train=train, fit={"ema": "cooldown"}))
+    assert (study.ema, study.average) == (0.0, 0.1)
+    assert Study.parse(tiny_study(train=train)).ema == 0.1
+    assert json.loads(study.content("fit"))["fit"]["ema"] == "cooldown"
+    assert Study.parse(json.loads(study.model_dump_json())) == study
 
 
 def test_content_is_json_and_complete_studies_load_again(tiny_study):

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from known_laws import CHINCHILLA, by_budget
 
 from jstar.config import Study
+from jstar.constants import COOLDOWN
 from jstar.figures.inspect import study_tables
 from jstar.figures.tables import StudyTables
 from jstar.layout import Layout
@@ -39,6 +40,8 @@ EQUAL_IMAGES = StudyDesign.even(tuple(np.geomspace(1e5, 1e8, 5)), (3e6,) * 5, 12
 
 def simulate(name):
     """Tables of losses and of J*; `no J*`: the same losses, with nothing known of their floor."""
+    if name == "whole":
+        return with_cooldowns(*simulate_study(TRUTHS[name], seed=0))
     if name in TRUTHS:
         return simulate_study(TRUTHS[name], seed=0)
     if name == "by budget":
@@ -67,6 +70,13 @@ def averaged(losses, curve):
         for ema in (0.1, 0.05, 0.06, 0.08, 0.12, 0.16, 0.2)
     ]
     return pd.concat(made, ignore_index=True), curve
+
+
+def with_cooldowns(losses, curve):
+    """Beside every third snapshot's average the end of a cooldown, its gap 5 % lower."""
+    ends = losses[losses["snapshot"] % 3 == 2]
+    ends = ends.assign(ema=COOLDOWN, gap=0.95 * ends["gap"], loss=ends["loss"] - 0.05 * ends["gap"])
+    return pd.concat([losses, ends], ignore_index=True), curve
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ def caption():
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory):
-    """`fitted(name)`: a study of TRUTHS, `by budget`, `no crossing`, `no J*` or `averages`."""
+    """`fitted(name)`: a study of TRUTHS, `by budget`, `no crossing`, `no J*`, `averages`."""
     made = {}
 
     def make(name):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jstar.config import FiguresConfig
 from jstar.errors import JstarError
-from jstar.figures import averages, figures_of, floors, isoflop, scaling, scaling_by_sigma
+from jstar.figures import averages, cooldown, figures_of, floors, isoflop, scaling, scaling_by_sigma
 from jstar.figures.joint import (
     crossings,
     joint_in_numbers,
@@ -33,10 +33,10 @@ from jstar.scaling.design import COMPUTE
 
 STUDIES = ("whole", "two sizes")
 JOINT = ("floors", "scaling", "scaling_by_sigma", "exponents")  # show the joint law
-DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1)]
+DRAWN = [(s, f) for s in STUDIES for f in figures_of("scaling", lengths=1, cooldown=False)]
 DRAWN += [(s, f) for s in ("no crossing", "no J*") for f in JOINT]
 DRAWN += [("by budget", "isoflop")]
-DRAWN += [("averages", "averages")]
+DRAWN += [("averages", "averages"), ("whole", "cooldown")]
 
 
 @pytest.fixture(scope="module", params=DRAWN, ids=lambda p: f"{p[1]}, {p[0]}")
@@ -180,10 +180,36 @@ def test_the_best_average_is_marked_and_told(fitted, tmp_path):
         assert end.get_markerfacecolor() == "white" != low.get_markerfacecolor()
     plt.close(figure)
     layout = fitted("two sizes").layout  # only one length was measured
-    assert "averages" not in figures_of("scaling", len(layout.study.lengths))
+    assert "averages" not in figures_of("scaling", len(layout.study.lengths), False)
     with pytest.raises(JstarError, match="no two EMA lengths"):
         draw_study_figure("averages", layout.study, layout.fits, layout.curve, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_change_of_a_cooldown_is_drawn_and_told(fitted, tmp_path):
+    study = fitted("whole")
+    figure, numbers = cooldown.draw_cooldown(study.tables, FiguresConfig())
+    assert (numbers["of"], numbers["ema"], numbers["seeds"]) == ("gap", 0.1, [2, 2])
+    assert numbers["lower"] == numbers["cases"] == 5 * 5  # sizes, four noise scales and the total
+    for row in numbers["scales"]:
+        assert (row["low"], row["high"]) == pytest.approx((-5, -5))
+        # Every gap is lower by the same factor: the exponent stays.
+        assert row["cooldown"]["alpha"] == pytest.approx(row["average"]["alpha"], abs=1e-3)
+    change, growth, exponent = figure.axes
+    lines = [line for line in change.lines if len(line.get_xdata()) == 4 and line.get_lw() == 0.9]
+    assert [list(line.get_ydata()) for line in lines] == [pytest.approx([-5] * 4)] * 5
+    assert growth.get_xlim()[1] > 3e6
+    low, high = exponent.get_ylim()
+    assert low < min(row["average"]["alpha"] for row in numbers["scales"]) < 0 < high
+    plt.close(figure)
+    layout = fitted("two sizes").layout  # it has none
+    assert "cooldown" not in figures_of("scaling", 1, layout.study.train.cooldown is not None)
+    with pytest.raises(JstarError, match="no ends of cooldowns"):
+        draw_study_figure("cooldown", layout.study, layout.fits, layout.curve, tmp_path / "out")
+    few = replace(study.tables, cooldown_laws=study.tables.cooldown_laws.assign(status="2 sizes"))
+    figure, _ = cooldown.draw_cooldown(few, FiguresConfig())
+    assert "no joint law" in figure.axes[-1].texts[0].get_text()
+    plt.close(figure)
 
 
 def test_floors_are_measured_in_smallest_gaps(fitted):

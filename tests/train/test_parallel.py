@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file
+
+from jstar.train.snapshots import cooldown_file, list_cooldowns
 
 STEPS, BATCH = 50, 64
 TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
@@ -47,12 +50,17 @@ def losses(run):
     {"parallel": "fsdp", "microbatch": 12, "activation_checkpointing": True},
 ])  # fmt: skip
 def test_two_processes_have_the_loss_curve_of_one(options, tmp_path, tiny_study, run_tiny):
-    one = run_tiny(model="d2", train=TRAIN)[1] / "out"
-    two = launch(tmp_path / "two", tiny_study(train={**TRAIN, **options}), 2)
+    keys = {**TRAIN, "cooldown": {"snapshots": 1}}  # ten more steps
+    one = run_tiny(model="d2", train=keys)[1] / "out"
+    two = launch(tmp_path / "two", tiny_study(train={**keys, **options}), 2)
     (a, counts_a), (b, counts_b) = losses(one), losses(two)
     assert np.array_equal(counts_a, counts_b)
     assert a[-1] < 0.95 * a[0]
     np.testing.assert_allclose(a, b, rtol=1e-5)
+    ends = [load_file(cooldown_file(run, list_cooldowns(run)[0].index)) for run in (one, two)]
+    assert ends[0].keys() == ends[1].keys()
+    for name, weight in ends[0].items():
+        np.testing.assert_allclose(weight, ends[1][name], rtol=1e-5, atol=1e-5)
 
 
 def test_sharded_in_bf16_only_the_products_lose_digits(tmp_path, tiny_study, run_tiny):

@@ -5,14 +5,14 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from project import TINY, copy_project, jobs, snakemake
+from project import TINY, copy_project, jobs, snakemake, write_study
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The tiny study, run to its report."""
+    """The tiny study with cooldowns, run to its report."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
-    shutil.copy(TINY, folder / "config/tiny.yaml")
+    write_study(folder, train={"cooldown": {"snapshots": 2}})
     snakemake(folder, "--configfile", "config/tiny.yaml")
     return folder
 
@@ -34,6 +34,16 @@ def test_the_tiny_study_makes_everything(finished):
     assert set(losses["run"]) == {"d1-s0", "d1-s1", "d2-s0"}
     assert (losses["gap"] >= 0).all()
     assert losses.groupby("run")["snapshot"].nunique().eq(6).all()
+    assert losses[losses["ema"] == 0].groupby("run")["snapshot"].nunique().eq(2).all()
+    assert "end of a cooldown" in page
+    assert len(pd.read_csv(study / "cooldown.csv")) == 2 * 2 * (6 + 1)  # sizes, ends, noise scales
+
+
+def test_only_a_study_with_cooldowns_has_their_figure(finished):
+    shutil.copy(TINY, finished / "config/plain.yaml")
+    assert "figure_gap" in (rules := jobs(finished, "--configfile", "config/plain.yaml", "-F"))
+    assert "figure_cooldown" not in rules
+    assert (finished / "results/studies/tiny/figures/cooldown.pdf").is_file()
 
 
 def test_a_second_run_has_nothing_to_do(finished):

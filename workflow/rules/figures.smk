@@ -2,7 +2,8 @@
 # too little to queue for on a cluster, hence localrule.
 from jstar.figures import figures_of
 
-STUDY_FIGURES = list(figures_of(STUDY.kind, len(STUDY.lengths)))
+COOLDOWN = STUDY.train.cooldown is not None
+STUDY_FIGURES = list(figures_of(STUDY.kind, len(STUDY.lengths), COOLDOWN))
 
 
 for figure in STUDY_FIGURES:

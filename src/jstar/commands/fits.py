@@ -116,14 +116,17 @@ def figures(
         raise JstarError("figures: --fits and --out must be given together, --optimal with them")
     if config is None and fits and out:
         lengths = read_table(fits / "averages.csv", ("ema",))["ema"].nunique()
-        for figure in [name] if name else figures_of("scaling", lengths):
+        cooldown = not read_table(fits / "cooldown.csv").empty
+        for figure in [name] if name else figures_of("scaling", lengths, cooldown):
             draw_figure(figure, fits, optimal, out)
         return
     layout = layout_of(config or Path("config/digits.yaml"), results)
-    for figure in [name] if name else figures_of(layout.study.kind, len(layout.study.lengths)):
+    study = layout.study
+    known = figures_of(study.kind, len(study.lengths), study.train.cooldown is not None)
+    for figure in [name] if name else known:
         draw_study_figure(
             figure,
-            layout.study,
+            study,
             fits or layout.tables,
             optimal or layout.curve,
             out or layout.figures,

@@ -154,6 +154,6 @@ def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
         quality=quality,
         sigma_min=study.sampling.sigma_min,
         sigma_max=study.sampling.sigma_max,
-        ema=study.sampling.ema or study.ema,
+        ema=study.sampling.ema or study.average,
         second_moment=facts.get("second_moment"),
     )

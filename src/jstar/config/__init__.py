@@ -15,12 +15,13 @@ from jstar.config.prepare import DatasetConfig
 from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplerConfig, SamplingConfig
 from jstar.config.study import Study
-from jstar.config.train import OptimalLossNoise, TrainConfig, Variant
+from jstar.config.train import CooldownConfig, OptimalLossNoise, TrainConfig, Variant
 from jstar.config.tune import TuneConfig
 
 __all__ = [
-    "ESTIMATORS", "EXACT_ESTIMATORS", "FORMS", "SIZES", "SOURCES", "DatasetConfig",
-    "EvaluateConfig", "FiguresConfig", "FitConfig", "LadderEntry", "ModelConfig", "OptimalConfig",
-    "OptimalLossNoise", "Part", "ResourcesConfig", "SamplerConfig", "SamplingConfig",
-    "SigmaConfig", "Study", "TrainConfig", "TuneConfig", "Variant", "estimator_conflict",
+    "ESTIMATORS", "EXACT_ESTIMATORS", "FORMS", "SIZES", "SOURCES", "CooldownConfig",
+    "DatasetConfig", "EvaluateConfig", "FiguresConfig", "FitConfig", "LadderEntry", "ModelConfig",
+    "OptimalConfig", "OptimalLossNoise", "Part", "ResourcesConfig", "SamplerConfig",
+    "SamplingConfig", "SigmaConfig", "Study", "TrainConfig", "TuneConfig", "Variant",
+    "estimator_conflict",
 ]  # fmt: skip

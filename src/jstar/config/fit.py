@@ -1,17 +1,41 @@
 """Keys of the stage fit."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from jstar.config.base import Part, Positive, Seed, one_of
+from jstar.config.base import Part, Seed, one_of
+from jstar.constants import COOLDOWN
+
+COOLDOWN_WORD = "cooldown"
+
+
+def _length(value: Any) -> Any:
+    """The length that the word stands for; a number must be above 0."""
+    if value == COOLDOWN_WORD:
+        return COOLDOWN
+    if isinstance(value, str) or (isinstance(value, int | float) and value <= 0):
+        raise ValueError(f"allowed are lengths above 0 and the word {COOLDOWN_WORD}")
+    return value
+
+
+FittedLength = Annotated[
+    float,
+    BeforeValidator(_length),
+    PlainSerializer(lambda length: COOLDOWN_WORD if length == COOLDOWN else length),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": COOLDOWN_WORD}]}
+    ),
+]
 
 
 class FitConfig(Part):
     """Scaling laws and their intervals."""
 
-    ema: Positive | None = Field(
-        None, description="EMA length that is fitted, one of those measured; default: the first"
+    ema: FittedLength | None = Field(
+        None,
+        description="EMA length that is fitted, one of those measured; default: the first. "
+        "cooldown: the ends of the cooldowns (train.cooldown) instead",
     )
     min_images: Annotated[int, Field(ge=0)] = Field(
         0, description="snapshots before this many images are left out of the frontier"

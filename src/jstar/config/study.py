@@ -21,6 +21,7 @@ from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplingConfig
 from jstar.config.train import TrainConfig
 from jstar.config.tune import TuneConfig
+from jstar.constants import COOLDOWN
 from jstar.errors import JstarError, nearest
 from jstar.noise import Process
 
@@ -94,8 +95,14 @@ class Study(Part):
                         Stored(tuple(run.ema), tuple(times.tolist())).require(length)
         except JstarError as error:
             raise ValueError(f"train.ema, evaluate.ema: {error}") from None
+        if self.train.cooldown is None and self.fit.ema == COOLDOWN:
+            raise ValueError("fit.ema: 'cooldown' needs train.cooldown, which is not given")
+        if self.train.cooldown is not None and self.kind != "scaling":
+            raise ValueError(
+                f"train.cooldown is not allowed in a study of kind '{self.kind}', only in 'scaling'"
+            )
         for key, chosen in (("fit", self.fit.ema), ("sampling", self.sampling.ema)):
-            if chosen is not None and chosen not in self.lengths:
+            if chosen and chosen not in self.lengths:
                 raise ValueError(
                     f"{key}.ema: {chosen:g} is not evaluated (evaluate.ema), allowed are "
                     + ", ".join(f"{length:g}" for length in self.lengths)
@@ -143,7 +150,12 @@ class Study(Part):
 
     @property
     def ema(self) -> float:
-        """Length of the EMA that is fitted."""
+        """Length of the EMA that is fitted; COOLDOWN where the ends of cooldowns are."""
+        return self.average if self.fit.ema is None else self.fit.ema
+
+    @property
+    def average(self) -> float:
+        """Length of the EMA that is fitted, or would be without cooldowns."""
         return self.fit.ema or self.lengths[0]
 
     def train_of(self, model: str) -> TrainConfig:
@@ -227,9 +239,10 @@ class Study(Part):
                 entry = self.entry(model)
                 picked["entry"] = {key: getattr(entry, key) for key in ("name", "depth", "width")}
             # A run without these keys is what it was before them.
-            left_out += [key for key in ("noise", "flops") if picked["train"][key] is None]
+            given = ("noise", "flops", *(["cooldown"] if stage == "train" else []))
+            left_out += [key for key in given if picked["train"][key] is None]
             if stage == "tune":
-                left_out += ["snapshots", "first_snapshot"]
+                left_out += ["snapshots", "first_snapshot", "cooldown"]
                 picked["tune"].pop("enabled")
             elif model in self.tuned_models:  # not chosen yet: `Layout.tuned` fills it in
                 left_out += ["learning_rate", "learning_rate_width"]

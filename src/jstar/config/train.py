@@ -38,6 +38,20 @@ class OptimalLossNoise(Part):
     )
 
 
+class CooldownConfig(Part):
+    """Branches of a run whose learning rate falls to 0 at one of its snapshots (docs/cooldown.md).
+
+    The share is that of arXiv 2405.18392, where the gain of longer ones levels off.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="of a branch's whole length, in which its learning rate falls to 0"
+    )
+    snapshots: PositiveInt = Field(
+        4, description="snapshots at which a branch ends: log-spaced, the last always among them"
+    )
+
+
 def _weight_once(chosen: Any) -> Any:
     """Only one thing may set the weight: the process, its gamma, or the optimal loss."""
     if chosen.noise is not None and chosen.process == "edm2":
@@ -90,6 +104,9 @@ class TrainConfig(Part):
     )
     snapshots: PositiveInt = Field(24, description="snapshots, log-spaced in images")
     first_snapshot: PositiveInt = Field(2_000, description="images at the first snapshot")
+    cooldown: CooldownConfig | None = Field(
+        None, description="also train branches whose learning rate falls to 0 at a snapshot"
+    )
     precision: Annotated[str, one_of("fp32", "bf16")] = Field(
         "fp32", description="of the matrix products; weights, loss and EMA stay float32"
     )
@@ -150,4 +167,9 @@ class TrainConfig(Part):
                 raise ValueError(
                     f"{key} = {getattr(self, key)} must not exceed images = {self.images}"
                 )
+        if self.cooldown is not None and self.cooldown.snapshots > self.snapshots:
+            raise ValueError(
+                f"cooldown.snapshots = {self.cooldown.snapshots} must not exceed snapshots = "
+                f"{self.snapshots}"
+            )
         return self

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jstar.config import Study
-from jstar.constants import TOTAL
+from jstar.constants import COOLDOWN, TOTAL
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
@@ -19,6 +19,7 @@ from jstar.progress import Progress
 from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_table
 from jstar.torch_device import default_device
 from jstar.train.snapshots import (
+    list_cooldowns,
     list_snapshots,
     load_denoiser,
     run_process,
@@ -33,7 +34,8 @@ def write_losses(
 ) -> pd.DataFrame:
     """Measure every snapshot and EMA of `run` and write `out` (losses.csv).
 
-    A snapshot is left out for a length that is neither stored nor told by what came before it.
+    A snapshot is left out for a length that is neither stored nor told by what came before it. The
+    end of a cooldown has the number of the snapshot at which it ends, and ema = COOLDOWN.
 
     One row per (snapshot, ema, split, sigma), and one with sigma = `total`: the run's own training
     objective, sum_s W_s J(sigma_s), W from `jstar.noise.total_weights`. Split `train` carries the
@@ -64,6 +66,7 @@ def write_losses(
         for ema in study.lengths
         if snapshot == last or stored_averages(run, snapshot.index).reaches(ema)
     ]
+    todo += [(snapshot, COOLDOWN) for snapshot in list_cooldowns(run)]
     rows: list[tuple[Any, ...]] = []
     with Progress(f"evaluate {run.name}", len(todo), "snapshots") as bar:
         for snapshot, ema in todo:

@@ -17,6 +17,7 @@ FIGURES = {
     "isoflop": "jstar.figures.isoflop",
     "held_out": "jstar.figures.held_out",
     "averages": "jstar.figures.averages",
+    "cooldown": "jstar.figures.cooldown",
 }
 
 VARIANT_FIGURES = {
@@ -26,7 +27,11 @@ VARIANT_FIGURES = {
 }
 
 
-def figures_of(kind: str, lengths: int) -> dict[str, str]:
-    """The figures of a kind of study that measured so many EMA lengths: name -> module."""
+def figures_of(kind: str, lengths: int, cooldown: bool) -> dict[str, str]:
+    """The figures of a kind of study: name -> module.
+
+    lengths: how many EMA lengths it measured. cooldown: whether it has cooldowns.
+    """
     figures = {"scaling": FIGURES, "variants": VARIANT_FIGURES}[kind]
-    return {name: module for name, module in figures.items() if name != "averages" or lengths > 1}
+    drawn = {"averages": lengths > 1, "cooldown": cooldown}
+    return {name: module for name, module in figures.items() if drawn.get(name, True)}

@@ -33,7 +33,7 @@ def draw_figure(
     curve: table of J*, None for losses without one. ema: the EMA length that was fitted; None: the
     first of the table, as `jstar fit` takes it.
     """
-    known = figures_of(kind, lengths=2)
+    known = figures_of(kind, lengths=2, cooldown=True)
     if name not in known:
         raise JstarError(
             f"figure '{name}' is unknown, allowed are {', '.join(known)}{nearest(name, known)}"

@@ -44,6 +44,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
                    "size_low", "size_high", "status", "floor"),
     "held_out": ("sigma", "share", "flops", "floor", "alpha", "ratio", "low", "high", "says"),
     "averages": ("sigma", "model", "ema", "of", "value", "gain_percent", "best"),
+    "cooldown": ("sigma", "model", "images", "flops", "seeds", "ema", "best_ema", "of",
+                 "change_percent", "change_se", "change_best_percent"),
+    "cooldown_laws": ("sigma", "of", "alpha", "alpha_low", "alpha_high", "n", "status"),
 }  # fmt: skip
 
 
@@ -72,6 +75,8 @@ class StudyTables:
     approaches: pd.DataFrame
     held_out: pd.DataFrame
     averages: pd.DataFrame
+    cooldown: pd.DataFrame
+    cooldown_laws: pd.DataFrame
     facts: dict[str, Any]
     confidence: float
     origin: dict[str, Any]

@@ -70,7 +70,7 @@ def write_quality(
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     where = str(default_device(device))
     known = reference(dataset, config.features, references, where)
-    ema = config.ema or study.ema
+    ema = config.ema or study.average
     trials = _trials(study, list_snapshots(run))
     key = (study.study, run.name, info["model"], info["params"], info["seed"])
     rows, shown = [], []

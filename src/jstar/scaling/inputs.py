@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jstar.constants import TOTAL
+from jstar.constants import COOLDOWN, TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 from jstar.records import numeric_column, read_json, read_table, refuse_rows
@@ -134,12 +134,15 @@ def _check_duplicates(frame: pd.DataFrame) -> None:
 def select(
     losses: pd.DataFrame, *, split: str = "train", ema: float | None = None, min_images: int = 0
 ) -> pd.DataFrame:
-    """The rows that are fitted: one split, one EMA length, no snapshots before `min_images`."""
+    """The rows that are fitted: one split, one EMA length, no snapshots before `min_images`.
+
+    ema: None stands for the first length in the table that is not COOLDOWN.
+    """
     rows = losses
     if "split" in rows:
         rows = rows[rows["split"].isna() | (rows["split"] == split)]
     if "ema" in rows and rows["ema"].notna().any():
-        chosen = float(rows["ema"].dropna().iloc[0]) if ema is None else ema
+        chosen = [*average_lengths(rows), COOLDOWN][0] if ema is None else ema
         rows = rows[rows["ema"].isna() | np.isclose(rows["ema"], chosen)]
         if rows.empty:
             raise JstarError(f"losses: no row has ema = {chosen:g}")
@@ -158,6 +161,13 @@ def select(
             "frontier over compute needs at least 2"
         )
     return rows
+
+
+def average_lengths(losses: pd.DataFrame) -> list[float]:
+    """The EMA lengths that were measured, in the table's order; the ends of cooldowns are none."""
+    if "ema" not in losses:
+        return []
+    return [float(length) for length in losses["ema"].dropna().unique() if length != COOLDOWN]
 
 
 def with_total(losses: pd.DataFrame, proc: Process | str | None) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from jstar.scaling.verdict import (
     JointScale,
     adjust_verdicts,
     judge,
-    measure_floor,
+    measure_law,
 )
 
 
@@ -143,7 +143,7 @@ def fit_scale(
     measured = None
     if direct and np.isfinite(optimal[0]):
         same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
-        measured = measure_floor(joint_points(rows, "loss", same_draws, cluster), *chosen)
+        measured = measure_law(joint_points(rows, "loss", same_draws, cluster), "free", *chosen)
     return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured, held)
 
 

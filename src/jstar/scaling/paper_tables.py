@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jstar.constants import TOTAL
+from jstar.constants import COOLDOWN, TOTAL
 from jstar.scaling.approaches import agreement
 from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.laws import GAP_RESPONSE
@@ -102,6 +102,12 @@ def _sensitivity(frame: pd.DataFrame) -> Rows:
     return rows
 
 
+def _ema(length: float | None) -> str:
+    if length is None:
+        return "the first in the table"
+    return "none: the ends of cooldowns" if length == COOLDOWN else str(length)
+
+
 def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[str, Any]) -> Rows:
     """What a reader needs to judge or repeat the fits (after (Mis)Fitting, arXiv 2502.18969)."""
     fits, verdicts, frontier = tables["fits"], tables["verdicts"], tables["frontier"]
@@ -130,7 +136,7 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
         ["snapshots left out", f"before {config.min_images} {origin['data']}"
                                if config.min_images else "none"],
         ["split", "train" if "split" in first else NOT_STATED],
-        ["EMA", str(origin["ema"] or "the first in the table") if "ema" in first else NOT_STATED],
+        ["EMA", _ema(origin["ema"]) if "ema" in first else NOT_STATED],
         ["gap", sources],
         ["J*", f"{origin['optimal'] or 'not given'}, card {origin['card_id'] or 'not given'}"],
         ["objective", "least squares of the log response, weights 1 / (scatter² + SE²); in J "

@@ -10,7 +10,7 @@ from jstar.config import FitConfig
 from jstar.constants import NORMAL_95
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
-from jstar.scaling.inputs import select
+from jstar.scaling.inputs import average_lengths, select
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, LawPoints, log_response
 from jstar.scaling.many_fits import line
@@ -80,13 +80,11 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
     if points.direct and np.isfinite(points.optimal):
         subtracted = scale.rows.drop(columns=["gap", "gap_se"], errors="ignore")
         yield "gap = loss - J*", _fresh(subtracted, optimal, config)
-    if "ema" in study.losses:
-        used = float(scale.rows["ema"].iloc[0])
-        for length in sorted(study.losses["ema"].dropna().unique()):
-            if length != used:
-                rows = select(study.losses, ema=length, min_images=config.min_images)
-                rows = rows[rows["sigma"] == scale.sigma]
-                yield f"EMA {length:g}", _fresh(rows, optimal, config)
+    for length in sorted(average_lengths(study.losses)):
+        if length != float(scale.rows["ema"].iloc[0]):
+            rows = select(study.losses, ema=length, min_images=config.min_images)
+            rows = rows[rows["sigma"] == scale.sigma]
+            yield f"EMA {length:g}", _fresh(rows, optimal, config)
     for share in SHARES:
         start = points.x.min() + share * np.ptp(points.x)
         yield f"first {share:.0%} of ln F left out", points.take(points.x >= start)

@@ -8,6 +8,7 @@ from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table, write_text
 from jstar.scaling import tables as frames
 from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
+from jstar.scaling.cooldown import cooldown_frame, cooldown_laws_frame
 from jstar.scaling.inputs import data_word, read_losses, stated, with_mistuning
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import paper_tables
@@ -29,8 +30,9 @@ def write_fits(
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
     These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric, approaches, held_out, averages (.csv, provenance in .json),
-    and tables/*.md and *.tex for a paper. All are made before the first is written.
+    isoflop, isoflop_minima, parametric, approaches, held_out, averages, cooldown, cooldown_laws
+    (.csv, provenance in .json), and tables/*.md and *.tex for a paper. All are made before the
+    first is written.
 
     losses: tables with the columns run, params, flops, loss (and, where known, sigma, loss_se, gap,
     gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
@@ -78,6 +80,8 @@ def write_fits(
         "approaches": approaches_frame(study, found),
         "held_out": frames.held_out_frame(study),
         "averages": frames.averages_frame(study.losses, config.ema),
+        "cooldown": cooldown_frame(study),
+        "cooldown_laws": cooldown_laws_frame(study),
         "verdicts": frames.verdicts_frame(study),
         "fits": frames.fits_frame(study),
     }

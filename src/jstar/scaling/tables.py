@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jstar.constants import TOTAL
+from jstar.constants import COOLDOWN, TOTAL
 from jstar.scaling.approaches import Minima
 from jstar.scaling.compare import UNKNOWN
 from jstar.scaling.held_out import Prediction
-from jstar.scaling.inputs import select
+from jstar.scaling.inputs import average_lengths, select
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
@@ -36,11 +36,12 @@ def averages_frame(losses: pd.DataFrame, ema: float | None) -> pd.DataFrame:
     """The last snapshots by EMA length: one row per (sigma or total, size, length).
 
     value: the direct gap where it was measured, else the loss (`of` says which), mean over seeds.
-    gain_percent: how far below the value of the length that is fitted, `ema` (None: the first).
+    gain_percent: how far below the value of the length that is fitted, `ema` (the first, where that
+    is None or the ends of cooldowns are fitted).
     best: the size's lowest. Empty where only one length was measured.
     """
     columns = ["sigma", "model", "params", "ema", "of", "value", "gain_percent", "best"]
-    lengths: list[float] = [*losses["ema"].dropna().unique()] if "ema" in losses else []
+    lengths, ema = average_lengths(losses), None if ema == COOLDOWN else ema
     if len(lengths) < 2:
         return pd.DataFrame(columns=columns)
     rows = pd.concat([select(losses, ema=length) for length in lengths])

@@ -149,16 +149,16 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
     return with_verdict(scale, scale.p, confidence)
 
 
-def measure_floor(
-    points: JointPoints | str, confidence: float, draws: int, seed: int
+def measure_law(
+    points: JointPoints | str, floor: str, confidence: float, draws: int, seed: int
 ) -> JointScale:
-    """The free law of one noise scale alone: where its floor lies, and nothing tested."""
+    """The law of one noise scale under one floor, and nothing tested: `free` says where it lies."""
     if isinstance(points, str):
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
-    worlds = draw_worlds(points, fits, power, draws, seed, ("free",))
-    law = _law(points, fits, worlds, "free", confidence)
-    return JointScale(law.status, {"free": law}, optimal=points.optimal * points.unit)
+    worlds = draw_worlds(points, fits, power, draws, seed, (floor,))
+    law = _law(points, fits, worlds, floor, confidence)
+    return JointScale(law.status, {floor: law}, optimal=points.optimal * points.unit)
 
 
 def adjust_verdicts(scales: list[JointScale], confidence: float) -> list[JointScale]:

@@ -21,6 +21,18 @@ RECORDS = 50  # telemetry rows per noise bin, evenly spaced, besides those at sn
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A cooldown, in steps: from the run's state after `start` to its snapshot `index` at `end`.
+
+    Its learning rate falls; images and noise are those of the run.
+    """
+
+    index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class TrainingEvents:
     """Steps at which things happen, all counted after the step. FLOPs are those of training."""
 
@@ -30,16 +42,31 @@ class TrainingEvents:
     snapshots: tuple[int, ...]
     records: frozenset[int]
     chunk_steps: int
+    branches: tuple[Branch, ...] = ()
 
     @property
     def images(self) -> int:
-        """Images of the whole run."""
+        """Images of the whole run, its cooldowns left out."""
         return self.steps * self.batch
+
+    @property
+    def total_images(self) -> int:
+        """Images of the run and of its cooldowns."""
+        return self.images + self.batch * sum(b.end - b.start for b in self.branches)
+
+    def trained_images(self, step: int, branch: Branch | None) -> int:
+        """Those trained until `step` of the run, or of a branch: it comes after those before it."""
+        if branch is None:
+            return step * self.batch
+        before = self.branches[: self.branches.index(branch)]
+        steps = sum(b.end - b.start for b in before) + step - branch.start
+        return self.images + self.batch * steps
 
     def border(self, step: int) -> int:
         """The next chunk border after `step`."""
         end = min(self.steps, (step // self.chunk_steps + 1) * self.chunk_steps)
-        return min([end, *(s for s in self.records if step < s < end)])
+        forks = (branch.start for branch in self.branches)
+        return min([end, *(s for s in (*self.records, *forks) if step < s < end)])
 
 
 def training_events(config: TrainConfig, train_flops: float, image_bytes: int) -> TrainingEvents:
@@ -70,7 +97,32 @@ def training_events(config: TrainConfig, train_flops: float, image_bytes: int) -
         snapshots=tuple(snapshots),
         records=frozenset(even | set(snapshots)),
         chunk_steps=max(1, int(chunk)),
+        branches=_branches(config, snapshots),
     )
+
+
+def _branches(config: TrainConfig, snapshots: list[int]) -> tuple[Branch, ...]:
+    """The cooldowns of a run with snapshots at these steps, evenly spaced among them.
+
+    None but the last begins within the warm-up. Raises JstarError for a run of one step.
+    """
+    if config.cooldown is None:
+        return ()
+    share, last = config.cooldown.share, len(snapshots) - 1
+    if snapshots[last] < 2:
+        raise JstarError("train.cooldown: a run of one step has none, at least 2 are needed")
+    every = [
+        Branch(index, max(1, min(end - 1, round((1 - share) * end))), end)
+        for index, end in enumerate(snapshots)
+        if end > 1
+    ]
+    able = [
+        branch
+        for branch in every
+        if branch.index == last or branch.start * config.batch >= config.warmup_images
+    ]
+    picked = {round(k) for k in np.linspace(len(able) - 1, 0, config.cooldown.snapshots)}
+    return tuple(able[k] for k in sorted(picked))
 
 
 def run_events(study: Study, model: str, shape: tuple[int, int, int]) -> TrainingEvents:

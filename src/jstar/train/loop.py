@@ -16,11 +16,13 @@ from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.progress import Progress
 from jstar.train.chunk import Chunk
+from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import Ranks, join_ranks
 from jstar.train.publish import publish, set_aside
 from jstar.train.run import Run
+from jstar.train.snapshots import cooldown_file
 from jstar.train.status import hold_state, write_state
 from jstar.train.stop import Stop, listen
 from jstar.train.writer import Writer, open_writer
@@ -61,11 +63,12 @@ def train(
 ) -> TrainStatus:
     """Train the ladder entry `model` with `seed` on the dataset in folder `data`.
 
-    Resumes from the newest intact checkpoint in `state`, exactly. A finished run is published to
-    `out`: snapshots/, telemetry.csv, speed.csv (with train.noise, which needs J* in the table
-    `curve`, also noise_law.csv) and, last, run.json. On SIGTERM, SIGUSR1, SIGINT
-    or when train.time_budget_minutes are over it writes a checkpoint and returns
-    `finished=False`. Under torchrun all ranks call this.
+    Resumes from the newest intact checkpoint in `state`, exactly. With train.cooldown the run's
+    branches follow it, one after the other. A finished run is published to `out`: snapshots/ (with
+    the branches' ends), telemetry.csv, speed.csv (with train.noise, which needs J* in the table
+    `curve`, also noise_law.csv) and, last, run.json. On SIGTERM, SIGUSR1, SIGINT or when
+    train.time_budget_minutes are over it writes a checkpoint and returns `finished=False`. Under
+    torchrun all ranks call this.
 
     Raises JstarError if the state belongs to another configuration or dataset or to a process
     that still runs, if nothing can be written, and at the third step whose gradient is not finite.
@@ -95,6 +98,8 @@ def train_among(
         ranks.barrier()
         run.restore()
         status = _go(run, out, stop)
+        if status.finished and run.branch is not None:
+            run.enter(None)  # what is published is of the run itself
         if status.finished and ranks.first:
             publish(run, out)
         ranks.barrier()
@@ -102,44 +107,82 @@ def train_among(
 
 
 def _go(run: Run, out: Path, stop: Stop) -> TrainStatus:
-    """Train to the end, or until asked to stop."""
-    events, first = run.events, run.ranks.first
-    total = events.steps * events.batch
-    saved_at, saved_images = time.monotonic(), run.images
+    """Train the run and then its branches to their ends, or until asked to stop."""
+    first, total, todo = run.ranks.first, run.events.total_images, _unfinished(run)
+    if todo:
+        run.enter(todo[0])
     with ExitStack() as stack:
         silent = stack.enter_context(open(os.devnull, "w"))
         progress = stack.enter_context(
             Progress(f"train {out.name}", total, "images", sys.stderr if first else silent)
         )
         kind = run.config.writer if first else None
-        writer = stack.enter_context(open_writer(kind, run.state, run.images))
-        progress.resume(run.images)
-        while run.step < events.steps:
-            before, skipped = run.images, run.optimizer.skipped.item()
-            loss = run_chunk(run, events.border(run.step))
-            if first and run.optimizer.skipped.item() > skipped:
-                print(
-                    f"train: skipped a step before image {run.images}, its loss or gradient is "
-                    "not finite", file=sys.stderr,
-                )  # fmt: skip
-            if run.step in events.records:
-                _record(run, loss, writer)
-            if run.step in events.snapshots:
-                run.write_snapshot(events.snapshots.index(run.step))
-            progress.advance(run.images - before, f"loss {loss:.4f}")
-            due = time.monotonic() - saved_at >= run.config.checkpoint_seconds or (
-                run.config.checkpoint_images is not None
-                and run.images - saved_images >= run.config.checkpoint_images
-            )
-            # Ranks must agree, or one waits for ever.
-            wish = torch.tensor([float(due), float(stop.reason is not None)])
-            due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
-            if due_any or stop_any or run.step == events.steps:
-                run.save()
-                saved_at, saved_images = time.monotonic(), run.images
-            if stop_any and run.step < events.steps:
-                return TrainStatus(False, run.images, stop.reason or "another rank was stopped")
+        writer = stack.enter_context(open_writer(kind, run.state, run.trained_images))
+        progress.resume(run.trained_images if todo else total)
+        while todo:
+            run.enter(todo[0])
+            reason = _train_part(run, stop, progress, Writer() if run.branch else writer)
+            if run.branch is not None and run.step == run.end:
+                run.write_cooldown(run.branch)
+            todo = _unfinished(run)
+            if todo and reason is not None:
+                return TrainStatus(False, run.trained_images, reason)
     return TrainStatus(True, total, "finished")
+
+
+def _unfinished(run: Run) -> list[Branch | None]:
+    """What is still to be trained: the run itself (None), then those of its branches."""
+    if run.branch is None and run.step < run.events.steps:
+        return [None, *run.events.branches]
+    branches = run.events.branches
+    if not branches:
+        return []
+    done = [run.ranks.first and cooldown_file(run.state, b.index).is_file() for b in branches]
+    # One rank looks: a file system may show a new file to some nodes later than to others.
+    known = run.ranks.max(torch.tensor(done, dtype=torch.float32).to(run.ranks.device)).tolist()
+    return [branch for branch, ended in zip(branches, known, strict=True) if not ended]
+
+
+def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str | None:
+    """Train the run or a branch to its end, or until asked to stop: returns why, if so."""
+    events, branch = run.events, run.branch
+    saved_at, saved_images = time.monotonic(), run.images
+    reason = None
+    while run.step < run.end and reason is None:
+        before, skipped = run.images, run.optimizer.skipped.item()
+        loss = run_chunk(run, events.border(run.step))
+        if run.ranks.first and run.optimizer.skipped.item() > skipped:
+            print(
+                f"train: skipped a step before image {run.images}, its loss or gradient is "
+                "not finite", file=sys.stderr,
+            )  # fmt: skip
+        if run.step in events.records:
+            _record(run, loss, writer)
+        if branch is None:
+            _mark(run)
+        progress.advance(run.images - before, f"loss {loss:.4f}")
+        due = time.monotonic() - saved_at >= run.config.checkpoint_seconds or (
+            run.config.checkpoint_images is not None
+            and run.images - saved_images >= run.config.checkpoint_images
+        )
+        # Ranks must agree, or one waits for ever.
+        wish = torch.tensor([float(due), float(stop.reason is not None)])
+        due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
+        if due_any or stop_any or (branch is None and run.step == run.end):
+            run.save()
+            saved_at, saved_images = time.monotonic(), run.images
+        if stop_any:
+            reason = stop.reason or "another rank was stopped"
+    return reason
+
+
+def _mark(run: Run) -> None:
+    """What a run writes at this step besides its checkpoints, and before them."""
+    if run.step in run.events.snapshots:
+        run.write_snapshot(run.events.snapshots.index(run.step))
+    for branch in run.events.branches:
+        if branch.start == run.step:
+            run.fork(branch)
 
 
 def run_chunk(run: Run, border: int) -> float:
@@ -150,7 +193,8 @@ def run_chunk(run: Run, border: int) -> float:
     for k in range(len(error_KB)):
         _gradient(run, chunk, k, error_KB[k])
         run.step += 1
-        run.optimizer.step(learning_rate(run.config, run.shape.width, run.images))
+        rate = learning_rate(run.config, run.shape.width, run.images, run.branch)
+        run.optimizer.step(rate)
         run.ema.update(run.step)
         run.speed.step()
     run.bins.add(chunk, error_KB)

@@ -7,21 +7,29 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from jstar.config import TrainConfig
+from jstar.train.events import Branch
 from jstar.train.parallel import Ranks, local
 
 EPS = 1e-8
 
 
-def learning_rate(config: TrainConfig, width: int, images: int) -> float:
+def learning_rate(
+    config: TrainConfig, width: int, images: int, branch: Branch | None = None
+) -> float:
     """Constant after a linear warm-up: learning_rate x sqrt(learning_rate_width / width).
 
     Every snapshot of a constant-rate run is a legitimate point of the compute curve; the EMA
-    does what a decay would do. `images` are those seen after the step. The root is a prior: on the
-    digits over 60,000 images one `learning_rate` costs widths 16 to 128 at most 1.3 % of the loss
-    at the best rate of each (benchmarks/train_width.py). What a size needs, the stage tune finds.
+    does what a decay would do. In a branch the rate falls linearly, from its full height at the
+    first step to 0 after the last. `images` are those seen after the step. The root is a prior: on
+    the digits over 60,000 images one `learning_rate` costs widths 16 to 128 at most 1.3 % of the
+    loss at the best rate of each (benchmarks/train_width.py). What a size needs, the stage tune
+    finds.
     """
     peak = config.learning_rate * math.sqrt(config.learning_rate_width / width)
-    return peak * min(1.0, images / config.warmup_images) if config.warmup_images else peak
+    rate = peak * min(1.0, images / config.warmup_images) if config.warmup_images else peak
+    if branch is None:
+        return rate
+    return rate * (branch.end + 1 - images / config.batch) / (branch.end - branch.start)
 
 
 class Optimizer:

@@ -13,8 +13,8 @@ import torch
 
 from jstar.model import flops, parameters
 from jstar.records import fingerprint, provenance, read_json, write_json, write_table
-from jstar.train.run import CHECKPOINTS, Run
-from jstar.train.snapshots import FOLDER, snapshot_file
+from jstar.train.run import BRANCHES, CHECKPOINTS, Run
+from jstar.train.snapshots import FOLDER, cooldown_file, snapshot_file
 from jstar.train.writer import FOLDERS as WRITER_FOLDERS
 
 PUBLISHED = "published.json"  # in the state folder of a run whose results are in place
@@ -42,12 +42,17 @@ def set_aside(run: Run) -> None:
 
 
 def publish(run: Run, out: Path) -> None:
-    """Write snapshots/, telemetry.csv, speed.csv and run.json of a finished run to `out`."""
+    """Write snapshots/, telemetry.csv, speed.csv and run.json of a finished run to `out`.
+
+    snapshots/ also holds the ends of its cooldowns; the other files are of the run itself.
+    """
     (out / "run.json").unlink(missing_ok=True)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     (out / FOLDER).mkdir(parents=True)
     for index in range(len(run.events.snapshots)):
         _link(snapshot_file(run.state, index), snapshot_file(out, index))
+    for branch in run.events.branches:
+        _link(cooldown_file(run.state, branch.index), cooldown_file(out, branch.index))
     facts = provenance(
         card_id=run.dataset.card.id, fingerprint=fingerprint(run.identity), seed=run.seed
     )
@@ -58,6 +63,7 @@ def publish(run: Run, out: Path) -> None:
     if law is not None:
         write_table(out / "noise_law.csv", law, facts)
     write_json(out / "run.json", {**facts, **_facts(run)})
+    shutil.rmtree(run.state / BRANCHES, ignore_errors=True)
     write_json(run.state / PUBLISHED, {"fingerprint": facts["fingerprint"]})
 
 
@@ -93,6 +99,8 @@ def _facts(run: Run) -> dict[str, Any]:
             }
             for index, step in enumerate(run.events.snapshots)
         ],
+        "cooldowns": [branch.index for branch in run.events.branches],
+        "cooldown_images": run.events.total_images - run.images,
     }
 
 

@@ -1,6 +1,7 @@
 """Everything that one process holds of a run, and how it is written and read back."""
 
 import json
+import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jstar.config import Study
+from jstar.constants import COOLDOWN
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
@@ -22,21 +24,25 @@ from jstar.train.checkpoint import (
     write_tensors,
 )
 from jstar.train.ema import PowerEMA
-from jstar.train.events import training_events
+from jstar.train.events import Branch, training_events
 from jstar.train.objective import Objective, noise_scale
 from jstar.train.optimal_noise_law import choose_noise_law
 from jstar.train.optimizer import Optimizer
 from jstar.train.parallel import Ranks, fill, local, spread, whole
-from jstar.train.snapshots import snapshot_file, tensor_key
+from jstar.train.snapshots import cooldown_file, snapshot_file, tensor_key
 from jstar.train.speed import Speedometer
 from jstar.train.stream import Stream
 from jstar.train.telemetry import LossBins
 
 CHECKPOINTS = "checkpoints"
+BRANCHES = "branches"  # folder of a folder of checkpoints for each cooldown
 
 
 class Run:
-    """A run of one ladder entry and seed; `state` is its folder of resumable state."""
+    """A run of one ladder entry and seed; `state` is its folder of resumable state.
+
+    `branch` is the cooldown that is being trained, None for the run itself.
+    """
 
     def __init__(
         self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks,
@@ -67,6 +73,7 @@ class Run:
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.step = 0
+        self.branch: Branch | None = None
         self.identity = json.dumps(
             {
                 "run": json.loads(study.content("train", model)), "card": card.id, "seed": seed,
@@ -78,8 +85,18 @@ class Run:
 
     @property
     def images(self) -> int:
-        """Images seen so far."""
+        """Images seen so far: in a branch those of its trunk, and its own."""
         return self.step * self.config.batch
+
+    @property
+    def trained_images(self) -> int:
+        """Images trained so far, by the run and its branches."""
+        return self.events.trained_images(self.step, self.branch)
+
+    @property
+    def end(self) -> int:
+        """Step at which the run, or its branch, is done."""
+        return self.events.steps if self.branch is None else self.branch.end
 
     def _build(self) -> None:
         """Network, optimiser and averages."""
@@ -109,13 +126,25 @@ class Run:
 
     def write_snapshot(self, index: int) -> None:
         """Write the averages of all lengths."""
+        self._write_networks(snapshot_file(self.state, index), self.ema.averages)
+
+    def write_cooldown(self, branch: Branch) -> None:
+        """Write the weights themselves, at the end of a branch, whose checkpoints may then go."""
+        weights = [local(self.named[name]).detach() for name in self.averaged]
+        self._write_networks(cooldown_file(self.state, branch.index), {COOLDOWN: weights})
+        if self.ranks.first:
+            shutil.rmtree(self._checkpoints(branch))
+        self.ranks.barrier()
+
+    def _write_networks(self, path: Path, networks: dict[float, list[Tensor]]) -> None:
+        """Write averages of the network's weights (this rank's parts) by their length."""
         tensors = {
             tensor_key(length, name.removeprefix("network.")): whole(part, self.named[name])
-            for length, parts in self.ema.averages.items()
+            for length, parts in networks.items()
             for name, part in zip(self.averaged, parts, strict=True)
         }
         if self.ranks.first:
-            write_tensors(snapshot_file(self.state, index), tensors)
+            write_tensors(path, tensors)
 
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All state that is shaped like a weight: name -> (local part, its parameter)."""
@@ -132,6 +161,22 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint of all ranks. It holds whole tensors: any number of ranks resumes."""
+        self._save(self._checkpoints(self.branch))
+
+    def fork(self, branch: Branch) -> None:
+        """Write the run's state as the first checkpoint of a branch, which then begins anew."""
+        if self.ranks.first:
+            cooldown_file(self.state, branch.index).unlink(missing_ok=True)
+            shutil.rmtree(self._checkpoints(branch), ignore_errors=True)
+        self._save(self._checkpoints(branch))
+
+    def _checkpoints(self, branch: Branch | None) -> Path:
+        """Folder of the checkpoints of the run itself, or of a branch."""
+        if branch is None:
+            return self.state / CHECKPOINTS
+        return self.state / BRANCHES / f"{branch.index:03d}"
+
+    def _save(self, folder: Path) -> None:
         tensors = {}
         for key, (part, like) in self._parts().items():
             full = whole(part, like)
@@ -144,16 +189,30 @@ class Run:
         tensors |= self.noise_law.tensors()
         facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
         if self.ranks.first:
-            save_checkpoint(self.state / CHECKPOINTS, self.images, Checkpoint(tensors, facts))
+            save_checkpoint(folder, self.images, Checkpoint(tensors, facts))
         self.ranks.barrier()
 
+    def enter(self, part: Branch | None) -> None:
+        """Go to a branch, or back to the run itself (None), where that is not where this one is."""
+        if part is not self.branch:
+            self.restore(part)
+
     @torch.no_grad()
-    def restore(self) -> None:
-        """Go on from the newest intact checkpoint, if there is one."""
-        found, complaints = load_newest(self.state / CHECKPOINTS)
+    def restore(self, branch: Branch | None = None) -> None:
+        """Go on from the newest intact checkpoint, if there is one; with `branch` from that one's.
+
+        A branch has one since the run forked. Raises JstarError where it is lost.
+        """
+        found, complaints = load_newest(self._checkpoints(branch))
         if self.ranks.first:
             for complaint in complaints:
                 print(f"train: {complaint}; trying the one before", file=sys.stderr)
+        if found is None and branch is not None:
+            raise JstarError(
+                f"{self._checkpoints(branch)}: holds no intact state of the cooldown to snapshot "
+                f"{branch.index} ({'; '.join(complaints) or 'no checkpoint is there'}); remove "
+                f"{self.state} to train the run anew"
+            )
         if found is None:
             if complaints and self.ranks.first:
                 print("train: no checkpoint is intact, starting anew", file=sys.stderr)
@@ -164,9 +223,10 @@ class Run:
         for steps in self.optimizer.moments()["step"]:
             steps.copy_(found.tensors["adam_steps"])
         self.optimizer.skipped.copy_(found.tensors["skipped"])
+        self.bins.sums.zero_()
         if self.ranks.first:  # a sum over ranks: only one may hold it
             self.bins.sums.copy_(found.tensors["bins"])
         self.bins.rows = found.tensors["records"].tolist()
-        self.step = found.facts["step"]
+        self.step, self.branch = found.facts["step"], branch
         self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)

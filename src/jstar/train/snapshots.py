@@ -1,4 +1,7 @@
-"""Snapshots of a finished run: EMA weights at log-spaced compute, and denoisers made of them."""
+"""Snapshots of a finished run: EMA weights at log-spaced compute, and denoisers made of them.
+
+Where the run has cooldowns, their last weights lie beside the snapshots at which they end.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jstar.averages import Stored
+from jstar.constants import COOLDOWN
 from jstar.errors import JstarError
 from jstar.model import DiT, DiTConfig
 from jstar.noise import Process, process
@@ -33,6 +37,11 @@ def snapshot_file(folder: Path, index: int) -> Path:
     return folder / FOLDER / f"{index:03d}.safetensors"
 
 
+def cooldown_file(folder: Path, index: int) -> Path:
+    """File of the weights of the cooldown that ends at a snapshot."""
+    return folder / FOLDER / f"cooldown-{index:03d}.safetensors"
+
+
 def tensor_key(ema: float, name: str) -> str:
     """Key of a parameter's average."""
     return f"{ema:g}/{name}"
@@ -41,6 +50,12 @@ def tensor_key(ema: float, name: str) -> str:
 def list_snapshots(run: str | Path) -> list[Snapshot]:
     """The snapshots of a finished run, oldest first. Raises JstarError if the run is not there."""
     return [Snapshot(**entry) for entry in _run_info(run)["snapshots"]]
+
+
+def list_cooldowns(run: str | Path) -> list[Snapshot]:
+    """The snapshots of a finished run at which a cooldown ends. Raises as `list_snapshots`."""
+    ends = _run_info(run).get("cooldowns", [])
+    return [snapshot for snapshot in list_snapshots(run) if snapshot.index in ends]
 
 
 def stored_averages(run: str | Path, index: int) -> Stored:
@@ -56,7 +71,7 @@ def stored_averages(run: str | Path, index: int) -> Stored:
 
 
 def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -> DiT:
-    """The network of one snapshot and EMA length, for evaluation.
+    """The network of one snapshot and EMA length, for evaluation; COOLDOWN: of its cooldown.
 
     A length that is not stored is made of all snapshots up to this one, where they tell it
     (`jstar.averages`). Beside the network only one parameter is held in memory, in float64.
@@ -84,6 +99,12 @@ def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -
 
 def _terms(run: str | Path, index: int, ema: float) -> list[tuple[Path, float, float]]:
     """(file, stored length, coefficient) of the sum that is the average asked for."""
+    if ema == COOLDOWN:
+        ends = [s.index for s in list_cooldowns(run)]
+        if index not in ends:
+            allowed = f"allowed are {', '.join(map(str, ends))}" if ends else "it has none"
+            raise JstarError(f"{run}: has no cooldown to snapshot {index}, {allowed}")
+        return [(cooldown_file(Path(run), index), COOLDOWN, 1.0)]
     stored = stored_averages(run, index)
     if ema in stored.lengths:
         return [(snapshot_file(Path(run), index), ema, 1.0)]

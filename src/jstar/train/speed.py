@@ -90,7 +90,7 @@ class Speedometer:
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Undo `facts` (JSON has no NaN: null stands for it)."""
-        self.seconds = facts["seconds"]
+        self.seconds, self.rows = facts["seconds"], []
         for row in facts["speed"]:
             values: dict[str, Any] = {k: math.nan if v is None else v for k, v in row.items()}
             self.rows.append(Speed(**values))

@@ -99,7 +99,12 @@ def hold_state(state: Path) -> Iterator[None]:
 def write_state(run: Run, loss: float) -> None:
     """Note how far a run is, for `study_status`."""
     speed = run.speed.rows[-1].images_per_second
-    facts = {"images": run.images, "loss": loss, "images_per_second": speed, "time": time.time()}
+    facts = {
+        "images": run.trained_images,
+        "loss": loss,
+        "images_per_second": speed,
+        "time": time.time(),
+    }
     if run.noise_law.floor is not None:
         facts["floor"] = run.noise_law.floor
     write_json(run.state / STATE_FILE, facts)
@@ -108,7 +113,7 @@ def write_state(run: Run, loss: float) -> None:
 def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
     card = layout.data / "card.json"
     shape = Card.load(card).shape if card.is_file() else source_shape(layout.study.dataset)[1:]
-    total = run_events(layout.study, model, shape).images
+    total = run_events(layout.study, model, shape).total_images
     state, run = layout.state(model, seed), layout.run(model, seed)
     facts: dict[str, Any] = {}
     if (state / STATE_FILE).is_file():

@@ -78,7 +78,7 @@ def trial_study(study: Study, model: str, rate: float, batch: int, images: int) 
         update={
             "images": images, "flops": None, "batch": batch, "learning_rate": rate,
             "learning_rate_width": study.width(model), "ema": [study.fit.ema or study.train.ema[0]],
-            "snapshots": 1, "first_snapshot": images, "writer": None,
+            "snapshots": 1, "first_snapshot": images, "writer": None, "cooldown": None,
         }
     )  # fmt: skip
     given = ("images", "flops", "batch", "learning_rate", "variant")  # `config` has them
