@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
-from torch.nn.parallel import DistributedDataParallel
 
 from jstar.config import Study
 from jstar.errors import JstarError
@@ -19,7 +17,7 @@ from jstar.train.chunk import Chunk
 from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
-from jstar.train.parallel import Ranks, join_ranks
+from jstar.train.parallel import Ranks, gradient_sync, join_ranks
 from jstar.train.publish import publish, set_aside
 from jstar.train.run import Run
 from jstar.train.snapshots import cooldown_file
@@ -217,13 +215,7 @@ def _gradient(run: Run, chunk: Chunk, k: int, error_B: Tensor) -> None:
     part = min(run.config.microbatch or size, size)
     for start in range(0, size, part):
         rows = slice(start, min(start + part, size))
-        last = rows.stop == size
-        with ExitStack() as stack:
-            # Gradients travel between ranks once a step, with the last microbatch.
-            if isinstance(run.objective, FSDPModule):
-                run.objective.set_requires_gradient_sync(last)
-            elif isinstance(run.objective, DistributedDataParallel) and not last:
-                stack.enter_context(run.objective.no_sync())
+        with gradient_sync(run.objective, rows.stop == size):
             with run.autocast:
                 loss, error_B[rows] = run.objective(
                     chunk.x_in[k, rows],

@@ -4,11 +4,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from jstar.config import TrainConfig
 from jstar.train.events import Branch
-from jstar.train.parallel import Ranks, local
+from jstar.train.parallel import Ranks, is_sharded, local
 
 EPS = 1e-8
 
@@ -40,7 +39,7 @@ class Optimizer:
 
     def __init__(self, parameters: list[nn.Parameter], config: TrainConfig, ranks: Ranks) -> None:
         self.parameters, self.ranks, self.clip_norm = parameters, ranks, config.clip_norm
-        self.sharded = any(isinstance(p, DTensor) for p in parameters)
+        self.sharded = any(is_sharded(p) for p in parameters)
         # AdamW works number by number, so it need not know that it sees only a part.
         self.weights: list[Tensor] = [local(p).detach() if self.sharded else p for p in parameters]
         self.adam = torch.optim.AdamW(

@@ -2,19 +2,21 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from jstar.errors import JstarError
 from jstar.train.objective import Objective
+
+if TYPE_CHECKING:  # a second to import, for what one process never has
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def join_ranks(device: str | None) -> Iterator[Ranks]:
 def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn.Module:
     """What to call for the loss: the objective itself, in DDP, or (in place) sharded by FSDP2."""
     if shard and ranks.world > 1:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
         half = torch.bfloat16 if bf16 else None
         # Autocast casts what a matrix product reads; noise level, target and weight stay float32.
         policy = MixedPrecisionPolicy(
@@ -95,15 +100,35 @@ def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn
     return objective
 
 
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether FSDP2 shards this tensor."""
+    return hasattr(tensor, "to_local")
+
+
+def _shards(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    return hasattr(module, "set_requires_gradient_sync")
+
+
+def gradient_sync(objective: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Around a microbatch: gradients travel between ranks once a step, with the last of them."""
+    if _shards(objective):
+        objective.set_requires_gradient_sync(last)
+    elif isinstance(objective, DistributedDataParallel) and not last:
+        return objective.no_sync()
+    return nullcontext()
+
+
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor that FSDP2 sharded; the tensor itself if it did not."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(part: Tensor, like: Tensor) -> Tensor:
     """The full tensor whose local part is `part`, sharded as `like` is. All ranks must call it."""
-    if not isinstance(like, DTensor):
+    if not is_sharded(like):
         return part
+    from torch.distributed.tensor import DTensor
+
     sharded = DTensor.from_local(
         part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     )
@@ -112,7 +137,7 @@ def whole(part: Tensor, like: Tensor) -> Tensor:
 
 def fill(part: Tensor, full: Tensor, like: Tensor) -> None:
     """Copy this rank's part of `full` (the same on all ranks) into `part`: undoes `whole`."""
-    if isinstance(like, DTensor):
+    if is_sharded(like):
         from torch.distributed.tensor import distribute_tensor
 
         full = distribute_tensor(full.to(part.device), like.device_mesh, like.placements).to_local()
