@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
-from scipy.optimize import isotonic_regression
 
 from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.errors import JstarError
@@ -26,11 +24,20 @@ from jstar.records import (
     write_table,
 )
 
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
+
 FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
          "repeats")  # fmt: skip
 SAME = 1e-6  # relative distance at which two noise scales are one
 
 Floats = NDArray[np.float64]
+
+
+def _monotone_cubic(x_S: Floats, y_S: Floats) -> "PchipInterpolator":
+    from scipy.interpolate import PchipInterpolator  # half a second that training need not wait
+
+    return PchipInterpolator(x_S, y_S)
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,15 @@ class OptimalLoss:
             return float("nan"), self.log_count
         log_s = np.log(self.sigma)
         value = self.dim * self._monotone() / self.sigma**2
-        inside = float(PchipInterpolator(log_s, value).integrate(log_s[0], log_s[-1]))
+        inside = float(_monotone_cubic(log_s, value).integrate(log_s[0], log_s[-1]))
         # Above the grid 1/J* is about linear in gamma = sigma^-2 (exactly so for one variance).
         last, gamma = self.dim * float(self._monotone()[-1]), float(self.sigma[-1]) ** -2
         return inside + 0.25 * gamma * (self.dim * self.variance + last), self.log_count
 
     def _monotone(self) -> Floats:
         """The nearest non-decreasing curve (J* is one) not below 0, weighted by the errors."""
+        from scipy.optimize import isotonic_regression
+
         floor = 1e-9 * self.variance if self.variance > 0 else 1.0
         weight_S = 1 / np.maximum(self.stderr, floor) ** 2
         return np.maximum(isotonic_regression(self.loss, weights=weight_S).x, 0.0)
@@ -136,7 +145,7 @@ class OptimalLoss:
     def _cubic(self) -> Callable[[Floats], Floats]:
         if len(self.sigma) < 2:
             return lambda log_sigma: np.full(log_sigma.shape, self.loss[0])
-        return PchipInterpolator(np.log(self.sigma), self.loss)
+        return _monotone_cubic(np.log(self.sigma), self.loss)
 
     def _nodes(self, log_sigma: Floats) -> NDArray[np.intp]:
         """Index of the nearest noise scale of the table."""
