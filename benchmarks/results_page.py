@@ -12,7 +12,7 @@ import pandas as pd
 
 from jstar.constants import TOTAL
 from jstar.scaling.approaches import agreement
-from jstar.scaling.paper_tables import number
+from jstar.scaling.paper_tables import exponent_text, interval_text, number
 from jstar.scaling.verdict import UNDECIDED
 from jstar.typeset import Rows, markdown
 
@@ -90,18 +90,6 @@ def scale(sigma: str) -> str:
     return sigma if sigma == TOTAL else f"{float(sigma):.3g}"
 
 
-def interval(value: float, low: float, high: float) -> str:
-    error = (high - low) / 4
-    return f"{number(value, error)} [{number(low, error)}, {number(high, error)}]"
-
-
-def exponent(row: "pd.Series[object]") -> str:
-    """alpha with its interval, or why there is none to quote."""
-    if row["status"] != "converged":
-        return str(row["status"])
-    return interval(*(float(row[c]) for c in ("alpha", "alpha_low", "alpha_high")))  # type: ignore[arg-type]
-
-
 def overview(studies: list[Tables]) -> str:
     """One row a study."""
     rows: Rows = [["study", "sizes (parameters)", "largest run, FLOPs", "noise scales and total",
@@ -133,7 +121,7 @@ def table(study: Tables) -> str:
                    "crossings"]]  # fmt: skip
     for _, v in study.verdicts.iterrows():
         found = study.exponents(v["sigma"])
-        floor = interval(v["floor"], v["floor_low"], v["floor_high"])
+        floor = interval_text(v["floor"], v["floor_low"], v["floor_high"])
         rows.append([
             scale(v["sigma"]),
             number(v["optimal"]),
@@ -142,8 +130,8 @@ def table(study: Tables) -> str:
             percent(v["rate_corrected_if_corrected"]),
             floor,
             str(v["floor_says"]).replace("*", "\\*"),
-            exponent(found["joint"]),
-            exponent(found["envelope"]),
+            exponent_text(found["joint"]),
+            exponent_text(found["envelope"]),
             str(v["crossings"]),
         ])  # fmt: skip
     caption = (

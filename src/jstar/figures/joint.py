@@ -7,10 +7,14 @@ import pandas as pd
 
 from jstar.figures.tables import StudyTables
 from jstar.scaling.frontier import frontier
-from jstar.scaling.verdict import FLOOR_OF
 
 GRID = 80  # points of a line
-QUOTED = ("E", "alpha", "size_exponent")  # with intervals
+# Exponents of the joint law, and where approaches.csv holds them.
+CLAIMED = {
+    "alpha": "alpha", "alpha_low": "alpha_low", "alpha_high": "alpha_high",
+    "size_exponent": "size_exponent", "size_exponent_low": "size_low",
+    "size_exponent_high": "size_high",
+}  # fmt: skip
 
 
 def verdict_of(tables: StudyTables, sigma: float | str) -> str:
@@ -18,15 +22,21 @@ def verdict_of(tables: StudyTables, sigma: float | str) -> str:
     return str(tables.at("verdicts", sigma)["verdict"].iloc[0])
 
 
+def joint_approach(tables: StudyTables, sigma: float | str) -> "pd.Series[Any]":
+    """What exponents the joint law may claim: its row of approaches.csv."""
+    rows = tables.at("approaches", sigma)
+    return rows[rows["approach"] == "joint"].iloc[0]
+
+
 def joint_law(
     tables: StudyTables, sigma: float | str, floor: str | None = None, of: str = "fitted"
 ) -> "pd.Series[Any] | None":
-    """Row of the joint law under a floor; None: the floor that the verdict supports.
+    """Row of the joint law under a floor; None: the floor whose exponents stand (`joint_approach`).
 
     None comes back where the design allows no joint law, or there is no J*. of: `fitted`, J* +
     direct gap, or `measured`, the plain losses.
     """
-    floor = floor or FLOOR_OF[verdict_of(tables, sigma)]
+    floor = floor or str(joint_approach(tables, sigma)["floor"])
     rows = tables.at("parametric", sigma)
     rows = rows[(rows["floor"] == floor) & (rows["of"] == of)]
     return rows.iloc[0] if len(rows) else None
@@ -84,9 +94,9 @@ def crossings(tables: StudyTables, sigma: float | str, column: str) -> pd.DataFr
 
 
 def joint_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
-    """The joint law that the verdict supports, for a caption; nan where there is none."""
-    law = joint_law(tables, sigma)
-    names = [name + end for name in QUOTED for end in ("", "_low", "_high")]
+    """The joint law whose exponents stand, for a caption; nan where there is none."""
+    law, claimed = joint_law(tables, sigma), joint_approach(tables, sigma)
+    names = ["E", "E_low", "E_high", *CLAIMED]
     if law is None:
         return {name: float("nan") for name in [*names, "r2", "r2_gap"]} | {
             "floor": "", "status": "no joint law",
@@ -95,7 +105,8 @@ def joint_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
     optimal = rows["loss"] - rows["gap"]
     # At a bound A and a (or B and b) trade places: E may still be known, the exponents are not.
     known = law["status"] == "converged"
-    values = {name: float(law[name]) for name in names}
+    values = {name: float(law[name]) for name in ("E", "E_low", "E_high")}
+    values |= {name: float(claimed[column]) for name, column in CLAIMED.items()}
     return {n: v if known or n.startswith("E") else float("nan") for n, v in values.items()} | {
         "floor": str(law["floor"]),
         "status": str(law["status"]),

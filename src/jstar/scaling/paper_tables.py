@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from jstar.constants import COOLDOWN, TOTAL
-from jstar.scaling.approaches import agreement
+from jstar.scaling.approaches import NOT_RESOLVED, agreement
 from jstar.scaling.isoflop import optimal_exponent
 from jstar.scaling.laws import GAP_RESPONSE
 from jstar.scaling.noise_scales import StudyFits, cluster_of
-from jstar.scaling.verdict import FLOOR_OF
 from jstar.typeset import Rows, latex, markdown
 
 NOT_STATED = "not stated"
@@ -48,13 +47,18 @@ def number(value: float, error: float | None = None) -> str:
     return f"{value:.{digits}f}".replace("-", "−") if digits < 12 else f"{value:.4g}"
 
 
-def _interval(row: "pd.Series[Any]") -> str:
-    """alpha [low, high], or the status where the fit may not be quoted."""
-    if row["status"] != "converged":
+def interval_text(value: float, low: float, high: float) -> str:
+    """value [low, high], with two digits of the error."""
+    error = (high - low) / 4
+    return f"{number(value, error)} [{number(low, error)}, {number(high, error)}]"
+
+
+def exponent_text(row: "pd.Series[Any]") -> str:
+    """alpha [low, high] of a row of fits or approaches, or the status where there is none."""
+    if row["status"] not in ("converged", NOT_RESOLVED):
         return str(row["status"])
-    error = (row["alpha_high"] - row["alpha_low"]) / 4
-    value, low, high = (number(row[c], error) for c in ("alpha", "alpha_low", "alpha_high"))
-    return f"{value} [{low}, {high}]"
+    text = interval_text(row["alpha"], row["alpha_low"], row["alpha_high"])
+    return text if row["status"] == "converged" else f"{text}, {NOT_RESOLVED}"
 
 
 def _laws(tables: dict[str, pd.DataFrame]) -> Rows:
@@ -63,22 +67,22 @@ def _laws(tables: dict[str, pd.DataFrame]) -> Rows:
             "R² of ln J"]  # fmt: skip
     rows = [head]
     fits = tables["fits"].set_index(["sigma", "law"])
-    joint = tables["parametric"]
+    claims = tables["approaches"]
+    claims = claims[claims["approach"] == "joint"].set_index("sigma")
     for _, v in tables["verdicts"].iterrows():
         one = {law: fits.loc[(v["sigma"], law)] for law in ("raw", "corrected")}
-        floor = FLOOR_OF[str(v["verdict"])]
-        of = (joint["sigma"] == v["sigma"]) & (joint["floor"] == floor) & (joint["of"] == "fitted")
+        joint = claims.loc[v["sigma"]]
         rows.append(
             [
                 TOTAL if v["sigma"] == TOTAL else f"{v['sigma']:.4g}",
                 str(v["verdict"]),
-                _interval(joint[of].iloc[0]) if of.any() else "",
-                f"E = {FLOOR_SIGN[floor]}",
+                exponent_text(joint),
+                f"E = {FLOOR_SIGN[str(joint['floor'])]}",
                 f"{number(v['floor'])} [{number(v['floor_low'])}, {number(v['floor_high'])}]",
                 number(v["floor_optimal"]),
-                _interval(one["corrected"]),
+                exponent_text(one["corrected"]),
                 number(one["corrected"]["r2"]),
-                _interval(one["raw"]),
+                exponent_text(one["raw"]),
                 number(one["raw"]["r2"]),
             ]
         )

@@ -8,7 +8,7 @@ import numpy as np
 from jstar.constants import TOTAL
 from jstar.records import read_json
 from jstar.scaling.noise_scales import ScaleFits, StudyFits
-from jstar.scaling.paper_tables import NOT_STATED, WITHOUT_DATA, number
+from jstar.scaling.paper_tables import NOT_STATED, WITHOUT_DATA, interval_text, number
 from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, floor_says
 
 
@@ -44,11 +44,6 @@ def summary(study: StudyFits, out: Path) -> list[str]:
     return [*lines, f"tables: {out}"]
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    error = (high - low) / 4
-    return f"{number(value, error)} [{number(low, error)}, {number(high, error)}]"
-
-
 def _floor(scale: ScaleFits) -> str:
     judged = scale.measured or scale.joint
     free = judged.laws.get("free")
@@ -56,8 +51,9 @@ def _floor(scale: ScaleFits) -> str:
         return f"none, {judged.status}"
     ends = free.E, free.low["E"], free.high["E"]
     if not np.isfinite(judged.optimal):
-        return f"{_interval(*ends)}, no J* to compare it with"
-    return f"{_interval(*ends)}, J* = {number(judged.optimal)}: {floor_says(*ends, judged.optimal)}"
+        return f"{interval_text(*ends)}, no J* to compare it with"
+    says = floor_says(*ends, judged.optimal)
+    return f"{interval_text(*ends)}, J* = {number(judged.optimal)}: {says}"
 
 
 def _ahead(scale: ScaleFits) -> str:
