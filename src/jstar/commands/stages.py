@@ -56,10 +56,13 @@ def check(
 @app.command("prepare")
 def prepare_command(config: Config, results: Results = RESULTS) -> None:
     """Read the dataset and write images.npy, labels.npy and the distribution card."""
-    from jstar.data import prepare
+    from jstar.data import open_dataset, prepare
 
     layout = layout_of(config, results)
     card = prepare(layout.study.dataset, layout.data)
+    open_dataset(layout.data).labels_for(layout.study.conditional)  # refuses, before more is spent
+    for kind, count in card.left_out:
+        typer.echo(f"{layout.data}: {count} files were left out: {kind or 'without a suffix'}")
     typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
 
 
