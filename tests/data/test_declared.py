@@ -261,6 +261,11 @@ def test_webdataset_labels_in_json(tmp_path):
     refused(tmp_path, "holds the label -1", "webdataset", shard(tmp_path, files))
 
 
+def test_webdataset_labels_of_other_keys_than_the_images(tmp_path):
+    files = images(["a.png", "b.png"]) | {"c.cls": b"1", "d.cls": b"0"}
+    refused(tmp_path, "a.png: has no label beside it ..cls", "webdataset", shard(tmp_path, files))
+
+
 def dotted(count=4):
     """Images 22.00.png, 22.25.png ... with their labels."""
     files = {}

@@ -6,6 +6,7 @@ import struct
 import tarfile
 import zlib
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -280,18 +281,18 @@ class TarIndex(Index):
     ) -> None:
         super().__init__(keep)
         self.paths = list(paths)
-        found: list[tuple[str, tuple[int, int, int]]] = []
+        self.names, facts = [], array("q")  # a tuple a file would be most of the memory
         for number, path in enumerate(self.paths):
             try:
                 for name, offset, size in _tar_members(path):
                     if _inside(path, name) and self._kept(name):
-                        found.append((name, (number, offset, size)))
+                        self.names.append(name)
+                        facts.extend((number, offset, size))
             except TAR_DAMAGE as error:
                 raise damaged(path, error, "a tar archive") from error
+        self.facts = np.array(facts, np.int64).reshape(-1, 3)
         if not in_order:
-            found.sort()
-        self.names = [name for name, _ in found]
-        self.facts = np.array([fact for _, fact in found], np.int64).reshape(-1, 3)
+            self.select(sorted(range(len(self.names)), key=self.names.__getitem__))
 
     def items(self, start: int, stop: int) -> list[Item]:
         paths = [str(path) for path in self.paths]

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.sources.base import Reader, Shape, Source, regular_files, source_path
@@ -17,13 +18,6 @@ from jstar.errors import JstarError
 
 MARKS = (".cls", ".json")
 FIELD = re.compile(r".*label.*|class(_id|_index)?|cls|target", re.IGNORECASE)
-
-
-class Sample(NamedTuple):
-    """Which file of which tar: its number, and the key its files share."""
-
-    tar: int
-    key: str
 
 
 class SampleIndex(TarIndex):
@@ -37,20 +31,14 @@ class SampleIndex(TarIndex):
         )
         self.config = config
         images = self._images()
-        stems = [self._sample(at) for at in images]
-        self._refuse_twins(images, stems)
-        labels = self._labels(images, stems)
-        self.labels_N = np.array(labels, np.int64)
+        self.labels_N = self._labels(images, self._rows(images))
         self.select(images)
 
-    def _sample(self, at: int) -> Sample:
-        """The sample of a file: its name up to the first dot, or to `extension`."""
+    def _sample(self, at: int, suffix: str | None = None) -> str:
+        """The sample of a file: its tar, and its name up to the first dot, or to `suffix`."""
         folder, _, last = self.names[at].rpartition("/")
-        key, _, suffix = last.partition(".")
-        wanted = self.config.extension
-        if wanted is not None and suffix != wanted and is_image(last):
-            key = last.removesuffix(f".{wanted}")
-        return Sample(int(self.facts[at, 0]), f"{folder}/{key}")
+        key = last.partition(".")[0] if suffix is None else last.removesuffix(suffix)
+        return f"{self.facts[at, 0]}:{folder}/{key}"
 
     def _images(self) -> list[int]:
         """The images; with `extension` those whose name goes on so after its first dot.
@@ -70,23 +58,21 @@ class SampleIndex(TarIndex):
             )
         if exact:
             known = {self._sample(at) for at in exact}
-            for at in ending:
-                folder, _, last = self.names[at].rpartition("/")
-                sample = Sample(int(self.facts[at, 0]), f"{folder}/{last.partition('.')[0]}")
-                if sample not in known:
-                    raise JstarError(
-                        f"{self.item(at).label}: has a dot in its key, others have none; "
-                        "dataset.extension cannot say which is meant, rename such files"
-                    )
+            if strange := [at for at in ending if self._sample(at) not in known]:
+                raise JstarError(
+                    f"{self.item(strange[0]).label}: has a dot in its key, others have none; "
+                    "dataset.extension cannot say which is meant, rename such files"
+                )
         return exact or ending
 
     def _last(self, at: int) -> str:
         return self.names[at].rpartition("/")[2]
 
-    def _refuse_twins(self, images: list[int], samples: list[Sample]) -> None:
-        first: dict[Sample, int] = {}
-        for at, sample in zip(images, samples, strict=True):
-            other = first.setdefault(sample, at)
+    def _rows(self, images: list[int]) -> dict[str, int]:
+        """The row of each sample. Raises JstarError where one has several images."""
+        rows: dict[str, int] = {}
+        for row, at in enumerate(images):
+            other = images[rows.setdefault(self._sample(at, self._suffix()), row)]
             if other != at:
                 suffix = self.names[at].rpartition(".")[2]
                 raise JstarError(
@@ -94,50 +80,60 @@ class SampleIndex(TarIndex):
                     "whose key ends at the first dot; dataset.extension says which to read or "
                     f"what follows the key, for example extension: {suffix}"
                 )
+        return rows
+
+    def _suffix(self) -> str | None:
+        """What follows the key of an image: as `extension` says, or all from the first dot."""
+        return f".{self.config.extension}" if self.config.extension else None
 
     # --- labels -----------------------------------------------------------------------------------
 
-    def _labels(self, images: list[int], samples: list[Sample]) -> list[int]:
+    def _labels(self, images: list[int], rows: dict[str, int]) -> NDArray[np.int64]:
         """The class of each image: of the .cls, else a field of the .json, else 0."""
-        if self.config.labels == "none":
-            return [0] * len(images)
-        classes, facts = (self._marks(suffix, samples) for suffix in MARKS)
-        if classes and self.config.labels != "json" and self.config.label_column is None:
-            return [self._label(self._mark(".cls", classes, *pair)) for pair in
-                    zip(images, samples, strict=True)]  # fmt: skip
-        field = self._field(facts.values())
-        if field is None:
-            if self.config.labels == "json" or self.config.label_column is not None:
+        stated = self.config.labels
+        if stated != "none":
+            column = self.config.label_column
+            there = any(name.endswith(".cls") for name in self.names)
+            if stated != "json" and column is None and there:
+                return self._each(images, self._marks(".cls", rows), ".cls", self._label)
+            facts = self._marks(".json", rows)
+            field = self._field(facts[facts >= 0])
+            if field is not None:
+                return self._each(images, facts, ".json", lambda at: self._json_label(at, field))
+            if stated == "json":
                 raise JstarError(
-                    f"{self.config.path}: no .json beside an image holds a label; "
+                    f"dataset.labels = json: no .json in {self.config.path} holds a label; "
                     "dataset.label_column names its field"
                 )
-            return [0] * len(images)
-        return [self._json_label(self._mark(".json", facts, *pair), field) for pair in
-                zip(images, samples, strict=True)]  # fmt: skip
+        return np.zeros(len(images), np.int64)
 
-    def _marks(self, suffix: str, samples: list[Sample]) -> dict[Sample, int]:
-        """Where the label file of each sample stands; its key is that of the image."""
-        marks: dict[Sample, int] = {}
-        known = set(samples)
+    def _marks(self, suffix: str, rows: dict[str, int]) -> NDArray[np.int64]:
+        """Where the label file of each image stands; -1 where there is none."""
+        marks = np.full(len(rows), -1, np.int64)
         for at, name in enumerate(self.names):
             if not name.endswith(suffix):
                 continue
-            folder, _, last = name.rpartition("/")
-            tar = int(self.facts[at, 0])
-            whole = Sample(tar, f"{folder}/{last.removesuffix(suffix)}")
-            sample = whole if whole in known else Sample(tar, f"{folder}/{last.partition('.')[0]}")
-            if marks.setdefault(sample, at) != at:
+            row = rows.get(self._sample(at, suffix), rows.get(self._sample(at), -1))
+            if row >= 0 and marks[row] >= 0:
                 raise JstarError(
-                    f"{self.item(at).label}: and '{self.names[marks[sample]]}' label one sample, "
+                    f"{self.item(at).label}: and '{self.names[marks[row]]}' label one sample, "
                     "whose key ends at the first dot; dataset.extension says what follows the key"
                 )
+            if row >= 0:
+                marks[row] = at
         return marks
 
-    def _mark(self, suffix: str, marks: dict[Sample, int], image: int, sample: Sample) -> int:
-        if sample not in marks:
-            raise JstarError(f"{self.item(image).label}: has no label beside it ({suffix})")
-        return marks[sample]
+    def _each(
+        self, images: list[int], marks: NDArray[np.int64], suffix: str, read: Callable[[int], int]
+    ) -> NDArray[np.int64]:
+        """The label of each image. Raises JstarError where an image has none."""
+        labels = np.empty(len(images), np.int64)
+        for row, at in enumerate(marks.tolist()):
+            if at < 0:
+                name = self.item(images[row]).label
+                raise JstarError(f"{name}: has no label beside it ({suffix})")
+            labels[row] = read(at)
+        return labels
 
     def _label(self, at: int) -> int:
         item = self.item(at)
@@ -162,14 +158,14 @@ class SampleIndex(TarIndex):
             raise JstarError(f"{item.label}: is not valid JSON") from error
         return found if isinstance(found, dict) else {}
 
-    def _field(self, facts: Iterable[int]) -> str | None:
+    def _field(self, facts: NDArray[np.int64]) -> str | None:
         """The field of the label, by the first .json that has a likely one.
 
         Raises JstarError where it may be several.
         """
         if self.config.label_column is not None:
             return self.config.label_column
-        for at in facts:
+        for at in facts.tolist():
             found = self._json(at)
             named = [key for key in found if FIELD.fullmatch(key)]
             likely = [key for key in named if type(found[key]) is int] or named
