@@ -54,12 +54,27 @@ def check(
 
 
 @app.command("prepare")
-def prepare_command(config: Config, results: Results = RESULTS) -> None:
+def prepare_command(
+    config: Config,
+    results: Results = RESULTS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be read, write nothing")
+    ] = False,
+) -> None:
     """Read the dataset and write images.npy, labels.npy and the distribution card."""
-    from jstar.data import prepare
+    from jstar.data import open_dataset, prepare
+    from jstar.data.reading import read_sample, scale_warning
 
     layout = layout_of(config, results)
+    if dry_run:
+        typer.echo("\n".join(read_sample(layout.study.dataset).lines()))
+        return
     card = prepare(layout.study.dataset, layout.data)
+    open_dataset(layout.data).labels_for(layout.study.conditional)  # refuses, before more is spent
+    for kind, count in card.left_out:
+        typer.echo(f"{layout.data}: {count} files were left out: {kind or 'without a suffix'}")
+    for line in scale_warning(card.std, layout.study.dataset, card.dtype == "float16"):
+        typer.echo(f"{layout.data}: {line}")
     typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
 
 

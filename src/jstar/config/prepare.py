@@ -7,6 +7,11 @@ from pydantic import Field, model_validator
 from jstar.config.base import Name, Part, Positive, PositiveInt, one_of
 from jstar.config.choices import SOURCES
 
+# How a layout is to be read where it leaves that open.
+DECLARATIONS = (
+    "labels", "nested", "split", "image_column", "label_column", "extension", "max_pixels",
+)  # fmt: skip
+
 
 class DatasetConfig(Part):
     """Which images, and how the training distribution is made from them."""
@@ -25,6 +30,27 @@ class DatasetConfig(Part):
         None, description="image files: side of the centre crop; default: they share one size"
     )
     channels: Literal[1, 3] = Field(3, description="image files: 3 (grey is tripled) or 1 (grey)")
+    labels: Literal["folder", "json", "column", "none"] | None = Field(
+        None,
+        description="where the class of an image is read from, if its files leave that open: "
+        "folder, json (dataset.json; webdataset: the .json beside it), column (parquet) or none",
+    )
+    nested: Literal["top", "leaf"] | None = Field(
+        None, description="folders inside class folders: the class is the first folder or the last"
+    )
+    split: str | None = Field(
+        None, description="the split to read where the files hold several: train, validation, test"
+    )
+    image_column: str | None = Field(None, description="parquet: column of the images")
+    label_column: str | None = Field(
+        None, description="parquet: column of the class; webdataset: its field in the .json"
+    )
+    extension: str | None = Field(
+        None, description="webdataset: suffix of the image, where a sample has several: jpg"
+    )
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(
+        100_000_000, description="image files: larger ones are refused, before they are decoded"
+    )
     mirror: bool = Field(False, description="train on horizontally mirrored images as well")
     limit: PositiveInt | None = Field(None, description="keep only the first images")
     holdout: Annotated[int, Field(ge=0)] = Field(

@@ -16,7 +16,7 @@ from jstar.config.figures import FiguresConfig
 from jstar.config.fit import FitConfig
 from jstar.config.ladder import LadderEntry, ModelConfig
 from jstar.config.optimal import OptimalConfig, SigmaConfig
-from jstar.config.prepare import DatasetConfig
+from jstar.config.prepare import DECLARATIONS, DatasetConfig
 from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplingConfig
 from jstar.config.train import TrainConfig
@@ -227,6 +227,11 @@ class Study(Part):
             for word in key.split("."):
                 value = value[word]
             picked[key] = value
+        if stage == "prepare":  # a dataset without these keys is what it was before them
+            fields = DatasetConfig.model_fields
+            for key in DECLARATIONS:
+                if picked["dataset"][key] == fields[key].default:
+                    picked["dataset"].pop(key)
         if stage == "optimal":
             picked["optimal"].pop("shards")
         if stage == "sampling":

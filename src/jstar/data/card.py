@@ -42,6 +42,7 @@ class Card:
     stds_sha256: str = ""  # of stds.npy, where sampled
     channel_mean: tuple[float, ...] = ()  # latents: taken off each channel before storing
     channel_std: tuple[float, ...] = ()  # latents: each channel was divided by it
+    left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that were not read
     encoder: str = ""  # the VAE that made the latents, and the sha256 of its weights
 
     @property

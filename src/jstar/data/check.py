@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jstar.config import DatasetConfig, Study
-from jstar.data.prepare import check_split
+from jstar.data.classes import require_classes
+from jstar.data.prepare import split_of
 from jstar.data.sources import Shape, present, reader
 from jstar.data.vae import latent_shape
 from jstar.errors import JstarError
@@ -47,9 +48,9 @@ def _check(study: Study) -> None:
     found = image_count(study.dataset)
     if found is None:
         return
-    total = min(found, study.dataset.limit or found)
-    check_split(study.dataset, total)
-    count = total - study.dataset.holdout
+    count = split_of(study.dataset, found).train
+    if study.conditional:
+        _check_classes(study.dataset)
     for batch in study.tune.batches if study.tune.enabled else ():
         if batch > count:
             raise JstarError(
@@ -63,3 +64,13 @@ def _check(study: Study) -> None:
                 f"{key} = {batch} exceeds the data: '{study.dataset.name}' has {count} images to "
                 f"train on, allowed is 1 to {count}"
             )
+
+
+def _check_classes(config: DatasetConfig) -> None:
+    """Refuse labels that a conditional study cannot use. Raises JstarError."""
+    chosen = reader(config)
+    if config.path is None and chosen.free:
+        return  # still to be downloaded
+    source = chosen.open(config)
+    labels_N = split_of(config, source.count).train_rows(source.labels())
+    require_classes(labels_N, source.classes, f"dataset '{config.name}'")

@@ -23,11 +23,18 @@ class Decoding:
     channels: 3 (grey images become three equal channels) or 1 (grey images only).
     size: side of the centre crop; None keeps the image as it is.
     convert: turn CMYK, palette and transparent images into RGB as ADM does, instead of refusing.
+    max_pixels: of the file's image, before the crop; a larger one is not decoded.
     """
 
     channels: int = 3
     size: int | None = None
     convert: bool = False
+    max_pixels: int = 100_000_000
+
+    @property
+    def max_bytes(self) -> int:
+        """No file of an image so large need be longer: four bytes a pixel, and a megabyte."""
+        return 4 * self.max_pixels + (1 << 20)
 
     def __call__(self, data: bytes, name: str) -> tuple[NDArray[np.uint8], bool]:
         """Pixels uint8 [C, H, W], and whether the colour mode was converted. Raises JstarError."""
@@ -35,6 +42,11 @@ class Decoding:
             raise JstarError(f"{name}: has 16 bits a channel, allowed are 8")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > self.max_pixels:
+                    raise JstarError(
+                        f"{name}: is {image.width}x{image.height} pixels, dataset.max_pixels "
+                        f"allows {self.max_pixels}"
+                    )
                 wanted = self._mode(image.mode, name)
                 converted = image.mode != wanted
                 if isinstance(image, ImageFile.ImageFile):

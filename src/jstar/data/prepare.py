@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
+from jstar.data.classes import require_range
 from jstar.data.download import fetch
 from jstar.data.partial import ArrayWriter, Partial, ResumableError
 from jstar.data.sources import Job, Rows, Source, present
@@ -61,7 +62,8 @@ def prepare(
             pool = stack.enter_context(process_pool(workers))
         partial = stack.enter_context(Partial(out))
         source = with_vae(chosen.open(config), config)
-        split = _split(config, source)
+        split = split_of(config, source.count)
+        require_range(source.labels(), source.classes, f"dataset '{config.name}'")
         partial.open(_key(config, source), _arrays(split, source))
         _fill(partial, source, split, config.name, workers, shard, pool)
         card = _card(partial, config, source, split, workers)
@@ -85,6 +87,10 @@ class Split:
     total: int
     held_out: NDArray[np.int64]  # increasing
 
+    def train_rows(self, values_N: NDArray[Any]) -> NDArray[Any]:
+        """Of one value an image of the source, those of the images that are trained on."""
+        return np.delete(values_N[: self.total], self.held_out)
+
     @property
     def train(self) -> int:
         return self.total - len(self.held_out)
@@ -97,20 +103,16 @@ class Split:
         return held, start - int(low), int(low)
 
 
-def _split(config: DatasetConfig, source: Source) -> Split:
-    total = min(source.count, config.limit or source.count)
-    check_split(config, total)
-    held = np.arange(config.holdout, dtype=np.int64) * total // max(config.holdout, 1)
-    return Split(total, held)
-
-
-def check_split(config: DatasetConfig, total: int) -> None:
-    """Refuse a dataset of `total` images that leaves too few to train on. Raises JstarError."""
+def split_of(config: DatasetConfig, count: int) -> Split:
+    """The split of a source of `count` images. Raises JstarError if it leaves too few."""
+    total = min(count, config.limit or count)
     if total - config.holdout < 2:
         raise JstarError(
             f"dataset.holdout = {config.holdout}: leaves {total - config.holdout} of {total} "
             f"images of '{config.name}' to train on, at least 2 needed"
         )
+    held = np.arange(config.holdout, dtype=np.int64) * total // max(config.holdout, 1)
+    return Split(total, held)
 
 
 def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -307,6 +309,7 @@ def _card(
         channel_mean=source.channel_mean,
         channel_std=source.channel_std,
         encoder=source.encoder,
+        left_out=source.left_out,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.data.card import Card
+from jstar.data.classes import require_classes
 from jstar.errors import JstarError
 from jstar.noise import gaussian
 
@@ -29,6 +30,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images_NCHW)
+
+    def labels_for(self, conditional: bool) -> NDArray[np.int64] | None:
+        """Labels [N] of models that see them; None for those that do not.
+
+        Raises JstarError unless there are two classes or more, with images of each.
+        """
+        if not conditional:
+            return None
+        require_classes(self.labels_N, self.card.classes, f"dataset '{self.card.name}'")
+        return self.labels_N
 
     def scaled(self, index_M: NDArray[Any] | slice) -> NDArray[np.float32]:
         """Images (of sampled latents: means) in the model's data scale, float32 [M, C, H, W]."""

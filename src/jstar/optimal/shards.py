@@ -84,7 +84,7 @@ def _posed(study: Study, data: Path) -> tuple[Dataset, ExactProblem, DrawForm]:
     )  # fmt: skip
     if conflict:
         raise JstarError(f"{data}: {conflict}, set optimal.shards to 1")
-    labels = dataset.labels_N if study.conditional else None
+    labels = dataset.labels_for(study.conditional)
     points = dataset_points(dataset)
     problem = pose_problem(
         points, study.sigmas.values, estimator=config.estimator, labels=labels,

@@ -38,7 +38,7 @@ def dataset_curve(
             dataset.images_NCHW,
             sigmas,
             estimator=config.estimator,
-            labels=dataset.labels_N if conditional else None,
+            labels=dataset.labels_for(conditional),
             queries=config.queries,
             seed=config.seed,
             scale=dataset.card.scale,

@@ -56,6 +56,7 @@ class Run:
                 "processes"
             )
         self.dataset = open_dataset(data)
+        self.dataset.labels_for(study.conditional)  # refuses what cannot be learned
         card = self.dataset.card
         self.process = self.config.make_process()
         shape = model_config(study.model, study.entry(model), card.shape, card.classes)

@@ -32,7 +32,10 @@ READERS = {
 }
 
 
-CHECKED = ("size", "channels", "vae", "channel_mean", "latent_std")
+CHECKED = (
+    "size", "channels", "vae", "channel_mean", "latent_std", "max_pixels",
+    "split", "nested", "image_column", "label_column", "extension",
+)  # fmt: skip
 
 
 def reader(config: DatasetConfig) -> Reader:
@@ -46,6 +49,12 @@ def reader(config: DatasetConfig) -> Reader:
                 f"dataset.{key} = {value}: the source '{config.source}' does not take it, "
                 f"allowed with {takers}"
             )
+    if config.labels is not None and config.labels not in chosen.labels:
+        allowed = ", ".join(chosen.labels) or "only what its files say: leave the key out"
+        raise JstarError(
+            f"dataset.labels = {config.labels}: the source '{config.source}' does not take it, "
+            f"allowed: {allowed}"
+        )
     return chosen
 
 
@@ -60,8 +69,10 @@ def present(config: DatasetConfig) -> Reader:
         raise JstarError(
             f"dataset.path = {config.path!r}: the source '{config.source}' reads no file"
         )
-    if config.path is not None and not Path(config.path).exists():
+    if config.path is not None and not (path := Path(config.path)).exists():
         raise JstarError(f"dataset.path = {config.path!r}: no such file; {chosen.where}")
+    if config.path is not None and not (path.is_file() or path.is_dir()):
+        raise JstarError(f"dataset.path = {config.path!r}: is neither a regular file nor a folder")
     return chosen
 
 

@@ -1,5 +1,6 @@
 """NumPy files: .npz and .npy, streamed row by row, never loaded whole and never unpickled."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from jstar.data.sources.base import (
 from jstar.data.sources.latents import latent_rows, standardisation
 from jstar.errors import JstarError
 
+DEFLATE_RATIO = 1032  # the most that deflate can pack
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError)
 
 
@@ -46,16 +48,25 @@ class ArrayFile:
         try:
             with _stream(path, member) as stream:
                 shape, fortran, dtype = _header(stream)
+                start = stream.tell()
+            size = _size(path, member)
         except KeyError:
             found = ", ".join(members(path))
             raise JstarError(f"{path}: holds no array '{member}', found are {found}") from None
         except DAMAGE as error:
             raise JstarError(f"{path}: is not a .npz archive of plain arrays") from error
-        if (fortran and len(shape) > 1) or dtype.hasobject:
+        if (fortran and len(shape) > 1) or dtype.kind not in "biuf":
             raise JstarError(
                 f"{path}: the array '{member}' is {dtype} in Fortran order={fortran}, "
                 "allowed are plain numbers in C order"
             )
+        row = math.prod(shape[1:]) * dtype.itemsize
+        if min(shape, default=1) < 1:
+            raise JstarError(
+                f"{path}: the array '{member}' has shape {shape}, no axis may be empty"
+            )
+        if size < start + math.prod(shape[:1]) * row:  # before memory is taken for so many
+            raise damaged(path, EOFError(f"row {max(size - start, 0) // row} is missing"))
         return cls(path, member, shape, dtype)
 
     def blocks(self, start: int, stop: int, block: int) -> Iterator[NDArray[Any]]:
@@ -77,6 +88,16 @@ class ArrayFile:
     def read(self) -> NDArray[Any]:
         """The whole array: for labels."""
         return next(self.blocks(0, self.shape[0], max(self.shape[0], 1)), np.empty(0, self.dtype))
+
+
+def _size(path: Path, member: str) -> int:
+    """Bytes that the array's file can have: of a .npz what its directory and packing allow."""
+    size = path.stat().st_size
+    if not member:
+        return size
+    with zipfile.ZipFile(path) as archive:
+        facts = archive.getinfo(f"{member}.npy")
+    return min(facts.file_size, DEFLATE_RATIO * min(facts.compress_size, size))
 
 
 def members(path: Path) -> list[str]:
@@ -140,7 +161,7 @@ def open_npz(config: DatasetConfig) -> Source:
         if labels.dtype.kind not in "iu" or len(labels.shape) != 1:
             raise JstarError(f"{path}: labels are {labels.dtype} of shape {labels.shape}, "
                              "allowed are integers [N]")  # fmt: skip
-    labels_N = (np.zeros(images.shape[0]) if labels is None else labels.read()).astype(np.int64)
+    labels_N = _labels(config, images.shape[0], labels)
     if images.dtype.kind == "f" and (images.member == "latents" or not images.member):
         return _latents(config, images, labels_N, stds)
     if config.channel_mean is not None:
@@ -151,6 +172,11 @@ def open_npz(config: DatasetConfig) -> Source:
             "allowed is uint8 [N,H,W,C]"
         )
     count, rows, columns, channels = (*images.shape, 1)[:4]
+    if rows * columns > config.max_pixels:
+        raise JstarError(
+            f"{path}: images are {columns}x{rows} pixels, dataset.max_pixels allows "
+            f"{config.max_pixels}"
+        )
     if channels > 4:
         raise JstarError(f"{path}: images have shape {images.shape}, allowed is [N,H,W,C] "
                          "with 1 to 4 channels last")  # fmt: skip
@@ -162,7 +188,19 @@ def open_npz(config: DatasetConfig) -> Source:
             yield Ready(Rows(np.ascontiguousarray(pixels), labels_B))
             start += len(pixels)
 
-    return Source(count, (channels, rows, columns), jobs, stamp(path))
+    return Source(count, (channels, rows, columns), jobs, stamp(path), lambda: labels_N)
+
+
+def _labels(config: DatasetConfig, count: int, labels: ArrayFile | None) -> NDArray[np.int64]:
+    if labels is None or config.labels == "none":
+        return np.zeros(count, np.int64)
+    found = labels.read()
+    if len(found) and not 0 <= (low := int(found.min())) <= (high := int(found.max())) < 1 << 63:
+        raise JstarError(
+            f"{labels.path}: has the label {low if low < 0 else high}, allowed are classes from 0 "
+            "on; dataset.labels: none takes no classes"
+        )
+    return found.astype(np.int64)
 
 
 def _latents(
@@ -171,6 +209,12 @@ def _latents(
     labels_N: NDArray[np.int64],
     stds: ArrayFile | None,
 ) -> Source:
+    last = means.shape[-1] if len(means.shape) == 4 else 0
+    if 1 <= last <= 4 and means.shape[2] != last:
+        raise JstarError(
+            f"{means.path}: floats of shape {means.shape} look like images with channels last; "
+            "allowed are images as uint8 [N,H,W,C], or latents as floats [N,C,H,W]"
+        )
     if len(means.shape) != 4 or (stds is not None and stds.shape != means.shape):
         raise JstarError(f"{means.path}: latents have shape {means.shape}"
                          + (f" and stds {stds.shape}" if stds else "")
@@ -189,12 +233,16 @@ def _latents(
 
     count, *shape = means.shape
     return Source(
-        count, (shape[0], shape[1], shape[2]), jobs, stamp(means.path),
+        count, (shape[0], shape[1], shape[2]), jobs, stamp(means.path), lambda: labels_N,
         dtype="float16", offset=0.0, scale=config.latent_std,
         sampled=stds is not None, channel_mean=mean, channel_std=std,
     )  # fmt: skip
 
 
 NPZ = Reader(
-    open_npz, glance_npz, frozenset({"channel_mean", "latent_std"}), "give a .npz or .npy file"
+    open_npz,
+    glance_npz,
+    frozenset({"channel_mean", "latent_std", "max_pixels"}),
+    ("none",),
+    "give a .npz or .npy file",
 )

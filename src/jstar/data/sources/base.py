@@ -63,6 +63,7 @@ class Source:
     shape: Shape  # as stored
     jobs: Callable[[int, int, int], Iterator[Job]]
     identity: Any
+    labels: Callable[[], NDArray[np.int64]]  # of all images, read without them
     dtype: str = "uint8"
     offset: float = PIXEL_OFFSET
     scale: float = PIXEL_SCALE
@@ -74,6 +75,7 @@ class Source:
     decoded_bytes: int = 0  # of one image on the way, where that is more than what is stored
     finish: Callable[[Rows], Rows] | None = None  # done to all rows, in this process (a VAE)
     encoder: str = ""
+    left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that are not read
     license: str = "as stated by its source"
     citation: str = ""
 
@@ -89,7 +91,8 @@ class Reader:
 
     open: Callable[[DatasetConfig], Source]
     glance: Callable[[DatasetConfig], tuple[int | None, Shape]]
-    keys: frozenset[str] = frozenset()  # of size, channels, vae, channel_mean, latent_std
+    keys: frozenset[str] = frozenset()  # of those that not every reader takes
+    labels: tuple[str, ...] = ()  # what dataset.labels may say
     where: str = "put the data there"
     published: Callable[[DatasetConfig], tuple[int, Shape]] | None = None
     needs_path: bool = True
@@ -104,6 +107,26 @@ class Reader:
 def source_path(config: DatasetConfig) -> Path:
     """`dataset.path`, which is known to exist."""
     return Path(config.path or "")
+
+
+def regular_files(folder: Path, pattern: str) -> list[Path]:
+    """Files below `folder` that match, sorted; hidden ones and those in hidden folders are not.
+
+    Raises JstarError for a pipe or another thing that is no regular file.
+    """
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or path.is_dir():
+            continue
+        found.append(regular(path))
+    return found
+
+
+def regular(path: Path) -> Path:
+    """The path itself. Raises JstarError where it is a pipe, a device or a link to nothing."""
+    if not path.is_file():
+        raise JstarError(f"{path}: is not a regular file, no other is read")
+    return path
 
 
 def stamp(path: Path) -> list[Any]:

@@ -1,7 +1,9 @@
 """CIFAR-10 from its original archives or folders, python and binary (cs.toronto.edu/~kriz)."""
 
 import io
+import math
 import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -19,29 +21,64 @@ from jstar.data.sources.base import (
     damaged,
     first_line,
     in_memory,
+    regular_files,
     source_path,
     stamp,
 )
 from jstar.errors import JstarError
 
+NO_BATCH = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 NAMES = tuple(f"data_batch_{i}" for i in range(1, 6))
-# All that a batch is made of. Nothing else is ever called: a pickle could name any function.
-_HARMLESS = {
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-}  # fmt: skip
+FILE_BYTES = 1 << 26  # a batch has 31 million
+_ARRAY = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+
+
+class _Numbers:
+    """Stands in for NumPy's types: takes what a pickled array states, and makes nothing of it."""
+
+    state: Any = None
+
+    def __init__(self, *stated: Any) -> None:
+        self.stated = stated
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> NDArray[np.uint8]:
+        """Raises ValueError unless it is bytes, as many as its shape says."""
+        _, shape, kind, fortran, raw = self.state
+        if kind.stated[0] not in ("u1", b"u1") or fortran or not isinstance(raw, bytes):
+            raise ValueError("its data are no unsigned bytes")
+        if math.prod(shape) != len(raw):
+            raise ValueError(f"{math.prod(shape)} numbers promised, {len(raw)} found")
+        return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes in protocol 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode("latin1")
 
 
 class _BatchUnpickler(pickle.Unpickler):
+    """Reads a batch and calls nothing that it names: a pickle could name any function."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        if (module, name) in (*_ARRAY, ("numpy", "ndarray"), ("numpy", "dtype")):
+            return _Numbers
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def _python_batch(data: bytes) -> tuple[Any, Any]:
+    # Its instructions first, one by one: some have a length, and memory is taken for it.
+    for code, value, _ in pickletools.genops(data):
+        if code.name in ("LONG_BINPUT", "PUT") and (value or 0) > len(data):
+            raise pickle.UnpicklingError("it numbers more objects than it has bytes")
     batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
-    return batch[b"data"], batch[b"labels"]
+    return batch[b"data"].array(), batch[b"labels"]
 
 
 def _binary_batch(data: bytes) -> tuple[Any, Any]:
@@ -52,7 +89,8 @@ def _binary_batch(data: bytes) -> tuple[Any, Any]:
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """(file name, content) of the batches in a folder or a .tar[.gz]."""
     if path.is_dir():
-        for file in path.rglob("data_batch_*"):
+        for file in regular_files(path, "**/data_batch_*"):
+            _require_small(file.stat().st_size, file)
             yield file.name, file.read_bytes()
         return
     with tarfile.open(path) as archive:
@@ -60,7 +98,13 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
             name = PurePosixPath(member.name).name
             stream = archive.extractfile(member) if name.startswith("data_batch_") else None
             if stream is not None:
+                _require_small(member.size, f"{path}, {name}")
                 yield name, stream.read()
+
+
+def _require_small(size: int, where: object) -> None:
+    if size > FILE_BYTES:
+        raise JstarError(f"{where}: has {size} bytes, a batch of CIFAR-10 has 31 million")
 
 
 def read_batches(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -75,11 +119,13 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             stem = name.removesuffix(".bin")
             images[stem] = np.asarray(pixels, dtype=np.uint8).reshape(-1, 3, 32, 32)
             labels[stem] = np.asarray(classes, dtype=np.int64)
-            if len(images[stem]) != len(labels[stem]) or not 0 <= labels[stem].min() <= 9:
+            if len(images[stem]) != len(labels[stem]) or not (
+                0 <= labels[stem].min() <= labels[stem].max() <= 9
+            ):
                 raise ValueError("labels do not match the images")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise damaged(at, error) from error
-    except (pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pickle.UnpicklingError, *NO_BATCH) as error:
         raise JstarError(f"{at}: is not a batch of CIFAR-10 ({first_line(error)})") from error
     missing = [name for name in NAMES if name not in images]
     if missing:
@@ -97,6 +143,7 @@ def open_cifar10(config: DatasetConfig) -> Source:
         jobs=in_memory(images, labels),
         identity=stamp(path),
         classes=10,
+        labels=lambda: labels.astype(np.int64),
         license="none stated by the authors",
         citation="Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images",
     )

@@ -25,7 +25,8 @@ class FileJob:
         return len(self.labels_B)
 
     def __call__(self) -> Rows:
-        files = ((item.read(), item.label) for item in self.items)
+        limit = self.decoding.max_bytes
+        files = ((item.read(limit), item.label) for item in self.items)
         return _decode(files, self.labels_B, self.decoding, self.shape)
 
 

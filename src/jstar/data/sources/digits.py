@@ -21,6 +21,7 @@ def open_digits(config: DatasetConfig) -> Source:
         offset=8.0,
         scale=1 / 8,
         classes=10,
+        labels=lambda: bunch.target.astype(np.int64),
         license="CC BY 4.0 (UCI Machine Learning Repository)",
         citation="Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits",
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.sources.arrays import ArrayFile
@@ -15,12 +16,14 @@ from jstar.data.sources.base import (
     Rows,
     Shape,
     Source,
+    regular_files,
     same_length,
     source_path,
     stamp,
 )
 from jstar.errors import JstarError
 
+BATCHES, CLASSES = 10, 1000
 SIDES = {"imagenet32": 32, "imagenet64": 64}
 WHERE = (
     "downsampled ImageNet is never downloaded: get the npz archives "
@@ -32,13 +35,17 @@ WHERE = (
 def _batches(config: DatasetConfig) -> list[tuple[ArrayFile, ArrayFile]]:
     """(data, labels) of every batch, in the order of their numbers."""
     path = source_path(config)
-    files = [path] if path.is_file() else sorted(path.glob("train_data*.npz"), key=_number)
+    files = [path]
+    if not path.is_file():
+        files = sorted(regular_files(path, "train_data*.npz"), key=_number)
     if not files:
         pickled = any(path.glob("train_data_batch_*"))
         raise JstarError(
             f"{path}: holds no train_data_batch_*.npz"
             + (", only pickled batches; take the npz variant" if pickled else "")
         )
+    if path.is_dir():
+        _require_all(path, [_number(file)[0] for file in files])
     width = 3 * SIDES[config.source] ** 2
     batches = []
     for file in files:
@@ -58,6 +65,32 @@ def _number(path: Path) -> tuple[int, str]:
     return int(digits[-1]) if digits else 0, path.name
 
 
+def _require_all(path: Path, numbers: list[int]) -> None:
+    """Refuse a folder that lacks a batch or has one twice: its images would be another set."""
+    expected = range(1, max(BATCHES, *numbers) + 1)
+    if missing := [number for number in expected if number not in numbers]:
+        raise JstarError(
+            f"{path}: lacks train_data_batch_{missing[0]}.npz, it must hold the batches 1 to "
+            f"{BATCHES}; one alone is read where dataset.path is its file"
+        )
+    if len(numbers) != len(set(numbers)) or min(numbers) < 1:
+        raise JstarError(f"{path}: holds the batches {numbers}, allowed is each number from 1 once")
+
+
+def _labels(file: ArrayFile) -> NDArray[np.int64]:
+    """Labels of a batch, from 0 on."""
+    labels_N = file.read()
+    if file.dtype.kind not in "iu" or len(file.shape) != 1:
+        raise JstarError(f"{file.path}: labels are {file.dtype} of shape {file.shape}, allowed are "
+                         "integers [N]")  # fmt: skip
+    low, high = int(labels_N.min()), int(labels_N.max())
+    if low < 1 or high > CLASSES:
+        raise JstarError(
+            f"{file.path}: has the label {low if low < 1 else high}, allowed are 1 to {CLASSES}"
+        )
+    return labels_N.astype(np.int64) - 1
+
+
 def open_downsampled(config: DatasetConfig) -> Source:
     """ImageNet at 64 or 32 pixels; labels 1..1000, in the files' own class order, become 0..999."""
     batches = _batches(config)
@@ -70,9 +103,7 @@ def open_downsampled(config: DatasetConfig) -> Source:
             first += data.shape[0]
             if low >= high:
                 continue
-            labels_N = labels.read().astype(np.int64) - 1
-            if labels_N.min() < 0:
-                raise JstarError(f"{data.path}: has the label 0, allowed are 1 to 1000")
+            labels_N = _labels(labels)
             for rows in data.blocks(low, high, block):
                 pixels = rows.reshape(-1, 3, side, side)
                 yield Ready(Rows(pixels, labels_N[low : low + len(rows)]))
@@ -83,7 +114,8 @@ def open_downsampled(config: DatasetConfig) -> Source:
         shape=(3, side, side),
         jobs=jobs,
         identity=[stamp(data.path) for data, _ in batches],
-        classes=1000,
+        classes=CLASSES,
+        labels=lambda: np.concatenate([_labels(labels) for _, labels in batches]),
         license="ImageNet terms: non-commercial research and education",
         citation="Chrabaszcz, Loshchilov & Hutter (2017), arXiv 1707.08819",
     )

@@ -1,7 +1,7 @@
-"""The dataset zips of EDM and EDM2: dataset.json beside images, or beside latents as .npy."""
+"""The datasets of EDM and EDM2: dataset.json beside images, or beside latents as .npy."""
 
 import io
-import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,42 +10,34 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.sources.base import Job, Reader, Rows, Shape, Source, source_path
-from jstar.data.sources.files import KEYS, file_source, is_image, shape_of
-from jstar.data.sources.index import Item, ZipIndex
+from jstar.data.sources.files import (
+    KEYS,
+    file_source,
+    is_image,
+    is_labels,
+    shape_of,
+    take_labels,
+)
+from jstar.data.sources.index import Index, Item, is_hidden, open_index
+from jstar.data.sources.labels import Marks, json_labels, without_labels
 from jstar.data.sources.latents import latent_rows, standardisation
 from jstar.errors import JstarError
 
-LABELS = "dataset.json"
 # What EDM2 assumes of its raw latents (arXiv 2312.02696, its code): the VAE there is fed pixels
 # in 0..1, so these are not the numbers of the VAE's own scaling_factor.
 EDM2_MEAN, EDM2_STD = (5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28)
 
 
 def _is_latent(name: str) -> bool:
-    return name.endswith(".npy")
+    return name.endswith(".npy") and not is_hidden(name)
 
 
-def _index(config: DatasetConfig) -> ZipIndex:
-    path = source_path(config)
-    return ZipIndex(path, lambda name: is_image(name) or _is_latent(name))
-
-
-def _labels(config: DatasetConfig, names: Sequence[str]) -> NDArray[np.int64]:
-    """Labels in the order of `names`; zeros where the zip has none."""
-    marks = ZipIndex(source_path(config), lambda name: name == LABELS)
-    if not marks.names:
-        return np.zeros(len(names), np.int64)
-    where = f"{config.path}, {LABELS}"
-    try:
-        pairs = json.loads(marks.item(0).read())["labels"]
-        if pairs is None:
-            return np.zeros(len(names), np.int64)
-        of = {name: int(label) for name, label in pairs}
-        return np.fromiter((of[name] for name in names), np.int64, len(names))
-    except KeyError as error:
-        raise JstarError(f"{where}: has no label of {error}") from error
-    except (ValueError, TypeError) as error:
-        raise JstarError(f"{where}: must hold labels as [name, class] pairs") from error
+def _index(config: DatasetConfig) -> tuple[Index, Marks | None]:
+    """Images or latents, and dataset.json."""
+    index = open_index(
+        source_path(config), lambda name: is_image(name) or _is_latent(name) or is_labels(name)
+    )
+    return index, take_labels(config, index)
 
 
 def read_latent(item: Item) -> NDArray[np.floating]:
@@ -92,12 +84,15 @@ class LatentJob:
 
 
 def open_edm2(config: DatasetConfig) -> Source:
-    """An EDM or EDM2 dataset zip, in the order of its file names."""
-    index = _index(config)
+    """An EDM or EDM2 dataset, zip or folder, in the order of its file names."""
+    index, marks = _index(config)
     latent = [_is_latent(name) for name in index.names]
-    labels = _labels(config, index.names)
+    if (marks is None and config.labels is None) or config.labels == "none":
+        labels, classes = without_labels(len(index.names))
+    else:
+        labels, classes = json_labels(config, marks, index.names)
     if not any(latent):
-        return file_source(config, index, labels, int(labels.max(initial=0)) + 1)
+        return file_source(config, index, labels, classes)
     if not all(latent):
         raise JstarError(f"{config.path}: mixes images and .npy latents, allowed is one kind")
     if config.vae or config.size:
@@ -116,15 +111,17 @@ def open_edm2(config: DatasetConfig) -> Source:
             yield LatentJob(items, labels[low:high], shape, mean, std)
 
     return Source(
-        count=len(index.names), shape=shape, jobs=jobs, identity=index.identity(),
+        count=len(index.names), shape=shape, jobs=jobs,
+        identity=[index.identity(), zlib.crc32(labels.tobytes())],
         dtype="float16", offset=0.0, scale=config.latent_std,
-        classes=int(labels.max(initial=0)) + 1, sampled=True,
+        classes=classes, sampled=True, labels=lambda: labels,
+        left_out=tuple(sorted(index.left_out.items())),
         channel_mean=mean, channel_std=std, parallel=True,
     )  # fmt: skip
 
 
 def glance_edm2(config: DatasetConfig) -> tuple[int, Shape]:
-    index = _index(config)
+    index, _ = _index(config)
     first = index.item(0) if index.names else None
     if first is None or not _is_latent(first.name):
         return len(index.names), shape_of(config, first)
@@ -132,4 +129,10 @@ def glance_edm2(config: DatasetConfig) -> tuple[int, Shape]:
     return len(index.names), (both // 2, rows, columns)
 
 
-EDM2 = Reader(open_edm2, glance_edm2, KEYS, "give the dataset zip that EDM's dataset_tool.py wrote")
+EDM2 = Reader(
+    open_edm2,
+    glance_edm2,
+    KEYS,
+    ("json", "none"),
+    "give the dataset zip or folder that EDM's dataset_tool.py wrote",
+)

@@ -1,7 +1,7 @@
 """Image files: ImageNet, Tiny-ImageNet and any folder, zip or tar of images."""
 
 import re
-import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -12,8 +12,30 @@ from jstar.config import DatasetConfig
 from jstar.data.image import SUFFIXES, Decoding
 from jstar.data.sources.base import Job, Reader, Shape, Source, source_path
 from jstar.data.sources.decoding import FileJob, first_shape
-from jstar.data.sources.index import Index, Item, first_of_tar, open_index, ranks
-from jstar.data.sources.parquet import glance_parquet, is_parquet, open_parquet
+from jstar.data.sources.index import (
+    Index,
+    Item,
+    first_of_tar,
+    is_hidden,
+    open_index,
+    ranks,
+)
+from jstar.data.sources.labels import (
+    LABELS,
+    Marks,
+    folder_labels,
+    json_labels,
+    select_split,
+    split_folder,
+    without_labels,
+)
+from jstar.data.sources.parquet import (
+    PARQUET_KEYS,
+    PARQUET_LABELS,
+    glance_parquet,
+    is_parquet,
+    open_parquet,
+)
 from jstar.errors import JstarError
 
 IMAGENET_TERMS = "ImageNet terms: non-commercial research and education"
@@ -24,16 +46,15 @@ WNID = re.compile(r"n\d{8}")
 
 def is_image(name: str) -> bool:
     """Whether the name is that of an image file, and not of a hidden one."""
-    last = name.rsplit("/", 1)[-1]
-    return last.lower().endswith(SUFFIXES) and not last.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
 
 
 def shape_of(config: DatasetConfig, first: Item | None, *, convert: bool = True) -> Shape:
     """[C, H, W] of the images, by their first. Raises JstarError where there is none."""
     if first is None:
         raise JstarError(f"{config.path}: holds no image file ({', '.join(SUFFIXES)})")
-    decoding = Decoding(config.channels, config.size, convert)
-    return first_shape(first.read(), first.label, decoding)
+    decoding = Decoding(config.channels, config.size, convert, config.max_pixels)
+    return first_shape(first.read(decoding.max_bytes), first.label, decoding)
 
 
 def file_source(
@@ -48,7 +69,7 @@ def file_source(
 ) -> Source:
     """A source whose images are the files of `index`."""
     shape = shape_of(config, index.item(0) if index.names else None, convert=convert)
-    decoding = Decoding(config.channels, config.size, convert)
+    decoding = Decoding(config.channels, config.size, convert, config.max_pixels)
 
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         for low in range(start, stop, block):
@@ -56,14 +77,11 @@ def file_source(
             yield FileJob(index.items(low, high), labels_N[low:high], decoding, shape)
 
     return Source(
-        count=len(index.names), shape=shape, jobs=jobs, identity=index.identity(),
+        count=len(index.names), shape=shape, jobs=jobs,
+        identity=[index.identity(), zlib.crc32(labels_N.tobytes())],
         classes=classes, parallel=True, license=license, citation=citation,
+        labels=lambda: labels_N, left_out=tuple(sorted(index.left_out.items())),
     )  # fmt: skip
-
-
-def _folder(name: str) -> str:
-    """The folder a file lies in; interned, because a million files share a thousand folders."""
-    return sys.intern(name.rpartition("/")[0])
 
 
 @lru_cache(maxsize=2048)
@@ -109,10 +127,55 @@ def open_tiny_imagenet(config: DatasetConfig) -> Source:
 
 
 def open_images(config: DatasetConfig) -> Source:
-    """Any folder, zip or tar of image files, sorted by name; the label ranks the file's folder."""
-    index = open_index(source_path(config), is_image)
-    labels, classes = ranks([_folder(name) for name in index.names])
+    """Any folder, zip or tar of image files, sorted by name.
+
+    The class is what EDM's dataset.json says where it is there, else the rank of the folder.
+    Raises JstarError where the folders can be read in several ways: it names the key that decides.
+    """
+    index, marks = _images(config)
+    if config.labels == "none" or not index.names:
+        labels, classes = without_labels(len(index.names))
+    elif config.labels == "json" or (config.labels is None and marks):
+        labels, classes = json_labels(config, marks, index.names)
+    else:
+        labels, classes = folder_labels(config, index.names)
     return file_source(config, index, labels, classes)
+
+
+def _images(config: DatasetConfig) -> tuple[Index, Marks | None]:
+    """The images of the wanted split, and their dataset.json."""
+    index = open_index(source_path(config), lambda name: is_image(name) or is_labels(name))
+    marks = take_labels(config, index)
+    folders = [split_folder(name) for name in index.names]
+    index.select(select_split(config, folders, none_is_split=False))
+    return index, marks
+
+
+def is_labels(name: str) -> bool:
+    return name.rpartition("/")[2] == LABELS and not is_hidden(name)
+
+
+def take_labels(config: DatasetConfig, index: Index) -> Marks | None:
+    """Take dataset.json out of the index. Raises JstarError where there are several."""
+    at = [n for n, name in enumerate(index.names) if is_labels(name)]
+    if len(at) > 1 and config.labels in (None, "json"):
+        raise JstarError(
+            f"{config.path}: holds several {LABELS} ({index.names[at[0]]}, {index.names[at[1]]}); "
+            "give the path of one, or dataset.labels: folder or none"
+        )
+    found = Marks(index.item(at[0]), index.names[at[0]]) if at else None
+    if at:
+        others = set(at)
+        index.select([n for n in range(len(index.names)) if n not in others])
+    return found
+
+
+def _glance_images(config: DatasetConfig) -> tuple[int | None, Shape]:
+    path = source_path(config)
+    if path.suffix == ".tar":
+        return None, shape_of(config, first_of_tar(path, is_image))
+    index, _ = _images(config)
+    return len(index.names), shape_of(config, index.item(0) if index.names else None)
 
 
 def _glance(keep: Callable[[str], bool]) -> Callable[[DatasetConfig], tuple[int | None, Shape]]:
@@ -140,12 +203,19 @@ def _published(count: int, side: int | None) -> Callable[[DatasetConfig], tuple[
     return published
 
 
-KEYS = frozenset({"size", "channels", "vae", "channel_mean", "latent_std"})
-IMAGES = Reader(open_images, _glance(is_image), KEYS, "give a folder, .zip or .tar of image files")
+KEYS = frozenset({"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std"})
+IMAGES = Reader(
+    open_images,
+    _glance_images,
+    KEYS | {"split", "nested"},
+    ("folder", "json", "none"),
+    "give a folder, .zip or .tar of image files",
+)
 IMAGENET = Reader(
     open_imagenet,
     _glance(_is_train),
-    KEYS,
+    KEYS | PARQUET_KEYS,
+    PARQUET_LABELS,
     "ImageNet is never downloaded: get ILSVRC2012_img_train.tar from image-net.org/download-images "
     "after registering, and give its path, or that of the class folders, a .zip, or parquet files",
     _published(1_281_167, None),
@@ -154,6 +224,7 @@ TINY_IMAGENET = Reader(
     open_tiny_imagenet,
     _glance(_is_train),
     KEYS,
+    (),
     "Tiny-ImageNet stands under ImageNet's terms and is never downloaded: get "
     "tiny-imagenet-200.zip from cs231n.stanford.edu, and give its path",
     _published(100_000, 64),

@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST in the IDX format, plain or gzipped (yann.lecun.com/exdb/mnist)."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +22,7 @@ from jstar.data.sources.base import (
 )
 from jstar.errors import JstarError
 
+GZIP_RATIO = 1032  # the most that deflate can pack
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 FACTS = {
     "mnist": (
@@ -43,7 +45,11 @@ def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
             if len(head) < 4 + 4 * axes or head[:4] != bytes([0, 0, 8, axes]):
                 raise JstarError(f"{path}: is not an {kind}")
             shape = struct.unpack(f">{axes}I", head[4:])
-            size = int(np.prod(shape, dtype=np.int64))
+            size = math.prod(shape)
+            if size > GZIP_RATIO * path.stat().st_size:  # before memory is taken for so many
+                raise EOFError(f"{size} bytes promised")
+            if size == 0:
+                raise JstarError(f"{path}: has shape {shape}, no axis may be empty")
             data = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, error) from error
@@ -78,6 +84,7 @@ def open_idx(config: DatasetConfig) -> Source:
         jobs=in_memory(images[:, None], labels),
         identity=[stamp(images_file), stamp(labels_file)],
         classes=10,
+        labels=lambda: labels.astype(np.int64),
         license=license,
         citation=citation,
     )

@@ -1,11 +1,14 @@
 """Where each image file of a folder, zip or tar lies: compact, so that millions fit in memory."""
 
+import heapq
 import os
 import struct
 import tarfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,8 +19,12 @@ from jstar.data.sources.base import damaged, stamp
 from jstar.errors import JstarError
 
 STORED, DEFLATED = 0, 8
+LIMIT = 1 << 28  # bytes of a file that is no image: latents, labels
+HIDDEN, LINKED = "hidden", "a link to a folder already read"  # reasons to leave something out
 _END, _END64_LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 _ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
+# A header may promise more than there is memory or than an offset can say.
+TAR_DAMAGE = (tarfile.TarError, OSError, EOFError, MemoryError, OverflowError)
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
 
 
@@ -30,13 +37,26 @@ class Item(NamedTuple):
     size: int = -1
     packing: int = STORED
     crc: int | None = None  # a zip's check sum; its data begin after a local header at `offset`
+    unpacked: int = -1  # bytes a zip promises of it
 
-    def read(self) -> bytes:
-        """The file's content. Raises JstarError where it is damaged."""
+    def read(self, limit: int = LIMIT) -> bytes:
+        """The file's content, at most `limit` bytes.
+
+        Raises JstarError where it is damaged or longer: before memory is taken.
+        """
         try:
             with open(self.path, "rb", buffering=0) as file:
+                end = os.fstat(file.fileno()).st_size
+                length = max(self.size, self.unpacked) if self.size >= 0 else end
+                if length > limit:
+                    raise JstarError(
+                        f"{self.label}: has {length} bytes unpacked, allowed are {limit}; where "
+                        "it is an image, dataset.max_pixels raises that"
+                    )
                 if self.size < 0:
                     return file.readall()
+                if self.size > end - self.offset:
+                    raise EOFError("the archive ends early")
                 start = self.offset
                 if self.crc is not None:
                     head = os.pread(file.fileno(), 30, start)
@@ -47,7 +67,9 @@ class Item(NamedTuple):
             if len(data) < self.size:
                 raise EOFError("the archive ends early")
             if self.packing == DEFLATED:
-                data = zlib.decompress(data, -15)
+                data = zlib.decompressobj(-15).decompress(data, self.unpacked + 1)
+                if len(data) != self.unpacked:
+                    raise EOFError("its length is not what the directory says")
             if self.crc is not None and zlib.crc32(data) != self.crc:
                 raise EOFError("its check sum differs")
         except (OSError, EOFError, zlib.error, struct.error) as error:
@@ -64,6 +86,11 @@ class Index(ABC):
     """File names in a fixed order, and how to read each."""
 
     names: list[str]  # relative, with forward slashes
+    facts: NDArray[Any]  # where each lies in an archive: one row a name
+
+    def __init__(self, keep: Callable[[str], bool]) -> None:
+        self.left_out: Counter[str] = Counter()  # by suffix, or why
+        self._wanted = keep
 
     @abstractmethod
     def items(self, start: int, stop: int) -> list[Item]: ...
@@ -73,6 +100,25 @@ class Index(ABC):
 
     def item(self, at: int) -> Item:
         return self.items(at, at + 1)[0]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only the files at `rows`."""
+        self.names = [self.names[at] for at in rows]
+        self.facts = self.facts[np.asarray(rows, np.int64)]
+
+    def _kept(self, name: str) -> bool:
+        """Whether the file is wanted; one that is not is counted."""
+        if self._wanted(name):
+            return True
+        if not name.endswith("/"):  # a zip's folder
+            last = name.rpartition("/")[2]
+            self.left_out[HIDDEN if is_hidden(name) else PurePosixPath(last).suffix.lower()] += 1
+        return False
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder it lies in is hidden: .ipynb_checkpoints, __MACOSX, .x.png."""
+    return any((p.startswith(".") and p != ".") or p == "__MACOSX" for p in name.split("/"))
 
 
 def open_index(path: Path, keep: Callable[[str], bool]) -> Index:
@@ -93,8 +139,10 @@ class FolderIndex(Index):
     """The files below a folder."""
 
     def __init__(self, root: Path, keep: Callable[[str], bool]) -> None:
+        super().__init__(keep)
         self.root = root
-        self.names = sorted(_walk(root, keep))
+        self.names = sorted(self._walk())
+        self.facts = np.empty((len(self.names), 0))
 
     def items(self, start: int, stop: int) -> list[Item]:
         paths = (os.path.join(self.root, name) for name in self.names[start:stop])
@@ -106,23 +154,50 @@ class FolderIndex(Index):
             crc = zlib.crc32(name.encode("utf-8", "surrogateescape"), crc)
         return [str(self.root), len(self.names), crc]
 
+    def _walk(self) -> Iterator[str]:
+        """Names of the wanted files. Links are followed last, and no folder is read twice.
 
-def _walk(root: Path, keep: Callable[[str], bool]) -> Iterator[str]:
-    for folder, _, files in os.walk(root, followlinks=True):
-        inside = Path(folder).relative_to(root).as_posix()
-        for file in files:
-            name = file if inside == "." else f"{inside}/{file}"
-            if keep(name):
-                yield name
+        Raises JstarError for a wanted file that is not a regular one, and an unreadable folder.
+        """
+        seen = {_inode(folder) for folder in self.root.resolve().parents}
+        waiting = [(False, "")]  # whether a link leads there, folder
+        while waiting:
+            _, inside = heapq.heappop(waiting)
+            folder = os.path.join(self.root, inside)
+            try:
+                if (inode := _inode(folder)) in seen:
+                    self.left_out[LINKED] += 1
+                    continue
+                seen.add(inode)
+                entries = list(os.scandir(folder))
+            except OSError as error:
+                raise JstarError(f"{folder}: cannot be read ({error.strerror})") from error
+            for entry in entries:
+                name = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir():
+                    if is_hidden(entry.name):
+                        self.left_out[HIDDEN] += 1
+                    else:
+                        heapq.heappush(waiting, (entry.is_symlink(), name))
+                elif self._kept(name):
+                    if not entry.is_file():
+                        raise JstarError(f"{entry.path}: is not a regular file, no other is read")
+                    yield name
+
+
+def _inode(path: str | Path) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino
 
 
 class ZipIndex(Index):
     """The files of a zip, from its central directory alone (with its 64-bit extension)."""
 
     def __init__(self, path: Path, keep: Callable[[str], bool]) -> None:
+        super().__init__(keep)
         self.path = path
         try:
-            found = [entry for entry in _zip_entries(path) if _inside(path, entry[0], keep)]
+            found = [e for e in _zip_entries(path) if _inside(path, e[0]) and self._kept(e[0])]
         except (OSError, struct.error, EOFError, UnicodeDecodeError) as error:
             raise damaged(path, error, "a zip archive") from error
         found.sort()
@@ -132,7 +207,7 @@ class ZipIndex(Index):
     def items(self, start: int, stop: int) -> list[Item]:
         path, names = str(self.path), self.names[start:stop]
         facts = self.facts[start:stop].tolist()
-        for name, (_, _, packing, _) in zip(names, facts, strict=True):
+        for name, (_, _, packing, _, _) in zip(names, facts, strict=True):
             if packing not in (STORED, DEFLATED):
                 raise JstarError(
                     f"{path}, {name}: is packed with method {packing}, "
@@ -144,11 +219,14 @@ class ZipIndex(Index):
         return stamp(self.path)
 
 
-_ZIP_FACTS = np.dtype([("offset", "<i8"), ("size", "<i8"), ("packing", "<u2"), ("crc", "<u4")])
+_ZIP_FACTS = np.dtype(
+    [("offset", "<i8"), ("size", "<i8"), ("packing", "<u2"), ("crc", "<u4"), ("unpacked", "<i8")]
+)
+ZipFacts = tuple[int, int, int, int, int]
 
 
-def _zip_entries(path: Path) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """(name, (offset, packed size, method, crc)) of every member; no object is kept a member."""
+def _zip_entries(path: Path) -> Iterator[tuple[str, ZipFacts]]:
+    """(name, (offset, packed size, method, crc, size)) of every member; none is kept an object."""
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
         tail_start = file.seek(max(0, length - 22 - 0xFFFF))
@@ -171,7 +249,7 @@ def _zip_entries(path: Path) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
             yield _zip_entry(file.read(46), file)
 
 
-def _zip_entry(head: bytes, file: Any) -> tuple[str, tuple[int, int, int, int]]:
+def _zip_entry(head: bytes, file: Any) -> tuple[str, ZipFacts]:
     if head[:4] != _ENTRY:
         raise EOFError("its directory is cut short")
     flags, packing = struct.unpack("<HH", head[8:12])
@@ -190,7 +268,9 @@ def _zip_entry(head: bytes, file: Any) -> tuple[str, tuple[int, int, int, int]]:
             size = next(wide, 0) if size == _FULL32 else size
             offset = next(wide, 0) if offset == _FULL32 else offset
         extra = extra[4 + width :]
-    return name, (offset, size, packing, crc)
+    if max(offset, size, unpacked) >= 1 << 63:
+        raise EOFError(f"'{name}' is said to be larger than any file")
+    return name, (offset, size, packing, crc, unpacked)
 
 
 class TarIndex(Index):
@@ -199,19 +279,20 @@ class TarIndex(Index):
     def __init__(
         self, paths: Iterable[Path], keep: Callable[[str], bool], in_order: bool = False
     ) -> None:
+        super().__init__(keep)
         self.paths = list(paths)
-        found: list[tuple[str, tuple[int, int, int]]] = []
+        self.names, facts = [], array("q")  # a tuple a file would be most of the memory
         for number, path in enumerate(self.paths):
             try:
                 for name, offset, size in _tar_members(path):
-                    if _inside(path, name, keep):
-                        found.append((name, (number, offset, size)))
-            except (tarfile.TarError, OSError, EOFError) as error:
+                    if _inside(path, name) and self._kept(name):
+                        self.names.append(name)
+                        facts.extend((number, offset, size))
+            except TAR_DAMAGE as error:
                 raise damaged(path, error, "a tar archive") from error
+        self.facts = np.array(facts, np.int64).reshape(-1, 3)
         if not in_order:
-            found.sort()
-        self.names = [name for name, _ in found]
-        self.facts = np.array([fact for _, fact in found], np.int64).reshape(-1, 3)
+            self.select(sorted(range(len(self.names)), key=self.names.__getitem__))
 
     def items(self, start: int, stop: int) -> list[Item]:
         paths = [str(path) for path in self.paths]
@@ -226,9 +307,9 @@ def first_of_tar(path: Path, keep: Callable[[str], bool]) -> Item | None:
     """The first file of a tar that passes `keep`: without reading on."""
     try:
         for name, offset, size in _tar_members(path):
-            if _inside(path, name, keep):
+            if _inside(path, name) and keep(name):
                 return Item(str(path), name, offset, size)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except TAR_DAMAGE as error:
         raise damaged(path, error, "a tar archive") from error
     return None
 
@@ -261,8 +342,8 @@ def _forget(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.members = []  # type: ignore[attr-defined]
 
 
-def _inside(path: Path, name: str, keep: Callable[[str], bool]) -> bool:
-    """Whether to keep the member. Raises JstarError if its name leads out of the archive."""
+def _inside(path: Path, name: str) -> bool:
+    """True. Raises JstarError if the member's name leads out of the archive."""
     if (
         name.startswith(("/", "\\"))
         or ".." in name.replace("\\", "/").split("/")
@@ -272,7 +353,7 @@ def _inside(path: Path, name: str, keep: Callable[[str], bool]) -> bool:
             f"{path}: holds a file named '{name}', which lies outside of the archive; "
             "such an archive is not read"
         )
-    return keep(name)
+    return True
 
 
 def ranks(values: list[str]) -> tuple[NDArray[np.int64], int]:

@@ -1,69 +1,225 @@
-"""WebDataset tars: samples of files that share a stem, as 000123.jpg and 000123.cls."""
+"""WebDataset tars: samples of files that share a key, as 000123.jpg and 000123.cls."""
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
-from jstar.data.sources.base import Reader, Shape, Source, source_path
+from jstar.data.sources.base import Reader, Shape, Source, regular_files, source_path
 from jstar.data.sources.files import KEYS, file_source, is_image, shape_of
-from jstar.data.sources.index import TarIndex, first_of_tar
+from jstar.data.sources.index import TarIndex, first_of_tar, is_hidden
+from jstar.data.sources.labels import select_split, split_name
 from jstar.errors import JstarError
+
+MARKS = (".cls", ".json")
+FIELD = re.compile(r".*label.*|class(_id|_index)?|cls|target", re.IGNORECASE)
 
 
 class SampleIndex(TarIndex):
     """The images of WebDataset tars, in the order they stand in, and their labels."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        super().__init__(paths, lambda name: is_image(name) or name.endswith(".cls"), in_order=True)
-        stems = [(*self.facts[at, :1], _stem(name)) for at, name in enumerate(self.names)]
-        marks = {stem: at for at, stem in enumerate(stems) if self.names[at].endswith(".cls")}
-        keep = [at for at, name in enumerate(self.names) if not name.endswith(".cls")]
-        if (
-            marks
-            and (bare := next((at for at in keep if stems[at] not in marks), None)) is not None
-        ):
-            raise JstarError(f"{self.item(bare).label}: has no label beside it (.cls)")
-        self.labels_N = np.zeros(len(keep), np.int64)
-        for row, at in enumerate(keep if marks else []):
-            self.labels_N[row] = self._label(marks[stems[at]])
-        self.names, self.facts = [self.names[at] for at in keep], self.facts[keep]
+    def __init__(self, paths: list[Path], config: DatasetConfig) -> None:
+        super().__init__(
+            paths,
+            lambda name: (is_image(name) or name.endswith(MARKS)) and not is_hidden(name),
+            in_order=True,
+        )
+        self.config = config
+        images = self._images()
+        self.labels_N = self._labels(images, self._rows(images))
+        self.select(images)
+
+    def _sample(self, at: int, suffix: str | None = None) -> str:
+        """The sample of a file: its tar, and its name up to the first dot, or to `suffix`."""
+        folder, _, last = self.names[at].rpartition("/")
+        key = last.partition(".")[0] if suffix is None else last.removesuffix(suffix)
+        return f"{self.facts[at, 0]}:{folder}/{key}"
+
+    def _images(self) -> list[int]:
+        """The images; with `extension` those whose name goes on so after its first dot.
+
+        Where none does, as `22.00.png` with `png`, those that end so: their keys have dots.
+        """
+        images = [at for at, name in enumerate(self.names) if is_image(name)]
+        if self.config.extension is None:
+            return images
+        wanted = f".{self.config.extension}"
+        ending = [at for at in images if self.names[at].endswith(wanted)]
+        exact = [at for at in ending if "." not in self._last(at).removesuffix(wanted)]
+        if not ending:
+            raise JstarError(
+                f"dataset.extension = {self.config.extension}: no image of {self.config.path} has "
+                "it"
+            )
+        if exact:
+            known = {self._sample(at) for at in exact}
+            if strange := [at for at in ending if self._sample(at) not in known]:
+                raise JstarError(
+                    f"{self.item(strange[0]).label}: has a dot in its key, others have none; "
+                    "dataset.extension cannot say which is meant, rename such files"
+                )
+        return exact or ending
+
+    def _last(self, at: int) -> str:
+        return self.names[at].rpartition("/")[2]
+
+    def _rows(self, images: list[int]) -> dict[str, int]:
+        """The row of each sample. Raises JstarError where one has several images."""
+        rows: dict[str, int] = {}
+        for row, at in enumerate(images):
+            other = images[rows.setdefault(self._sample(at, self._suffix()), row)]
+            if other != at:
+                suffix = self.names[at].rpartition(".")[2]
+                raise JstarError(
+                    f"{self.item(other).label}: and '{self.names[at]}' are images of one sample, "
+                    "whose key ends at the first dot; dataset.extension says which to read or "
+                    f"what follows the key, for example extension: {suffix}"
+                )
+        return rows
+
+    def _suffix(self) -> str | None:
+        """What follows the key of an image: as `extension` says, or all from the first dot."""
+        return f".{self.config.extension}" if self.config.extension else None
+
+    # --- labels -----------------------------------------------------------------------------------
+
+    def _labels(self, images: list[int], rows: dict[str, int]) -> NDArray[np.int64]:
+        """The class of each image: of the .cls, else a field of the .json, else 0."""
+        stated = self.config.labels
+        if stated != "none":
+            column = self.config.label_column
+            there = any(name.endswith(".cls") for name in self.names)
+            if stated != "json" and column is None and there:
+                return self._each(images, self._marks(".cls", rows), ".cls", self._label)
+            facts = self._marks(".json", rows)
+            field = self._field(facts[facts >= 0])
+            if field is not None:
+                return self._each(images, facts, ".json", lambda at: self._json_label(at, field))
+            if stated == "json":
+                raise JstarError(
+                    f"dataset.labels = json: no .json in {self.config.path} holds a label; "
+                    "dataset.label_column names its field"
+                )
+        return np.zeros(len(images), np.int64)
+
+    def _marks(self, suffix: str, rows: dict[str, int]) -> NDArray[np.int64]:
+        """Where the label file of each image stands; -1 where there is none."""
+        marks = np.full(len(rows), -1, np.int64)
+        for at, name in enumerate(self.names):
+            if not name.endswith(suffix):
+                continue
+            row = rows.get(self._sample(at, suffix), rows.get(self._sample(at), -1))
+            if row >= 0 and marks[row] >= 0:
+                raise JstarError(
+                    f"{self.item(at).label}: and '{self.names[marks[row]]}' label one sample, "
+                    "whose key ends at the first dot; dataset.extension says what follows the key"
+                )
+            if row >= 0:
+                marks[row] = at
+        return marks
+
+    def _each(
+        self, images: list[int], marks: NDArray[np.int64], suffix: str, read: Callable[[int], int]
+    ) -> NDArray[np.int64]:
+        """The label of each image. Raises JstarError where an image has none."""
+        labels = np.empty(len(images), np.int64)
+        for row, at in enumerate(marks.tolist()):
+            if at < 0:
+                name = self.item(images[row]).label
+                raise JstarError(f"{name}: has no label beside it ({suffix})")
+            labels[row] = read(at)
+        return labels
 
     def _label(self, at: int) -> int:
         item = self.item(at)
         try:
-            return int(item.read())
+            return self._checked(int(item.read()), item.label)
         except ValueError as error:
             raise JstarError(f"{item.label}: must hold one integer, the class") from error
 
+    def _checked(self, label: int, where: str) -> int:
+        if not 0 <= label < 1 << 63:
+            raise JstarError(
+                f"{where}: holds the label {label}, allowed are classes from 0 on; "
+                "dataset.labels: none takes no classes"
+            )
+        return label
 
-def _stem(name: str) -> str:
-    """The sample's key: up to the first dot of the file's name."""
-    folder, _, last = name.rpartition("/")
-    return f"{folder}/{last.partition('.')[0]}"
+    def _json(self, at: int) -> dict[str, Any]:
+        item = self.item(at)
+        try:
+            found = json.loads(item.read())
+        except (ValueError, RecursionError) as error:
+            raise JstarError(f"{item.label}: is not valid JSON") from error
+        return found if isinstance(found, dict) else {}
+
+    def _field(self, facts: NDArray[np.int64]) -> str | None:
+        """The field of the label, by the first .json that has a likely one.
+
+        Raises JstarError where it may be several.
+        """
+        if self.config.label_column is not None:
+            return self.config.label_column
+        for at in facts.tolist():
+            found = self._json(at)
+            named = [key for key in found if FIELD.fullmatch(key)]
+            likely = [key for key in named if type(found[key]) is int] or named
+            if len(likely) > 1:
+                raise JstarError(
+                    f"{self.item(at).label}: has the fields {', '.join(likely)}; "
+                    "dataset.label_column says which is the class, and dataset.labels: none takes "
+                    "no classes"
+                )
+            if likely:
+                return likely[0]
+        return None
+
+    def _json_label(self, at: int, field: str) -> int:
+        facts, where = self._json(at), self.item(at).label
+        if type(label := facts.get(field)) is not int:
+            raise JstarError(
+                f"{where}: its field '{field}' is {label!r}, a class is an integer; "
+                "dataset.label_column names another, dataset.labels: none takes no classes"
+            )
+        return self._checked(label, where)
 
 
 def _tars(config: DatasetConfig) -> list[Path]:
     path = source_path(config)
-    tars = [path] if path.is_file() else sorted(path.glob("*.tar"))
+    if path.is_file():
+        return [path]
+    tars = regular_files(path, "*.tar")
     if not tars:
         raise JstarError(f"{path}: holds no .tar file")
-    return tars
+    return [tars[at] for at in select_split(config, [split_name(tar.name) for tar in tars])]
 
 
 def open_webdataset(config: DatasetConfig) -> Source:
     """A tar or a folder of tars, read in the order of their names."""
-    index = SampleIndex(_tars(config))
+    index = SampleIndex(_tars(config), config)
     classes = int(index.labels_N.max(initial=0)) + 1
     return file_source(config, index, index.labels_N, classes)
 
 
 def glance_webdataset(config: DatasetConfig) -> tuple[None, Shape]:
     """The shape of the first image; how many there are is not known before the tars are read."""
-    found = (first_of_tar(path, is_image) for path in _tars(config))
+    suffix = f".{config.extension or ''}".rstrip(".")
+    found = (
+        first_of_tar(path, lambda name: is_image(name) and name.endswith(suffix))
+        for path in _tars(config)
+    )
     return None, shape_of(config, next((item for item in found if item), None))
 
 
 WEBDATASET = Reader(
-    open_webdataset, glance_webdataset, KEYS, "give a .tar or a folder of .tar files"
+    open_webdataset,
+    glance_webdataset,
+    KEYS | {"split", "label_column", "extension"},
+    ("json", "none"),
+    "give a .tar or a folder of .tar files",
 )
