@@ -1,6 +1,8 @@
 """The command line: its tables, its one-sentence errors, its exit status."""
 
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -187,6 +189,14 @@ def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+
+
+def test_help_waits_for_neither_torch_nor_pandas():
+    code = (
+        "import sys, jstar.cli; sys.exit(' '.join({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
 
 
 def test_help_says_units(jstar):

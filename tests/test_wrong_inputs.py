@@ -235,7 +235,7 @@ def test_tables_of_any_separator_and_case_are_read_and_said(name, case, tmp_path
     assert (read["run"] == frame["run"]).all()
     err = capsys.readouterr().err
     assert (err == "") == (name == "comma" and case is str.lower)
-    for words in [*said, *(["the column 'LOSS' is 'loss'"] if case is str.upper else [])]:
+    for words in [*said, *(["read in lower case (RUN, PARAMS"] if case is str.upper else [])]:
         assert words in err
     assert data_word([path]) == "tokens"
     assert capsys.readouterr().err == ""
