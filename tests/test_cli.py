@@ -1,6 +1,8 @@
 """The command line: its tables, its one-sentence errors, its exit status."""
 
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -55,6 +57,25 @@ def test_figures_of_the_barest_foreign_tables(jstar, tables):
     assert {path.stem for path in (tables / "drawn").glob("*.png")} == set(
         figures_of("scaling", lengths=1, cooldown=False)
     )
+
+
+def test_optimal_loss_between_the_noise_scales_of_its_table(jstar, tables):
+    """J* of 5 from 4 and 6: said, with an error that the fits know of."""
+    curve = pd.read_csv(tables / "curve.csv").set_index("sigma")["loss"]
+    rows = {0.5: curve[0.5], 4.0: 0.97 * curve[5.0], 6.0: 1.02 * curve[5.0]}
+    frame = pd.DataFrame({"sigma": list(rows), "loss": list(rows.values())})
+    frame.to_csv(tables / "curve.csv", index=False)
+    status, out, err = jstar(*foreign(tables, "--bootstrap", 100))
+    assert status == 0, err
+    assert "J* is interpolated at 1 of 2 noise scales, with an error of its own" in out
+    assert read_json(tables / "out/fits.json")["optimal_interpolated"] == [5.0]
+    found = pd.read_csv(tables / "out/verdicts.csv").set_index("sigma")
+    assert found.loc[0.5, ["optimal", "optimal_se"]].tolist() == pytest.approx([curve[0.5], 0])
+    assert found.loc[5.0, "optimal"] == pytest.approx(curve[5.0], rel=0.01)
+    assert 0 < found.loc[5.0, "optimal_se"] < 0.01 * curve[5.0]
+    status, _, err = jstar("fit", "--losses", tables / "losses.csv", "--out", tables / "out",
+                           "--bootstrap", 5)  # fmt: skip
+    assert "bootstrap = 5" in err  # its own folder may be written again
 
 
 def test_fit_without_a_process_has_no_total(jstar, tables):
@@ -168,6 +189,14 @@ def test_wrong_options_of_power_are_one_sentence(jstar, more, words):
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+
+
+def test_help_waits_for_neither_torch_nor_pandas():
+    code = (
+        "import sys, jstar.cli; sys.exit(' '.join({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
 
 
 def test_help_says_units(jstar):

@@ -67,6 +67,24 @@ def test_above_one_variance_is_continued_exactly_and_below_is_refused(tmp_path):
         curve.total("edm", [3.0, 3.1])
 
 
+def test_between_the_table_s_noise_scales_the_error_is_at_least_that_made(tmp_path):
+    """Every second noise scale of a grid as coarse as a default study's, told by the others."""
+    sigma = np.geomspace(0.05, 3, 17)
+    curve = table(tmp_path / "curve.csv")
+    half = table(tmp_path / "half.csv", sigma=sigma[::2])
+    assert curve.holds(sigma * (1 + 1e-8)).all()
+    assert (half.holds(sigma) == (np.arange(17) % 2 == 0)).all()
+    loss, stderr = half.at(sigma, inside=True)
+    assert (stderr[::2] == 0).all()
+    assert (stderr[1::2] > 0).all()
+    error = np.abs(loss - gaussian(sigma))[1::2]
+    assert (error < 2 * stderr[1::2]).all()  # where J* bends either way
+    assert error.max() < 0.02 * VARIANCE
+    total, total_se = half.total("edm", sigma)
+    assert abs(total - curve.total("edm")[0]) < 2 * total_se
+    assert total_se == pytest.approx(total_weights(process("edm"), sigma) @ stderr)
+
+
 def test_what_a_table_does_not_say(tmp_path):
     path = tmp_path / "curve.csv"
     path.write_text("upper,sigma,lower,loss\n0.3,2,0.1,0.2\n0.02,1,0.01,0.015\n")

@@ -2,6 +2,8 @@
 
 import sys
 
+import typer
+
 # Importing adds the subcommands, in the order of the help.
 # isort: off
 from jstar.commands import stages, planning, diagnose, variants, fits, sampling  # noqa: F401
@@ -10,13 +12,42 @@ from jstar.commands import stages, planning, diagnose, variants, fits, sampling 
 from jstar.commands.options import app
 from jstar.errors import JstarError
 
+# click's UsageError, of which newer versions of typer have a copy of their own.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
 
 def main() -> None:
-    """Entry point: JstarError becomes one sentence and exit status 2."""
+    """Entry point: a mistake becomes one sentence and exit status 2, an interruption 130."""
     try:
-        app()
+        status = app(prog_name="jstar", standalone_mode=False)
     except JstarError as error:
-        print(f"jstar: {error}", file=sys.stderr)
+        _say(str(error))
+        raise SystemExit(2) from None
+    except UsageError as error:
+        _say_usage(error)
         raise SystemExit(2) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
+    except typer.Abort:
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        _say("interrupted; what was finished is kept, the same command starts again")
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str) -> None:
+    print(f"jstar: {text}", file=sys.stderr)
+
+
+def _say_usage(error: Exception) -> None:
+    """A wrong option in one sentence; a group without its subcommand shows its help instead."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    if context is None or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return
+    path = context.command_path
+    words = path.removeprefix("jstar").strip()
+    message = message[:1].lower() + message[1:].rstrip(".")
+    _say(f"{words + ': ' if words else ''}{message} (see '{path} --help')")

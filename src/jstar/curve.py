@@ -18,8 +18,8 @@ from jstar.records import (
     fingerprint,
     numeric_column,
     provenance,
+    read_any_table,
     read_json,
-    read_table,
     refuse_rows,
     write_table,
 )
@@ -106,23 +106,23 @@ class OptimalLoss:
         low, high = np.log(self.sigma[k - 1 : k + 1])
         return float(np.exp(low + share * (high - low)))
 
-    def at(self, sigma: Any, *, measured: bool = False) -> tuple[Floats, Floats]:
+    def at(self, sigma: Any, *, inside: bool = False) -> tuple[Floats, Floats]:
         """(J*, standard error) at noise scales from the smallest of the table on.
 
         Inside: monotone cubic in ln sigma through the table. Above: 1/J* is linear in sigma^-2 up
         to the variance, exact for a Gaussian of one variance. The error is that of the neighbours
         plus a quarter of the distance to the straight line (above: to the last value). Raises
-        JstarError below the table and, if `measured`, at noise scales that are not in it.
+        JstarError below the table and, if `inside`, above it.
         """
         wanted = np.atleast_1d(np.asarray(sigma, dtype=np.float64))
         log_s, log_w = np.log(self.sigma), np.log(wanted)
-        node = self._nodes(log_w)
-        known = np.abs(log_w - log_s[node]) < SAME
-        if measured and not known.all():
+        node, known = self._nodes(log_w), self.holds(wanted)
+        outside = ~known & ((log_w < log_s[0]) | (log_w > log_s[-1]))
+        if inside and outside.any():
             raise JstarError(
-                f"optimal loss: sigma = {wanted[~known][0]:g} of the losses is not on the curve, "
-                f"the nearest is {self.sigma[node[~known][0]]:g}; estimate J* on the noise scales "
-                "of the losses"
+                f"optimal loss: sigma = {wanted[outside][0]:g} of the losses is not on the curve, "
+                f"which is known from {self.sigma[0]:g} to {self.sigma[-1]:g}; estimate J* on the "
+                "noise scales of the losses"
             )
         if (~known & (wanted < self.sigma[0])).any():
             raise JstarError(
@@ -141,6 +141,12 @@ class OptimalLoss:
         bend = value - np.interp(log_w, log_s, self.loss)
         return value, np.hypot(np.interp(log_w, log_s, self.stderr), 0.25 * bend)
 
+    def holds(self, sigma: Any) -> NDArray[np.bool_]:
+        """Which noise scales are those of the table, so that `at` need not interpolate."""
+        log_w = np.log(np.atleast_1d(np.asarray(sigma, dtype=np.float64)))
+        distance: Floats = np.abs(log_w - np.log(self.sigma)[self._nodes(log_w)])
+        return distance < SAME
+
     @cached_property
     def _cubic(self) -> Callable[[Floats], Floats]:
         if len(self.sigma) < 2:
@@ -153,14 +159,15 @@ class OptimalLoss:
         return np.searchsorted(0.5 * (log_s[1:] + log_s[:-1]), log_sigma)
 
     def total(self, proc: Process | str, sigma: Any = None) -> tuple[float, float]:
-        """(total J*, standard error) on noise scales of the table, by default all of them.
+        """(total J*, standard error) on noise scales within the table, by default all of its own.
 
-        sum_s W_s J*(sigma_s), W of `jstar.noise.total_weights`: E[w J*] cut to their range.
-        Raises JstarError at noise scales that are not in the table.
+        sum_s W_s J*(sigma_s), W of `jstar.noise.total_weights`: E[w J*] cut to their range. Between
+        noise scales of the table J* and its error are `at`'s, correlated as the nearest are.
+        Raises JstarError at noise scales outside.
         """
         grid = self.sigma if sigma is None else np.asarray(sigma, dtype=np.float64)
         weight = total_weights(process(proc) if isinstance(proc, str) else proc, grid)
-        loss, stderr = self.at(grid, measured=True)
+        loss, stderr = self.at(grid, inside=True)
         node, error = self._nodes(np.log(grid)), weight * stderr
         variance = float(error @ self.correlation_SS[np.ix_(node, node)] @ error)
         return float(weight @ loss), float(np.sqrt(max(variance, 0.0)))
@@ -196,7 +203,7 @@ def read_curve(path: str | Path) -> OptimalLoss:
     """
     path = Path(path)
     beside = path.with_suffix(".json")
-    frame = read_table(path, ("sigma", "loss"))
+    frame = read_any_table(path, ("sigma", "loss"))
     origin = read_json(beside) if beside.is_file() else {}
     if frame.empty:
         raise JstarError(f"{path}: holds no rows, at least one is needed")

@@ -11,7 +11,13 @@ class JstarError(Exception):
     """
 
 
+def closest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word that `word` may be meant to be, None where none is near."""
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the allowed word nearest to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
+    found = closest(word, allowed)
+    return f", did you mean '{found}'?" if found else ""

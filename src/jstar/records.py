@@ -7,17 +7,20 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from jstar import __version__
 from jstar.errors import JstarError
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second that `jstar --help` need not wait: read where it is used
 
 FLOP_CONVENTION = "2 FLOPs per multiply-add; training = 3 x forward"
 LOSS_UNIT = "mean squared error per dimension, in the model's data scale"
@@ -30,6 +33,7 @@ VARIANTS_COLUMNS = (
     "study", "run", "model", "process", "params", "seed", "images", "sigma", "loss", "loss_se",
     "optimal", "optimal_se", "gap", "gap_se", "holdout", "holdout_se", "weight",
 )  # fmt: skip
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a TAB"}
 CURVE_COLUMNS = ("sigma", "loss", "stderr", "lower", "upper")
 
 
@@ -75,7 +79,7 @@ def write_array(path: str | Path, array: Any) -> None:
     write_atomically(path, lambda p: np.save(p, array))
 
 
-def write_table(path: str | Path, frame: pd.DataFrame, provenance: dict[str, Any]) -> None:
+def write_table(path: str | Path, frame: "pd.DataFrame", provenance: dict[str, Any]) -> None:
     """Write a tidy table to `path` (.csv) and its provenance beside it (.json).
 
     Floats keep 9 significant digits: more than any error bar here, and the same on every machine.
@@ -96,31 +100,94 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return tree
 
 
-def read_table(path: str | Path, required: Iterable[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | Path, required: Iterable[str] = (), *, separator: str = ","
+) -> "pd.DataFrame":
     """Read a tidy table and check that the required columns are there."""
+    import pandas as pd
+
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, sep=separator)
     except OSError as error:
         raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise JstarError(f"{path}: is not a comma-separated table") from error
-    missing = [c for c in required if c not in frame.columns]
-    if missing:
-        raise JstarError(
-            f"{path}: the column '{missing[0]}' is missing, found are {', '.join(frame.columns)}"
-        )
+        kind = SEPARATORS[separator]
+        raise JstarError(f"{path}: is not a table whose columns {kind} separates") from error
+    require_columns(path, frame, required)
     return frame
 
 
-def numeric_column(frame: pd.DataFrame, column: str, path: Path) -> None:
+def require_columns(path: str | Path, frame: "pd.DataFrame", required: Iterable[str]) -> None:
+    """Raise JstarError naming the required columns that are not there."""
+    missing = [f"'{c}'" for c in required if c not in frame.columns]
+    if missing:
+        words = "column {} is" if len(missing) == 1 else "columns {} are"
+        raise JstarError(
+            f"{path}: the {words.format(', '.join(missing))} missing, found are "
+            + ", ".join(map(str, frame.columns))
+        )
+
+
+def read_any_table(
+    path: str | Path, required: Iterable[str] = (), *, quiet: bool = False
+) -> "pd.DataFrame":
+    """Read anybody's table: separated by comma, semicolon or TAB, column names in any case.
+
+    Unless `quiet`, stderr says what was assumed. A byte order mark is skipped; decimal commas are
+    read where semicolon or TAB separate.
+    Raises JstarError as `read_table` does, and where two columns differ in case only.
+    """
+    import pandas as pd
+
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            head = file.readline()
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise JstarError(f"{path}: is not a text table in UTF-8") from error
+    separator = max(SEPARATORS, key=head.count)
+    frame = read_table(path, separator=separator)
+    assumed = [] if separator == "," else [f"columns are separated by {SEPARATORS[separator]}"]
+    if separator != ",":
+        points = [str(column) for column in frame if _decimal_commas(frame, str(column))]
+        assumed += [f"commas in {', '.join(points)} are decimal points"] if points else []
+    names = [str(name).strip().lower() for name in frame.columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise JstarError(f"{path}: the column '{name}' is there twice, whatever its case")
+    other = [str(old) for old, new in zip(frame.columns, names, strict=True) if str(old) != new]
+    assumed += [f"column names are read in lower case ({', '.join(other)})"] if other else []
+    frame.columns = pd.Index(names)
+    require_columns(path, frame, required)
+    if assumed and not quiet:
+        print(f"{path}: {'; '.join(assumed)}", file=sys.stderr)
+    return frame
+
+
+def _decimal_commas(frame: "pd.DataFrame", column: str) -> bool:
+    """Make numbers of a column of text such as 1,5; whether it was one."""
+    import pandas as pd
+
+    text = frame[column].dropna().astype(str).str.strip()
+    comma = text.str.contains(",", regex=False)
+    if not comma.any() or not text.str.fullmatch(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?").all():
+        return False
+    frame[column] = pd.to_numeric(frame[column].str.replace(",", ".", regex=False))
+    return True
+
+
+def numeric_column(frame: "pd.DataFrame", column: str, path: Path) -> None:
     """Make a column numeric. Raises JstarError naming the first cell with text."""
+    import pandas as pd
+
     numbers = pd.to_numeric(frame[column], errors="coerce")
     refuse_rows(frame, numbers.isna() & frame[column].notna(), path, column, "a number is needed")
     frame[column] = numbers
 
 
 def refuse_rows(
-    frame: pd.DataFrame, bad: "pd.Series[bool]", path: Path, column: str, allowed: str
+    frame: "pd.DataFrame", bad: "pd.Series[bool]", path: Path, column: str, allowed: str
 ) -> None:
     """Raise JstarError about the first bad row; lines count from 1 with the header."""
     if bad.any():

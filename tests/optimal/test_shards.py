@@ -1,5 +1,7 @@
 """Shards: the same answer for any number of them and any order; wrong ones are refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,22 @@ def test_any_number_of_shards_gives_the_same_curve(study, tmp_path):
         assert (merged.loss == turned.loss).all()
         assert np.allclose(merged.loss, whole.loss, rtol=1e-12, atol=1e-15)
         assert np.allclose(merged.stderr, whole.stderr, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("limit", [None, 256])
+def test_the_progress_of_each_shard_ends_at_its_own_points(
+    count, limit, tiny_study, tmp_path, capsys
+):
+    """256 points are one tile: the second shard has none of them."""
+    study = Study.parse(tiny_study(dataset={"limit": limit}))
+    prepare(study.dataset, tmp_path / "data")
+    capsys.readouterr()
+    shards_of(study, tmp_path, count)
+    done = re.findall(r"(\d+)/(\d+) points", capsys.readouterr().err)
+    assert len(done) == count
+    assert all(points == total for points, total in done)
+    assert sum(int(points) for points, _ in done) == (limit or 1797)
 
 
 def test_by_class_shards_add_up(tiny_study, tmp_path):

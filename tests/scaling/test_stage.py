@@ -212,7 +212,7 @@ def spoil(frame, column, row, value):
         (lambda f: spoil(f, "loss", 4, f["loss"][4] * 1e6), "line 6, column 'loss': .* mixed"),
         (lambda f: f.assign(gap=f["gap"] * 1e3), "column 'gap': .* is above the loss"),
         (lambda f: f.assign(loss=f["loss"] / 3, gap=f["gap"] / 3), "below the optimal loss"),
-        (lambda f: spoil(f, "sigma", 0, 0.7), "sigma = 0.7 of the losses is not on the curve"),
+        (lambda f: spoil(f, "sigma", 0, 700.0), "sigma = 700 of the losses is not on the curve"),
     ],
 )
 def test_bad_tables_end_in_one_sentence(tables, change, message):

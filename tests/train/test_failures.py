@@ -130,6 +130,29 @@ def test_what_a_killed_process_was_writing_is_removed(run_tiny, tmp_path):
     assert not half.exists()
 
 
+def test_an_interrupted_run_says_that_it_is_saved(run_tiny, monkeypatch, capsys):
+    monkeypatch.setattr("jstar.train.stop.Stop.reason", "SIGINT")
+    status, folder = run_tiny()
+    assert (status.finished, status.reason) == (False, "SIGINT")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        f"train: out stopped (SIGINT) and saved after {status.images:,} of 6,400 images; the same "
+        "command goes on from there"
+    )
+    assert list((folder / "state" / CHECKPOINTS).iterdir())
+
+
+def test_of_a_run_that_never_began_nothing_is_left(tmp_path):
+    (tmp_path / "a").mkdir()
+    state = tmp_path / "a" / "b" / "c"
+    with hold_state(state):
+        assert (state / "lock").is_file()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    with hold_state(state):
+        (state / "x").write_text("")
+    assert (state / "lock").is_file()
+
+
 def test_a_second_process_is_refused(run_tiny, tmp_path):
     with (
         hold_state(tmp_path / "run" / "state"),

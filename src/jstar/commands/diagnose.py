@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jstar.commands.options import Threads, app, set_threads
+from jstar.commands.options import Threads, app, check_device, set_threads
 from jstar.errors import JstarError
 
 
@@ -62,7 +62,9 @@ def diagnose_command(
     queries: Annotated[int | None, _draws("Noisy draws a noise scale; default: 1024")] = None,
     seed: Annotated[int | None, _draws("Seed of the draws; default: 1")] = None,
     batch: Annotated[int, typer.Option(help="Images in one call of the denoiser")] = 256,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; where x and sigma are")] = "cpu",
+    device: Annotated[
+        str, typer.Option(callback=check_device, help="cpu, cuda ...; where x and sigma are")
+    ] = "cpu",
     threads: Threads = None,
 ) -> None:
     """Say at which noise scales a denoiser is weak, and how: its loss against J*.

@@ -14,6 +14,19 @@ def _foreign(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Fitting anybody's tables")
 
 
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds another's files: the tables would lie among them, or on them."""
+    if out.exists() and not out.is_dir():
+        raise JstarError(f"--out {out}: is a file, allowed is a folder")
+    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if there and not (out / "fits.json").is_file():
+        raise JstarError(
+            f"--out {out}: holds files that are not of 'jstar fit' ({', '.join(there[:3])}"
+            f"{' ...' if len(there) > 3 else ''}); allowed are a new or empty folder, and one that "
+            "it wrote before"
+        )
+
+
 @app.command()
 def fit(
     config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
@@ -51,7 +64,8 @@ def fit(
     (number of parameters), flops (training compute so far, FLOPs) and loss (any
     that falls with compute); without sigma (noise scale) it is one loss, the
     total. The columns images (or tokens) seen, loss_se, gap and gap_se improve
-    the fit.
+    the fit. Columns are separated by comma, semicolon or TAB, their names in any
+    case. J* is interpolated between the noise scales of its table.
     """
     from jstar.config import FitConfig
     from jstar.noise import process as named_process
@@ -83,6 +97,7 @@ def fit(
         return
     if not losses or out is None:
         raise JstarError("fit: give either --config, or --losses and --out (and --optimal)")
+    _refuse_foreign(out)
     chosen = named_process(process) if process is not None else None
     fits = write_fits(
         losses, optimal, out, config=FitConfig.checked(given, "fit"), process=chosen,

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from jstar import __version__
 from jstar.config import Study
+from jstar.errors import JstarError
 from jstar.layout import Layout
 
 app = typer.Typer(
@@ -17,7 +19,40 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"jstar {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version"),
+    ] = False,
+) -> None:
+    """What stands before the subcommand; the help of the application is its own."""
+
+
+def _some_threads(threads: int | None) -> int | None:
+    if threads is not None and threads < 1:
+        raise JstarError(f"--threads = {threads} is not allowed, at least 1 is needed")
+    return threads
+
+
+def check_device(device: str | None) -> str | None:
+    """Refuse a device that is not on this machine before anything is read or written."""
+    if device not in (None, "cpu"):
+        from jstar.torch_device import default_device
+
+        default_device(device)
+    return device
+
 
 Config = Annotated[
     Path, typer.Option("--config", help="Study file, for example config/digits.yaml")
@@ -25,10 +60,17 @@ Config = Annotated[
 Results = Annotated[Path, typer.Option("--results", help="Folder that holds all results")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of a size in the study's ladder")]
 SeedNumber = Annotated[int, typer.Option("--seed", help="Seed of the training run")]
-Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", callback=_some_threads, help="CPU threads; default: all"),
+]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one"),
+    typer.Option(
+        "--device",
+        callback=check_device,
+        help="cpu, cuda, cuda:1 ...; default: a GPU if there is one",
+    ),
 ]
 RESULTS = Layout.root
 

@@ -50,8 +50,8 @@ def draw(
     from jstar.sampling.stage import write_quality
 
     layout = layout_of(config, results)
+    layout.study.require_run(model, seed)
     run, out = layout.run(model, seed), layout.quality(model, seed)
-    layout.study.entry(model)
     with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
         frame = write_quality(layout.study, run, layout.data, layout.features, out, device)
     last = frame.iloc[-1 - len(layout.study.sampling.sweep)]

@@ -35,8 +35,7 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Write the complete study here")] = None,
 ) -> None:
     """Check a study file, and its dataset as far as that is possible before prepare."""
-    import json
-
+    from jstar.config.reading import parse_json
     from jstar.data.check import check_study
     from jstar.records import write_text
 
@@ -45,7 +44,7 @@ def check(
     if config is not None:
         study, origin = Study.load(config), str(config)
     else:
-        study, origin = Study.parse(json.loads(text or ""), "--text"), "--text"
+        study, origin = Study.parse(parse_json(text or "", "--text"), "--text"), "--text"
     check_study(study, origin)
     if out is not None:
         write_text(out, study.model_dump_json(indent=2) + "\n")
@@ -252,7 +251,7 @@ def train_command(
     from jstar.train import TrainStatus, train
 
     layout = layout_of(config, results)
-    layout.study.entry(model)
+    layout.study.require_run(model, seed)
     study, resources = layout.tuned(model).study, layout.study.resources
 
     def work() -> TrainStatus:
@@ -297,6 +296,7 @@ def evaluate(
     from jstar.evaluate import write_losses
 
     layout = layout_of(config, results)
+    layout.study.require_run(model, seed)
     run, out = layout.run(model, seed), layout.losses(model, seed)
     with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
         write_losses(layout.study, run, layout.data, layout.oracle, out, device)

@@ -9,7 +9,7 @@ from jstar.errors import JstarError, nearest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**12)]  # more is a slip of the pen
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -27,7 +27,7 @@ def one_of(*allowed: str) -> AfterValidator:
 class Part(BaseModel):
     """Base of every part of a study: frozen, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def checked(cls, values: dict[str, Any], origin: str) -> Self:

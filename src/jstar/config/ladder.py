@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from jstar.config.base import Name, Part, Positive, PositiveInt, Seed
 from jstar.config.choices import SIZES
 from jstar.config.train import Variant
-from jstar.errors import nearest
+from jstar.errors import closest, nearest
 
 
 class ModelConfig(Part):
@@ -65,6 +65,8 @@ class LadderEntry(Part):
         if not isinstance(values, dict) or "name" not in values or "depth" in values:
             return values
         name = str(values["name"])
+        if any(closest(str(key), cls.model_fields) == "depth" for key in values):
+            return values  # a misspelt depth is not a missing one
         if name not in SIZES:
             raise ValueError(
                 f"depth is missing: '{name}' is none of the published sizes {', '.join(SIZES)}"

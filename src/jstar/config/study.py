@@ -1,11 +1,11 @@
 """A whole study: consistent, loaded in one way, and what each stage may depend on."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from pydantic import Field, model_validator
 
 from jstar.averages import Stored, power_exponent
@@ -17,6 +17,8 @@ from jstar.config.fit import FitConfig
 from jstar.config.ladder import LadderEntry, ModelConfig
 from jstar.config.optimal import OptimalConfig, SigmaConfig
 from jstar.config.prepare import DECLARATIONS, DatasetConfig
+from jstar.config.reading import read_yaml
+from jstar.config.refusal import refuse
 from jstar.config.resources import ResourcesConfig
 from jstar.config.sampling import SamplingConfig
 from jstar.config.train import TrainConfig
@@ -56,31 +58,39 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
+        faults = list(self._misfits())
+        refuse(faults or self._misfits_of_averages())
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        """Parts, each right by itself, that do not go together."""
         by_class = self.optimal.estimator == "exact_by_class"
         if by_class != self.conditional:
-            raise ValueError(
+            yield (
                 f"optimal.estimator = '{self.optimal.estimator}' does not fit model.class_drop = "
                 f"{self.model.class_drop:g}: a model that sees labels (class_drop below 1) has the "
                 "optimal loss 'exact_by_class', one that does not (class_drop 1) any other"
             )
         names = [entry.name for entry in self.ladder]
-        for name in names:
+        for name in dict.fromkeys(names):
             if names.count(name) > 1:
-                raise ValueError(f"ladder: the name '{name}' is used twice, names must differ")
+                yield f"ladder: the name '{name}' is used twice, names must differ"
+            seeds = self.entry(name).seeds
+            for seed in dict.fromkeys(seeds):
+                if seeds.count(seed) > 1:
+                    yield f"ladder.{name}.seeds: {seed} is given twice, one run would stand for two"
             try:
                 self.train_of(name)
             except JstarError as error:
-                raise ValueError(str(error)) from None
-        self._check_averages()
+                yield str(error)
         if self.tune.enabled and not self.tuned_models:
-            raise ValueError(
+            yield (
                 "tune.enabled = true: every entry of the ladder gives its own learning_rate, none "
                 "is left to tune"
             )
-        return self
 
-    def _check_averages(self) -> None:
-        """Every EMA length is stored or can be made of those, and is measured where it is used.
+    def _misfits_of_averages(self) -> Iterator[str]:
+        """EMA lengths that are not stored and cannot be made, or are not measured where used.
 
         Of a run whose length is given in FLOPs only the stage evaluate knows.
         """
@@ -94,16 +104,16 @@ class Study(Part):
                     for length in self.lengths:
                         Stored(tuple(run.ema), tuple(times.tolist())).require(length)
         except JstarError as error:
-            raise ValueError(f"train.ema, evaluate.ema: {error}") from None
+            yield f"train.ema, evaluate.ema: {error}"
         if self.train.cooldown is None and self.fit.ema == COOLDOWN:
-            raise ValueError("fit.ema: 'cooldown' needs train.cooldown, which is not given")
+            yield "fit.ema: 'cooldown' needs train.cooldown, which is not given"
         if self.train.cooldown is not None and self.kind != "scaling":
-            raise ValueError(
+            yield (
                 f"train.cooldown is not allowed in a study of kind '{self.kind}', only in 'scaling'"
             )
         for key, chosen in (("fit", self.fit.ema), ("sampling", self.sampling.ema)):
             if chosen and chosen not in self.lengths:
-                raise ValueError(
+                yield (
                     f"{key}.ema: {chosen:g} is not evaluated (evaluate.ema), allowed are "
                     + ", ".join(f"{length:g}" for length in self.lengths)
                 )
@@ -113,16 +123,7 @@ class Study(Part):
     @classmethod
     def load(cls, path: str | Path) -> "Study":
         """Read and check a study file. Raises JstarError: one sentence naming file and key."""
-        path = Path(path)
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            where = getattr(error, "problem_mark", None)
-            line = f" at line {where.line + 1}" if where else ""
-            raise JstarError(f"{path}: is not valid YAML{line}") from error
-        return cls.parse(raw, str(path))
+        return cls.parse(read_yaml(Path(path)), str(path))
 
     @classmethod
     def parse(cls, raw: Any, origin: str = "study") -> "Study":
@@ -188,6 +189,15 @@ class Study(Part):
             + ", ".join(names)
             + nearest(name, names)
         )
+
+    def require_run(self, model: str, seed: int) -> None:
+        """Raise JstarError unless the study trains `model` with `seed`."""
+        seeds = self.entry(model).seeds
+        if seed not in seeds:
+            raise JstarError(
+                f"seed: {seed} is not among those of '{model}' in study '{self.study}', allowed "
+                f"are {', '.join(map(str, seeds))} (ladder.{model}.seeds)"
+            )
 
     def noise_pairs(self) -> list[tuple[LadderEntry, LadderEntry]]:
         """(entry with the own noise law, its like with train.noise), where nothing else differs."""

@@ -1,12 +1,14 @@
 """Keys of the stage train: the loop, and what a run draws its noise from."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from jstar.config.base import Part, Positive, PositiveInt, one_of
 from jstar.config.choices import PROCESSES
+from jstar.config.refusal import refuse
 from jstar.noise import Process, process
 
 
@@ -52,13 +54,12 @@ class CooldownConfig(Part):
     )
 
 
-def _weight_once(chosen: Any) -> Any:
+def _weights(chosen: Any) -> Iterator[str]:
     """Only one thing may set the weight: the process, its gamma, or the optimal loss."""
     if chosen.noise is not None and chosen.process == "edm2":
-        raise ValueError("noise is not allowed with process = 'edm2', which learns its weight")
+        yield "noise is not allowed with process = 'edm2', which learns its weight"
     if chosen.noise is not None and chosen.min_snr_gamma is not None:
-        raise ValueError("noise is not allowed with min_snr_gamma: both set the weight")
-    return chosen
+        yield "noise is not allowed with min_snr_gamma: both set the weight"
 
 
 class Variant(Part):
@@ -70,7 +71,10 @@ class Variant(Part):
     min_snr_gamma: Positive | None = Field(None, description="as in train")
     noise: OptimalLossNoise | None = Field(None, description="as in train")
 
-    _weight = model_validator(mode="after")(_weight_once)
+    @model_validator(mode="after")
+    def _weight(self) -> "Variant":
+        refuse(_weights(self))
+        return self
 
 
 class TrainConfig(Part):
@@ -148,28 +152,28 @@ class TrainConfig(Part):
             "min_snr_gamma": self.min_snr_gamma,
         }
 
-    _weight = model_validator(mode="after")(_weight_once)
-
     def length(self, flops_per_image: float) -> int:
         """Images of a run of a size whose training costs `flops_per_image`, rounded up."""
         if self.images is not None:
             return self.images
-        assert self.flops is not None  # _lengths
+        assert self.flops is not None  # _possible
         return math.ceil(self.flops / flops_per_image)
 
     @model_validator(mode="after")
-    def _lengths(self) -> "TrainConfig":
+    def _possible(self) -> "TrainConfig":
+        refuse([*_weights(self), *self._lengths()])
+        return self
+
+    def _lengths(self) -> Iterator[str]:
+        """What is wrong with the lengths of a run and of its parts."""
         if (self.images is None) == (self.flops is None):
             given = "neither" if self.images is None else "both"
-            raise ValueError(f"{given} of images and flops given, one says how long a run is")
+            yield f"{given} of images and flops given, one says how long a run is"
         for key in ("batch", "first_snapshot"):
             if self.images is not None and getattr(self, key) > self.images:
-                raise ValueError(
-                    f"{key} = {getattr(self, key)} must not exceed images = {self.images}"
-                )
+                yield f"{key} = {getattr(self, key)} must not exceed images = {self.images}"
         if self.cooldown is not None and self.cooldown.snapshots > self.snapshots:
-            raise ValueError(
+            yield (
                 f"cooldown.snapshots = {self.cooldown.snapshots} must not exceed snapshots = "
                 f"{self.snapshots}"
             )
-        return self

@@ -39,31 +39,30 @@ def _glance(config: DatasetConfig) -> tuple[int, Shape]:
 def check_study(study: Study, origin: str = "study") -> None:
     """Compare the study with its dataset. Raises JstarError: one sentence that names `origin`."""
     try:
-        _check(study)
+        faults = _faults(study)
     except JstarError as error:
         raise JstarError(f"{origin}: {error}") from error
+    if faults:
+        raise JstarError(f"{origin}: " + "; ".join(faults))
 
 
-def _check(study: Study) -> None:
+def _faults(study: Study) -> list[str]:
+    """Batches that the data cannot fill."""
     found = image_count(study.dataset)
     if found is None:
-        return
+        return []
     count = split_of(study.dataset, found).train
     if study.conditional:
         _check_classes(study.dataset)
-    for batch in study.tune.batches if study.tune.enabled else ():
-        if batch > count:
-            raise JstarError(
-                f"tune.batches: {batch} exceeds the data: '{study.dataset.name}' has {count} "
-                f"images to train on, allowed is 1 to {count}"
-            )
+    batches = [("tune.batches:", b) for b in study.tune.batches if study.tune.enabled]
     for entry in study.ladder:
-        if (batch := study.train_of(entry.name).batch) > count:
-            key = "train.batch" if entry.batch is None else f"ladder.{entry.name}.batch"
-            raise JstarError(
-                f"{key} = {batch} exceeds the data: '{study.dataset.name}' has {count} images to "
-                f"train on, allowed is 1 to {count}"
-            )
+        key = "train.batch" if entry.batch is None else f"ladder.{entry.name}.batch"
+        batches.append((f"{key} =", study.train_of(entry.name).batch))
+    return [
+        f"{key} {batch} exceeds the data: '{study.dataset.name}' has {count} images to train on, "
+        f"allowed is 1 to {count}"
+        for key, batch in dict.fromkeys(batches)
+    ]
 
 
 def _check_classes(config: DatasetConfig) -> None:

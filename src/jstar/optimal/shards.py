@@ -15,6 +15,7 @@ from jstar.config import Study, estimator_conflict
 from jstar.curve import OptimalLoss
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
+from jstar.optimal.exact.pair_form import shard_tiles
 from jstar.optimal.exact.problem import DrawForm, ExactProblem, pose_problem
 from jstar.optimal.optimal_loss import curve_of_draws, form_of_draws, sums_of_draws
 from jstar.optimal.oracle import dataset_points
@@ -32,7 +33,8 @@ def write_shard(study: Study, data: Path, out: Path, shard: int, shards: int) ->
     if out.suffix != ".npz":
         raise JstarError(f"{out}: a shard is a .npz file")
     dataset, problem, form = _posed(study, data)
-    share = len(problem.points) / shards
+    tiles = [tile for _, mine in shard_tiles(problem, (shard, shards)) for tile in mine]
+    share = sum(stop - start for start, stop in tiles)
     with Progress(f"optimal {dataset.card.name} {shard}/{shards}", share, "points") as bar:
         sums = sums_of_draws(problem, form, (shard, shards), bar.advance)
     facts = json.dumps({"run": _run(study, dataset), "shard": shard, "shards": shards})

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.constants import TOTAL
+from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 
@@ -11,7 +12,22 @@ WORK_FACTOR = 1e3  # FLOPs per parameter and image differ this much only between
 STEP_FACTOR = 1e6  # compute of two neighbouring snapshots of a run
 LOSS_FACTOR = 1e3  # losses of one noise scale about their median
 SIGMAS_BELOW = 4.0  # standard errors below J* that are taken for noise
+TIMES_VARIANCE = 10.0  # even a network that knows only the data's mean has a loss of 1 variance
+LEVEL = 1.2  # ratio of the last two values of J* that has come near the variance
 UNKNOWN_ERROR = 0.05  # relative error of a loss without loss_se
+
+
+def check_runs(losses: pd.DataFrame) -> None:
+    """Refuse a run of two numbers of parameters: it is one network, seen at several times."""
+    first = losses.groupby("run", sort=False)["params"].transform("first")
+    bad = losses["params"] != first
+    if bad.any():
+        row = losses[bad].iloc[0]
+        raise JstarError(
+            f"{row['source']}: line {row['line']}, column 'params': found {row['params']:g}, run "
+            f"'{row['run']}' has {first[bad].iloc[0]:g} before; a run is one network, give others "
+            "another name"
+        )
 
 
 def check_units(losses: pd.DataFrame) -> None:
@@ -73,6 +89,25 @@ def check_against_optimal(rows: pd.DataFrame, optimal: float, optimal_se: float)
             f"{row['source']}: line {row['line']}, column 'loss': {row['loss']:g} at sigma = "
             f"{row['sigma']} is below the optimal loss {optimal:g} (standard error "
             f"{optimal_se:.2g}); J* must be of the same data, in the unit of the losses"
+        )
+
+
+def check_below_data(rows: pd.DataFrame, sigma: float | str, curve: OptimalLoss | None) -> None:
+    """Refuse losses of one noise scale that all lie far above the variance of the data.
+
+    The largest J* stands for it where curve.json gives it, or where the curve has levelled off:
+    summed over dimensions or in another scale of the data, no loss is near it, not even the best.
+    """
+    if curve is None or sigma == TOTAL or len(curve.loss) < 2:
+        return
+    level = "variance" in curve.origin or curve.loss[-1] <= LEVEL * curve.loss[-2]
+    top = max(float(curve.loss.max()), curve.variance)
+    best = rows.iloc[int(rows["loss"].to_numpy().argmin())]
+    if level and best["loss"] > TIMES_VARIANCE * top:
+        raise JstarError(
+            f"{best['source']}: line {best['line']}, column 'loss': {best['loss']:g}, the lowest "
+            f"at sigma = {sigma}, is {best['loss'] / top:.3g} times the variance of the data "
+            f"({top:g}, from J*); losses and J* must be means over the dimensions of the same data"
         )
 
 

@@ -9,8 +9,14 @@ import pandas as pd
 from jstar.constants import COOLDOWN, TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
-from jstar.records import numeric_column, read_json, read_table, refuse_rows
-from jstar.scaling.input_checks import check_units
+from jstar.records import (
+    numeric_column,
+    read_any_table,
+    read_json,
+    read_table,
+    refuse_rows,
+)
+from jstar.scaling.input_checks import check_runs, check_units
 
 REQUIRED = ("run", "params", "flops", "loss")
 NUMBERS = (
@@ -30,7 +36,7 @@ def read_losses(paths: list[Path]) -> pd.DataFrame:
         raise JstarError("losses: no table given, at least one is needed")
     frames = []
     for path in paths:
-        frame = read_table(path, REQUIRED)
+        frame = read_any_table(path, REQUIRED)
         if frame.empty:
             raise JstarError(f"{path}: holds no rows, at least one is needed")
         if "sigma" not in frame:
@@ -43,6 +49,7 @@ def read_losses(paths: list[Path]) -> pd.DataFrame:
     if "model" not in joined:
         joined["model"] = joined["params"].map(lambda p: f"{p:.3g}")
     _check_duplicates(joined)
+    check_runs(joined)
     check_units(joined)
     return joined
 
@@ -75,7 +82,7 @@ def _tokens_as_images(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def data_word(paths: list[Path]) -> str | None:
     """What the tables call the data that a model has seen: tokens or images, None without."""
-    columns = {c for path in paths for c in read_table(path).columns}
+    columns = {c for path in paths for c in read_any_table(path, quiet=True).columns}
     return next((word for word in ("tokens", "images") if word in columns), None)
 
 

@@ -15,7 +15,7 @@ from jstar.pool import in_processes
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.held_out import HeldOut, rolling
-from jstar.scaling.input_checks import check_against_optimal, check_total
+from jstar.scaling.input_checks import check_against_optimal, check_below_data, check_total
 from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
 from jstar.scaling.joint import joint_points
@@ -87,6 +87,7 @@ def fit_study(
         optimal = optimal_of(curve, sigma, keys, process)
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
+        check_below_data(mine, sigma, curve)
         jobs.append((sigma, mine, optimal, config, number))
     scales = in_processes(fit_scale, jobs, "fit", "noise scales")
     # The total is one question of its own; the noise scales are many.
@@ -103,7 +104,7 @@ def optimal_of(
     if curve is None:
         return float("nan"), 0.0
     if sigma != TOTAL:
-        loss, stderr = curve.at(sigma, measured=True)
+        loss, stderr = curve.at(sigma, inside=True)
         return float(loss[0]), float(stderr[0])
     grid = np.array([float(k) for k in keys if k != TOTAL])
     if proc is None or len(grid) < 2:

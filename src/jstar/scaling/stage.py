@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jstar.config import FitConfig
-from jstar.curve import read_curve
+from jstar.constants import TOTAL
+from jstar.curve import OptimalLoss, read_curve
 from jstar.noise import Process
 from jstar.records import provenance, write_json, write_table, write_text
 from jstar.scaling import tables as frames
@@ -13,6 +14,14 @@ from jstar.scaling.inputs import data_word, read_losses, stated, with_mistuning
 from jstar.scaling.noise_scales import StudyFits, fit_study
 from jstar.scaling.paper_tables import paper_tables
 from jstar.scaling.sensitivity import sensitivity_frame
+
+
+def _interpolated(study: StudyFits, curve: OptimalLoss | None) -> list[float]:
+    """The noise scales of the losses at which J* lies between those of the curve."""
+    sigmas = [s.sigma for s in study.scales if s.sigma != TOTAL]
+    if curve is None or not sigmas:
+        return []
+    return [float(s) for s, there in zip(sigmas, curve.holds(sigmas), strict=True) if not there]
 
 
 def write_fits(
@@ -57,6 +66,7 @@ def write_fits(
         optimal=None if optimal is None else str(optimal),
         tune=None if tune is None else str(tune),
         card_id=None if curve is None else curve.origin.get("card_id"),
+        optimal_interpolated=_interpolated(study, curve),
         optimal_fingerprint=None if curve is None else curve.fingerprint,
         process=getattr(process, "name", process),
         ema=config.ema,

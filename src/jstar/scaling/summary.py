@@ -34,6 +34,11 @@ def summary(study: StudyFits, out: Path) -> list[str]:
     if len(single) > 1:
         counts = ", ".join(f"{count} {word}" for word, count in Counter(single).most_common())
         lines.append(f"{len(single)} noise scales: {counts}")
+    if between := origin["optimal_interpolated"]:
+        lines.append(
+            f"J* is interpolated at {len(between)} of {len(single)} noise scales, with an error of "
+            "its own; estimate it there"
+        )
     if not origin["data"]:
         lines.append(f"images or tokens: {WITHOUT_DATA}")
     unsaid = [w for w, key in (("loss", "loss_unit"), ("compute", "flop_convention"))

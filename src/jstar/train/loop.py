@@ -96,6 +96,12 @@ def train_among(
         ranks.barrier()
         run.restore()
         status = _go(run, out, stop)
+        if not status.finished and ranks.first:
+            print(
+                f"train: {out.name} stopped ({status.reason}) and saved after {status.images:,} of "
+                f"{run.events.total_images:,} images; the same command goes on from there",
+                file=sys.stderr,
+            )
         if status.finished and run.branch is not None:
             run.enter(None)  # what is published is of the run itself
         if status.finished and ranks.first:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jstar.errors import JstarError
+from jstar.torch_device import default_device
 from jstar.train.objective import Objective
 
 if TYPE_CHECKING:  # a second to import, for what one process never has
@@ -56,12 +56,9 @@ class Ranks:
 def join_ranks(device: str | None) -> Iterator[Ranks]:
     """The ranks that torchrun started (one without it), on `device` or the best there is."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind.startswith("cuda") and not torch.cuda.is_available():
-        raise JstarError(f"device = '{kind}' is not allowed: no GPU is to be seen here")
-    if kind == "cuda":
-        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    where = torch.device(kind)
+    where = default_device(device)
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if world == 1:

@@ -72,7 +72,9 @@ def hold_state(state: Path) -> Iterator[None]:
     """Keep other processes out of a run's state, until the block or this process ends.
 
     A workflow that was killed leaves its jobs running; the next one must not train beside them.
+    Of a run that fails before it has a state nothing is left, neither lock nor new folders.
     """
+    made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
         state.mkdir(parents=True, exist_ok=True)
         file = (state / LOCK_FILE).open("a+")
@@ -81,6 +83,8 @@ def hold_state(state: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink == 0:  # its last holder just removed it
+                raise BlockingIOError
         except BlockingIOError as error:
             file.seek(0)
             raise JstarError(
@@ -93,7 +97,21 @@ def hold_state(state: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if state.is_dir() and list(state.iterdir()) == [state / LOCK_FILE]:
+                (state / LOCK_FILE).unlink()
+                _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, up to one that holds something."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def write_state(run: Run, loss: float) -> None:

@@ -5,11 +5,20 @@
 Given x, source and point are two independent draws of one posterior: never negative, and no D*.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from jstar.optimal.exact.control_variates import controls_at, project_draws
-from jstar.optimal.exact.problem import Advance, DrawForm, ExactProblem, Floats, chunks_of
+from jstar.optimal.exact.problem import (
+    Advance,
+    DrawForm,
+    ExactProblem,
+    Floats,
+    PointGroup,
+    chunks_of,
+)
 from jstar.optimal.exact.regression import LossEstimate, mean_of_draws, regress
 from jstar.optimal.exact.softmax_sums import FIELDS, stream_sums
 
@@ -26,6 +35,19 @@ def pair_of_draws(sums_AMF: Floats, total: float) -> Floats:
     return pair_M
 
 
+def shard_tiles(
+    problem: ExactProblem, shard: tuple[int, int]
+) -> Iterator[tuple[PointGroup, list[tuple[int, int]]]]:
+    """The tiles (start, stop) of points that shard k of n (1-based) sums, group by group."""
+    (number, shards), seen = shard, 0
+    for group in problem.groups():
+        tiles = list(group.points.tiles())
+        mine = [t for k, t in enumerate(tiles, seen) if k % shards == number - 1]
+        seen += len(tiles)
+        if mine:
+            yield group, mine
+
+
 class PairForm(DrawForm):
     """The pair form as it is. Its sums over the points of shards add up."""
 
@@ -33,16 +55,10 @@ class PairForm(DrawForm):
         self, problem: ExactProblem, shard: tuple[int, int], advance: Advance | None
     ) -> Floats:
         """Softmax sums over the tiles of points that are the shard's, [A, M, S, F]."""
-        number, shards = shard
         shape = (problem.signs, len(problem.source_M), len(problem.sigma_S), FIELDS)
-        out_AMSF, seen = np.zeros(shape), 0
+        out_AMSF = np.zeros(shape)
         beta_S = torch.from_numpy(problem.points.scale / problem.sigma_S).to(problem.device)
-        for group in problem.groups():
-            tiles = list(group.points.tiles())
-            mine = [t for k, t in enumerate(tiles, seen) if k % shards == number - 1]
-            seen += len(tiles)
-            if not mine:
-                continue
+        for group, mine in shard_tiles(problem, shard):
             chunks = [problem.queries(group, part) for part in chunks_of(len(group.rows_M))]
             half_N = torch.from_numpy(group.half_norm_N.astype(np.float32)).to(problem.device)
             out_AMSF[:, group.rows_M] = stream_sums(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from jstar.curve import read_curve
 from jstar.errors import JstarError
-from jstar.records import provenance, read_table, write_table
+from jstar.records import provenance, read_any_table, read_table, write_table
 from jstar.sampling.steps import noise_steps, theory_rho
 from jstar.sampling.theory.bound import (
     FROZEN,
@@ -132,7 +132,7 @@ def read_gaps(losses: list[Path], ema: float | None) -> pd.DataFrame:
     """Measured gaps of all tables: the training split, one EMA length, no totals."""
     parts = []
     for path in losses:
-        frame = read_table(path, REQUIRED)
+        frame = read_any_table(path, REQUIRED)
         if "split" in frame:
             frame = frame[frame["split"] == "train"]
         frame = frame[frame["sigma"].astype(str) != "total"]
