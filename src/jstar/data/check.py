@@ -62,6 +62,7 @@ def _faults(study: Study) -> list[str]:
         f"{key} {batch} exceeds the data: '{study.dataset.name}' has {count} images to train on, "
         f"allowed is 1 to {count}"
         for key, batch in dict.fromkeys(batches)
+        if batch > count
     ]
 
 
