@@ -18,10 +18,13 @@ def project(tmp_path_factory):
     """A copy of the project, with archives of the ImageNet formats where the studies want them."""
     folder = copy_project(tmp_path_factory.mktemp("studies"))
     (folder / "data/imagenet64").mkdir(parents=True)
-    np.savez_compressed(
-        folder / "data/imagenet64/train_data_batch_1.npz",
-        data=np.zeros((12_000, 3 * 64 * 64), np.uint8), labels=np.ones(12_000, np.int64),
-    )  # fmt: skip
+    for batch in range(10):
+        index = 1_200 * batch + np.arange(1_200)
+        np.savez_compressed(
+            folder / f"data/imagenet64/train_data_batch_{batch + 1}.npz",
+            data=np.zeros((1_200, 3 * 64 * 64), np.uint8),
+            labels=1 + index // 6 % 1000,  # so that the sixth that is not held out has every class
+        )
     photo = io.BytesIO()
     Image.new("RGB", (600, 520)).save(photo, "JPEG")
     with tarfile.open(folder / "data/ILSVRC2012_img_train.tar", "w") as archive:
@@ -43,10 +46,10 @@ def test_a_dry_run_has_every_stage(project, name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_of_scaling_has_six_sizes_and_a_plan(project, name, jstar, monkeypatch):
+def test_a_study_of_scaling_has_six_sizes_or_more_and_a_plan(project, name, jstar, monkeypatch):
     study = yaml.safe_load((ROOT / "config" / name).read_text())
     if study.get("kind", "scaling") == "scaling":
-        assert len(study["ladder"]) == 6
+        assert len(study["ladder"]) >= 6
     monkeypatch.chdir(project)
     status, out, err = jstar("plan", "--config", f"config/{name}", "--studies", 2)
     assert status == 0, err
