@@ -96,14 +96,13 @@ def overview(studies: list[Tables]) -> str:
     """One row a study."""
     rows: Rows = [["study", "sizes (parameters)", "largest run, FLOPs", "noise scales and total",
                    "verdicts", "largest rate of a wrong word where one is given",
-                   "fitted floor agrees with J\\*"]]  # fmt: skip
+                   "what fitted floors say of J\\*"]]  # fmt: skip
     for study in studies:
         sizes = sorted(study.losses["params"].unique())
         said = study.verdicts[study.verdicts["verdict"] != UNDECIDED]
         rates = said[["rate_corrected_if_raw", "rate_raw_if_corrected"]]
         counts = Counter(study.verdicts["verdict"]).most_common()
-        agree = [scale(s) for s in study.verdicts["sigma"][
-            study.verdicts["floor_says"] == "agrees"]]  # fmt: skip
+        says = Counter(study.verdicts["floor_says"]).most_common()
         rows.append([
             f"[{STUDIES[study.name]}](#{study.name})",
             f"{len(sizes)} ({sizes[0]:,} to {sizes[-1]:,})",
@@ -111,7 +110,7 @@ def overview(studies: list[Tables]) -> str:
             str(len(study.verdicts)),
             ", ".join(f"{count} {word}" for word, count in counts),
             percent(rates.to_numpy().max()) if len(said) else "no word given",
-            "σ = " + ", ".join(agree) if agree else "nowhere resolved",
+            ", ".join(f"{word} {count}".replace("*", "\\*") for word, count in says),
         ])  # fmt: skip
     return markdown(rows, "In short.")
 
