@@ -17,6 +17,7 @@ from jstar.scaling.joint_many import (
     Whitening,
     components,
     draw_errors,
+    error_weights,
     snapshot_correlation,
 )
 from jstar.scaling.joint_solve import solve
@@ -202,3 +203,22 @@ def test_drawn_errors_have_the_components_that_are_known():
     shared = (0.5 * RATIO_L[6]) ** 2
     expected = np.where(np.equal.outer(code, code), shared + 0.25 * 0.8**lag, 0.0)
     assert weight * np.cov(drawn.T) * weight[:, None] == pytest.approx(expected, abs=0.012)
+
+
+def test_a_size_with_more_seeds_is_known_better():
+    """Seeds share half of their size's variance: the mean of two has sqrt(3/4) of one's error."""
+    uneven = StudyDesign(EQUAL.params, EQUAL.images, (2, 1, 4, 1, 1, 1))
+    points = points_of(simulate_design(uneven, QUIET, 3)[0])
+    design, theta = points.design, np.array([[-0.7, 0.3, -0.7, 0.3, 0.0]])
+    assert [int(design.seeds_P[at]) for at in design.start_R] == [2, 1, 4, 1, 1, 1]
+    one = JointDesign(**{**vars(design), "seeds_P": np.ones(len(design))})
+    ratio = error_weights(one, theta, 1.0) / error_weights(design, theta, 1.0)
+    expected = np.sqrt([0.75, 1, 0.625, 1, 1, 1])
+    assert ratio[0, design.start_R] == pytest.approx(expected)
+    white = Whitening.of(design, error_weights(design, theta, 1.0), np.zeros(1), np.full(1, 3.0))
+    known = Components(np.eye(len(RATIO_L))[12:13], np.full((1, len(RATIO_L)), 1e-4))
+    drawn = draw_errors(
+        design, white, known, 10**9, white.weight_QP[0], 4000, np.random.default_rng(1)
+    )
+    spread = (drawn / design.gap(theta)).std(axis=0)[design.start_R]
+    assert spread / spread[1] == pytest.approx(expected, rel=0.05)

@@ -77,15 +77,17 @@ class JointTruth:
     part: A there; default: what makes the middle of the design compute-optimal.
     floor: E in units of J*: 0 no floor, 1 the floor J*, more: a floor above it. optimal: J*, in
     units of the gap in the middle; where there is no floor, as a share of the smallest loss.
-    run_noise, snapshot_noise: relative errors of the gap, of a run and from snapshot to snapshot,
-    the latter with `correlation` between neighbours. optimal_error: relative error of J*, by which
-    it is off; the gap is then loss - J*, otherwise measured directly.
+    size_noise, run_noise, snapshot_noise: relative errors of the gap, of a size (its seeds share
+    it), of a run and from snapshot to snapshot, the latter with `correlation` between neighbours.
+    optimal_error: relative error of J*, by which it is off; the gap is then loss - J*, otherwise
+    measured directly.
     """
 
     a: float = 0.35
     b: float = 0.35
     floor: float = 1.0
     optimal: float = 1.0
+    size_noise: float = 0.0
     run_noise: float = 0.01
     snapshot_noise: float = 0.003
     correlation: float = 0.0
@@ -117,6 +119,8 @@ def simulate_design(
     ):
         data = np.array(images)
         gap = by_size * (params / n0) ** -truth.a + by_data * (data / d0) ** -truth.b
+        if truth.size_noise:  # no draw without it: studies stay what they were
+            gap *= np.exp(truth.size_noise * rng.standard_normal())
         for s in range(seeds):
             along = np.r_[0.0, np.full(len(data) - 1, truth.correlation)]
             noise = correlated(rng.standard_normal((1, len(data))), along)[0]

@@ -162,7 +162,7 @@ def _take(points: JointPoints, keep: NDArray[np.bool_]) -> JointPoints:
     cluster = design.cluster_P[keep]
     start = np.flatnonzero(np.r_[True, np.diff(cluster) != 0])
     part = JointDesign(design.ln_n_P[keep], design.ln_d_P[keep], start, design.first_P[keep],
-                       design.lag_P[keep])  # fmt: skip
+                       design.lag_P[keep], design.seeds_P[keep])  # fmt: skip
     return replace(points, design=part, loss_P=points.loss_P[keep],
                    outlying_P=points.outlying_P[keep], excess_P=points.excess_P[keep])  # fmt: skip
 

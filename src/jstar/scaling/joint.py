@@ -74,10 +74,12 @@ def joint_points(
          "excess": excess}
     ).dropna()  # fmt: skip
     seeds = table.groupby("run")["images"].apply(tuple)
+    table = table.assign(seeds=1)
     if cluster == "size" and table.groupby("params")["run"].nunique().max() > 1:
         shared = table["run"].map(seeds)
         table = table.assign(run=table["params"].astype(str) + shared.astype(str))
-        table = table.groupby(["run", "params", "images"])[["loss", "excess"]].mean().reset_index()
+        mean = {"loss": ("loss", "mean"), "excess": ("excess", "mean"), "seeds": ("loss", "size")}
+        table = table.groupby(["run", "params", "images"]).agg(**mean).reset_index()
     if table["params"].nunique() < MIN_SIZES:
         return f"{table['params'].nunique()} sizes, a joint law needs {MIN_SIZES}"
     if table["images"].nunique() < MIN_IMAGES:
@@ -90,7 +92,8 @@ def joint_points(
     table = table.sort_values(["group", "run", "images"])
     n, d, loss, more = (table[c].to_numpy(float) for c in ("params", "images", "loss", "excess"))
     unit = float(np.exp(np.log(loss).mean()))
-    design = JointDesign.of(n, d, _codes(table["group"]), _codes(table["run"]))
+    seeds_P = table["seeds"].to_numpy(float)
+    design = JointDesign.of(n, d, _codes(table["group"]), _codes(table["run"]), seeds_P)
     return JointPoints(
         design, loss / unit, unit, _middle(n), _middle(d), optimal[0] / unit, optimal[1] / unit,
         np.ones(len(table)), more / unit,

@@ -18,6 +18,9 @@ LOWEST = np.array([np.log(1e-6), 0.01, np.log(1e-6), 0.01, -5.0])  # ln A, a, ln
 HIGHEST = np.array([np.log(1e3), 4.0, np.log(1e3), 4.0, 5.0])
 LARGEST_CORRELATION = 0.95
 SMALLEST_WEIGHT = 1e-3  # of the largest gap: none counts for more
+# Of the variance of a run's distance from the law: what all seeds of its size have in common. A few
+# pairs of seeds cannot tell it: half.
+SHARED = 0.5
 ROUGH = 1e-3  # while the components are still sought
 ROUNDS = 2  # of components and weights, from a start near the answer
 # tau / s with a prior that is flat below s, where it cannot be told from 0, and flat in ln tau
@@ -32,7 +35,7 @@ class JointDesign:
 
     ln_n_P, ln_d_P: ln of parameters and images about their means. start_R: first point of each
     cluster. first_P: whether a run begins here. lag_P: distance to the snapshot before, in ln D,
-    in units of the usual one.
+    in units of the usual one. seeds_P: runs whose mean a point is.
     """
 
     ln_n_P: Array
@@ -40,11 +43,12 @@ class JointDesign:
     start_R: NDArray[np.int64]
     first_P: NDArray[np.bool_]
     lag_P: Array
+    seeds_P: Array
 
     @classmethod
     def of(
         cls, params_P: Array, images_P: Array, cluster_P: NDArray[np.int64],
-        series_P: NDArray[np.int64],
+        series_P: NDArray[np.int64], seeds_P: Array | None = None,
     ) -> "JointDesign":  # fmt: skip
         """Of points that are sorted by cluster, series and images."""
         ln_n_P, ln_d_P = (np.log(v) - np.log(v).mean() for v in (params_P, images_P))
@@ -53,7 +57,8 @@ class JointDesign:
         usual = float(np.median(step_P[~first_P])) if not first_P.all() else 1.0
         lag_P = np.where(first_P, 1.0, step_P / max(usual, 1e-9))
         start_R = np.flatnonzero(np.r_[True, np.diff(cluster_P) != 0])
-        return cls(ln_n_P, ln_d_P, start_R, first_P, lag_P)
+        seeds_P = np.ones(len(ln_n_P)) if seeds_P is None else seeds_P
+        return cls(ln_n_P, ln_d_P, start_R, first_P, lag_P, seeds_P)
 
     def __len__(self) -> int:
         return len(self.ln_n_P)
@@ -216,9 +221,13 @@ def snapshot_correlation(
 
 
 def error_weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
-    """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power."""
+    """1 / gap^power, [Q, P]: errors of the loss grow with the gap to that power.
+
+    A mean over seeds is less uncertain by what the seeds do not share.
+    """
     gap = design.gap(theta_QK)
-    return np.asarray(np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power)
+    grown = np.maximum(gap, SMALLEST_WEIGHT * gap.max(axis=1, keepdims=True)) ** -power
+    return np.asarray(grown / np.sqrt(SHARED + (1 - SHARED) / design.seeds_P))
 
 
 def correlated(noise_QP: Array, along_P: Array) -> Array:
