@@ -59,12 +59,21 @@ def frechet(a: FeatureMoments, b: FeatureMoments) -> float:
     The trace of the root is that of (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is symmetric: no
     complex roots and no added diagonal.
     """
-    value_F, basis_FF = np.linalg.eigh(a.cov_FF)
-    root_FF = (basis_FF * np.sqrt(np.maximum(value_F, 0))) @ basis_FF.T
-    inner_F = np.linalg.eigvalsh(root_FF @ b.cov_FF @ root_FF)
-    cross = np.sqrt(np.maximum(inner_F, 0)).sum()
+    root_FF = _root(b.cov_FF)
     apart = float(np.square(a.mean_F - b.mean_F).sum())
+    cross = _trace_of_root(root_FF @ a.cov_FF @ root_FF)
     return float(apart + np.trace(a.cov_FF) + np.trace(b.cov_FF) - 2 * cross)
+
+
+def _root(cov_FF: Floats) -> Floats:
+    """C^(1/2) of a covariance."""
+    value_F, basis_FF = np.linalg.eigh(cov_FF)
+    return np.asarray((basis_FF * np.sqrt(np.maximum(value_F, 0))) @ basis_FF.T)
+
+
+def _trace_of_root(matrix_FF: Floats) -> float:
+    """tr M^(1/2) of a symmetric matrix without negative eigenvalues but for rounding."""
+    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(matrix_FF), 0)).sum())
 
 
 def fid(
@@ -77,23 +86,30 @@ def fid(
     """
     x_NF = np.asarray(generated_NF, dtype=np.float64)
     _check(x_NF, "generated features", groups)
-    centre_F = reference.mean_F  # close to the mean: the sums below do not cancel
-    parts = [x_NF[g::groups] - centre_F for g in range(groups)]
-    sums_GF = np.stack([p.sum(axis=0) for p in parts])
-    outer_GFF = np.stack([p.T @ p for p in parts])
-    counts_G = np.array([len(p) for p in parts])
+    # Times the reference's root: their covariance is then C_r^(1/2) C_g C_r^(1/2) itself.
+    root_FF = _root(reference.cov_FF)
+    x_NF = x_NF - reference.mean_F  # close to the mean: the sums below do not cancel
+    parts = [x_NF[g::groups] for g in range(groups)]
+    turned = [part @ root_FF for part in parts]
+    counts_G = np.array([len(part) for part in parts])
+    sums_GF = np.stack([part.sum(axis=0) for part in parts])
+    squares_G = np.array([np.square(part).sum() for part in parts])
+    outer_GFF = np.stack([part.T @ part for part in turned])
+    scatter = float(np.trace(reference.cov_FF))
 
-    def of(count: int, sum_F: Floats, outer_FF: Floats) -> float:
+    def of(count: int, sum_F: Floats, square: float, outer_FF: Floats) -> float:
         mean_F = sum_F / count
-        cov_FF = (outer_FF - count * np.outer(mean_F, mean_F)) / (count - 1)
-        return frechet(FeatureMoments(count, mean_F + centre_F, cov_FF), reference)
+        turned_F = mean_F @ root_FF
+        cross = _trace_of_root((outer_FF - count * np.outer(turned_F, turned_F)) / (count - 1))
+        apart = float(mean_F @ mean_F)
+        return apart + (square - count * apart) / (count - 1) + scatter - 2 * cross
 
-    total = int(counts_G.sum()), sums_GF.sum(axis=0), outer_GFF.sum(axis=0)
+    whole = int(counts_G.sum()), sums_GF.sum(axis=0), squares_G.sum(), outer_GFF.sum(axis=0)
     left_out = [
-        of(total[0] - counts_G[g], total[1] - sums_GF[g], total[2] - outer_GFF[g])
-        for g in range(groups)
-    ]
-    return QualityEstimate(of(*total), _jackknife_se(left_out))
+        of(whole[0] - counts_G[g], whole[1] - sums_GF[g], whole[2] - squares_G[g],
+           whole[3] - outer_GFF[g]) for g in range(groups)
+    ]  # fmt: skip
+    return QualityEstimate(float(of(*whole)), _jackknife_se(left_out))
 
 
 def kid(
