@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
+from jstar.figures.style import COLUMN, legend, new_figure
 from jstar.records import provenance, write_atomically, write_table
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
@@ -109,9 +110,8 @@ def run_frontier(job: tuple[TrueStudy, str, int, int]) -> dict:
 def figure(table: pd.DataFrame, path: Path) -> None:
     """Coverage of every cell, by number of runs, with the range that is allowed."""
     mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawing, panel = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
+    drawing, axes = new_figure(1, 1, COLUMN, 2.6)
+    panel = axes[0, 0]
     rng = np.random.default_rng(0)
     for alpha, marker in zip(ALPHAS, "osv", strict=True):
         rows = table[table["alpha"] == alpha]
@@ -120,10 +120,10 @@ def figure(table: pd.DataFrame, path: Path) -> None:
                    label=rf"$\alpha={alpha:g}$")  # fmt: skip
     panel.axhspan(92, 98, color="#dddddd", zorder=0, label="92 to 98 %")
     panel.axhline(95, color="#888888", lw=0.7)
-    panel.set(xlabel="training runs on the frontier", ylabel="coverage of the 95 % interval (%)",
-              xticks=RUNS)  # fmt: skip
-    panel.legend(fontsize=7, ncols=2)
-    write_atomically(path, lambda p: drawing.savefig(p, dpi=200))
+    panel.set(xlabel="training runs on the frontier", xticks=RUNS)
+    panel.set_ylabel(r"95 % intervals that hold $\alpha$ (%)")
+    legend(drawing, panel.get_legend_handles_labels()[0])
+    write_atomically(path, lambda p: drawing.savefig(p, dpi=300))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from jstar.config import Study
 from jstar.data import prepare
-from jstar.figures.style import PAGE, RC
+from jstar.figures.style import PAGE, legend, letter, log_ticks, new_figure, size_colors
 from jstar.records import provenance, write_atomically, write_table
 from jstar.train import train
 from jstar.train.optimizer import learning_rate
@@ -72,23 +72,21 @@ def best_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 def figure(table: pd.DataFrame, best: pd.DataFrame, path: Path) -> None:
     """Loss over the rate, a line a width, before and after the rule."""
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(RC)
-    drawing, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", sharey=True)
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(best)))
+    drawing, axes = new_figure(1, 2, PAGE, 2.5, sharey=True)
+    panels = axes[0]
+    colors = size_colors([str(width) for width in best["width"]]).values()
     for panel, column in zip(panels, ("rate_used", "rate"), strict=True):
         for color, (width, runs) in zip(colors, table.groupby("width"), strict=True):
             runs = runs.sort_values("rate")
             panel.plot(runs[column], runs["loss"] / runs["loss"].min(), "o-", ms=3, color=color,
                        label=f"width {width}")  # fmt: skip
             panel.axvline(best.set_index("width").loc[width, column], color=color, lw=0.7, ls=":")
-        panel.set_xscale("log")
+        log_ticks(panel, table[column].min() / 1.2, table[column].max() * 1.2, along="x")
     panels[0].set(xlabel="learning rate used", ylabel="training loss / its best")
     panels[1].set(xlabel=r"train.learning_rate: used $\times\sqrt{\mathrm{width} / 32}$")
-    drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
-                   frameon=False)  # fmt: skip
-    write_atomically(path, lambda p: drawing.savefig(p, dpi=200))
+    letter(panels)
+    legend(drawing, panels[0].get_legend_handles_labels()[0])
+    write_atomically(path, lambda p: drawing.savefig(p, dpi=300))
 
 
 def main() -> None:

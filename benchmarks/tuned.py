@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from jstar.constants import TOTAL
 from jstar.figures.style import (
     PAGE,
+    legend,
+    letter,
     new_figure,
     panel_title,
     save,
@@ -78,10 +80,9 @@ def main() -> None:
     panel_title(exponent, r"exponent $\alpha$ of the joint law, floor $J^*$")
     for panel in (change, exponent):
         sigma_axis(panel)
-    figure.legend(handles=size_handles(models, params, marker="o", ms=2.4, lw=0.9),
-                  loc="outside upper left", ncols=8, columnspacing=1.0)  # fmt: skip
     handles = [Line2D([], [], ls="", ms=3, label=name, **style) for name, style in STYLE.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    legend(figure, [*size_handles(models, params, marker="o", ms=2.4, lw=0.9), *handles])
+    letter(axes[0])
     (tuned / "figures").mkdir(exist_ok=True)
     save([figure], tuned / "figures" / "tuned")
     facts = provenance(command=" ".join(["python benchmarks/tuned.py", *sys.argv[1:]]))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from known_laws import CHINCHILLA, optimal_size
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from jstar.config import FiguresConfig
@@ -21,12 +22,13 @@ from jstar.figures.joint import (
     joint_in_numbers,
     joint_law,
     joint_residuals,
+    neighbours_alike,
     optimal_line,
     r_squared_of_loss,
 )
 from jstar.figures.panels import law_in_numbers
 from jstar.figures.stage import draw_study_figure
-from jstar.figures.style import log_ticks, save
+from jstar.figures.style import LAW_COLOR, log_ticks, save
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 from jstar.records import read_json
 from jstar.scaling.design import COMPUTE
@@ -101,6 +103,7 @@ def test_nothing_is_cut_off_and_nothing_overlaps(drawn):
         for a, b in combinations(titles, 2):
             assert not overlap(a, b)
         for legend in boxes(page, page.legends):
+            assert legend.y0 > max(box.y1 for box in boxes(page, panels)) - 0.01  # one place: above
             assert not any(overlap(legend, box) for box in [*boxes(page, panels), *titles])
         for panel in panels:
             for axis in (panel.xaxis, panel.yaxis):
@@ -228,7 +231,7 @@ def test_floors_are_measured_in_smallest_gaps(fitted):
 def test_without_optimal_loss_no_floor_is_judged(fitted):
     figure, numbers = floors.draw_floors(fitted("no J*").tables, FiguresConfig())
     plt.close("all")
-    assert figure.get_suptitle().startswith("Fitted floors; no")
+    assert figure.axes[0].get_title(loc="left").startswith("Fitted floors; no")
     assert numbers["says"] == {"cannot be told": 2}
     assert numbers["largest"] is None
 
@@ -303,6 +306,37 @@ def test_loss_panels_show_what_is_fitted(fitted):
     plt.close(figure)
 
 
+def test_neighbours_along_a_run_are_alike_where_its_curve_bends():
+    """Whatever a run's own mean is; single snapshots have no neighbours."""
+    rng = np.random.default_rng(0)
+    flops = np.tile(np.geomspace(1, 1e3, 60), 2)
+    rows = pd.DataFrame({"run": np.repeat(["a", "b"], 60), "flops": flops})
+    level = np.repeat([5.0, -5.0], 60)
+    bent = rows.assign(residual=level + np.log(flops) ** 2)
+    assert neighbours_alike(bent.sample(frac=1, random_state=0)) > 0.95
+    assert abs(neighbours_alike(rows.assign(residual=level + rng.normal(size=120)))) < 0.25
+    assert np.isnan(neighbours_alike(bent.groupby("run").head(1)))
+
+
+def test_a_band_stands_where_its_law_is_straight_and_the_optimum_in_every_loss(fitted):
+    tables = fitted("whole").tables
+    figure, numbers = scaling.draw_scaling(tables, FiguresConfig(sigmas=4))
+    panels = np.array(figure.axes).reshape(3, -1)
+    for row, law in zip(panels[:2], ("raw", "corrected"), strict=True):
+        for panel in row:
+            bands = [c.get_facecolor()[0][:3] for c in panel.collections]
+            assert bands == [pytest.approx(to_rgb(LAW_COLOR[law]))]
+    for panel, sigma in zip(panels[0], tables.scales, strict=True):
+        optimal = tables.at("verdicts", sigma)["optimal"].iloc[0]
+        lines = [line for line in panel.lines if list(line.get_ydata()) == [optimal] * 2]
+        arrows = [text for text in panel.texts if "downarrow" in text.get_text()]
+        assert len(lines) + len(arrows) == 1
+        assert not lines or panel.get_ylim()[0] < optimal
+    assert all("r_1" in panel.texts[-1].get_text() for panel in panels[2])
+    assert numbers["waves"] == 0.5
+    plt.close(figure)
+
+
 def test_an_exponent_that_may_not_be_quoted_is_no_number(fitted):
     numbers = law_in_numbers(fitted("two sizes").tables, "total")
     assert np.isnan(numbers["corrected"]["alpha"])
@@ -370,4 +404,15 @@ def test_log_axes_have_a_few_short_labels(low, high):
     texts = [t.get_text() for t in panel.get_yticklabels()]
     assert 2 <= len(texts) <= 6
     assert max(map(len, texts)) <= 20
+    plt.close(figure)
+
+
+def test_decades_of_one_axis_are_all_plain_or_all_powers():
+    figure, (plain, powers) = plt.subplots(1, 2)
+    log_ticks(plain, 2e-3, 30)
+    log_ticks(powers, 2e-5, 30)
+    figure.canvas.draw()
+    assert [t.get_text() for t in plain.get_yticklabels()] == ["0.01", "0.1", "1", "10"]
+    assert all(t.get_text().startswith("$10^") for t in powers.get_yticklabels())
+    assert len(plain.yaxis.get_minorticklocs()) > 20  # between them: ticks without labels
     plt.close(figure)

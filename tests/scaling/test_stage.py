@@ -99,6 +99,7 @@ def test_tables_for_a_paper_and_sensitivity(tables):
         assert not re.search(r"\b(nan|inf)\b", text)
     laws = (out / "tables" / "laws.md").read_text().splitlines()
     assert len(laws) == 2 + 2 + len(SIGMAS) + 1
+    assert "R²" not in laws[2]  # of two responses they cannot be compared
     assert laws[-1].split("|")[2].strip() == str(
         pd.read_csv(out / "verdicts.csv")["verdict"].iloc[-1]
     )

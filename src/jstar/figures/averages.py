@@ -15,6 +15,7 @@ from jstar.figures.panels import scale_title
 from jstar.figures.scaling import chosen_scales
 from jstar.figures.style import (
     PAGE,
+    legend,
     log_ticks,
     new_figure,
     panel_title,
@@ -41,14 +42,12 @@ def draw_averages(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, di
     of = str(tables.averages["of"].iloc[0])
     axes[0, 0].set_ylabel(f"{of} above the size's lowest (%)")
     figure.supxlabel("relative length of the average", fontsize=8.5)
-    handles = size_handles(tables.models, tables.params, lw=1)
-    handles += [
+    handles = [
         Line2D([], [], ls="", ms=4.5, label=label, **_mark(inside, "#444444"))
         for label, inside in (("lowest", True), ("lowest, at an end", False))
     ]
     handles.append(Line2D([], [], label="fitted", **FITTED))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles),
-                  columnspacing=1.0, handletextpad=0.5, handlelength=1.4)  # fmt: skip
+    legend(figure, size_handles(tables.models, tables.params, lw=1), handles)
     return figure, _numbers(tables, of)
 
 

@@ -15,6 +15,8 @@ from jstar.figures.panels import scale_title
 from jstar.figures.style import (
     PAGE,
     images_ticks,
+    legend,
+    letter,
     new_figure,
     note,
     panel_title,
@@ -45,11 +47,10 @@ def draw_cooldown(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, di
     _exponents(exponent, tables)
     of = str(tables.cooldown["of"].iloc[0])
     change.set_ylabel(f"{of}: cooldown against average (%)")
-    legend = {"columnspacing": 1.0, "handletextpad": 0.5, "handlelength": 1.2}
-    figure.legend(handles=size_handles(tables.models, tables.params, marker="o", ms=2.4, lw=0.9),
-                  loc="outside upper left", ncols=8, **legend)  # fmt: skip
-    handles = [Line2D([], [], ls="", label=LAW_LABELS[name], **s) for name, s in LAW_STYLE.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2, **legend)
+    letter(axes[0])
+    sizes = size_handles(tables.models, tables.params, marker="o", ms=2.4, lw=0.9)
+    laws = [Line2D([], [], ls="", label=LAW_LABELS[name], **s) for name, s in LAW_STYLE.items()]
+    legend(figure, [*sizes, *laws])
     return figure, _numbers(tables, of)
 
 
@@ -85,7 +86,7 @@ def _growth(panel: Axes, tables: StudyTables) -> None:
         panel.errorbar(size["images"], size["change_percent"], size["change_se"].fillna(0.0),
                        color=color, marker="o", ms=2.4, lw=0.9)  # fmt: skip
     panel.axhline(0, **ZERO)
-    images_ticks(panel, rows["images"].min(), rows["images"].max(), count=3)
+    images_ticks(panel, rows["images"].min(), rows["images"].max(), count=2)
     panel.set_xlabel("images seen")
     panel_title(panel, f"{scale_title(tables.scales[-1])}, every snapshot")
 

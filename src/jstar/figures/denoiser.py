@@ -12,10 +12,13 @@ from jstar.figures.style import (
     LAW_COLOR,
     OPTIMAL_COLOR,
     PAGE,
-    SIGMA_LABEL,
+    legend,
+    letter,
+    log_ticks,
     new_figure,
     panel_title,
     save,
+    sigma_axis,
 )
 from jstar.records import read_table
 
@@ -33,14 +36,16 @@ def draw_denoiser(table: Path, stem: Path) -> None:
     _shares(axes[0, 1], frame)
     _weighted(axes[0, 2], frame)
     for panel in axes[0]:
-        panel.set(xscale="log", xlabel=SIGMA_LABEL)
+        panel.set_xscale("log")
+        sigma_axis(panel)
+    letter(axes[0])
     lines = [
         Line2D([], [], color=LOSS_COLOR, marker="o", ms=2.4, label=r"loss $J_\sigma$"),
         Line2D([], [], color=OPTIMAL_COLOR, label=r"optimal loss $J^*_\sigma$"),
         Line2D([], [], color=GAP_COLOR, marker="o", ms=2.4, label=r"gap $J_\sigma-J^*_\sigma$"),
         Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="loss of the mean image"),
     ]
-    figure.legend(handles=lines, loc="outside upper center", ncols=4)
+    legend(figure, lines)
     save([figure], stem)
 
 
@@ -54,8 +59,8 @@ def _losses(panel: Axes, frame: pd.DataFrame) -> None:
     top = 2 * max(frame["loss"].max(), frame["mean_image"].max())
     shown = frame["gap"][frame["gap"] > 0]
     low = 0.5 * float(shown.min()) if len(shown) else top
-    panel.set(yscale="log", ylim=(max(low, top / 10**DECADES), top),
-              ylabel="mean squared error per dimension")  # fmt: skip
+    log_ticks(panel, max(low, top / 10**DECADES), top)
+    panel.set_ylabel("mean squared error per dimension")
     panel_title(panel, "loss, floor and gap")
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from jstar.constants import CRITICAL_SHARE, NORMAL_95
@@ -23,8 +24,12 @@ from jstar.figures.style import (
     COLUMN,
     OPTIMAL_COLOR,
     PAGE,
+    legend,
+    letter,
+    log_ticks,
     new_figure,
     panel_title,
+    parameters_label,
     save,
     sigma_axis,
 )
@@ -120,7 +125,7 @@ def draw_datasets(
     sigma_axis(panel)
     panel.set_ylabel(LOSS_LABEL)
     panel.set_ylim(0, 1.05 * max(curve["loss"].max() for curve in tables.values()))
-    figure.legend(loc="outside upper left", ncols=2 if len(tables) > 2 else 1, fontsize=7)
+    legend(figure, panel.get_legend_handles_labels()[0])
     keys = ("count", "dim", "variance", "closure", "log_count", "critical_sigma", "queries")
     return figure, {name: {key: fact.get(key) for key in keys} for name, fact in facts.items()}
 
@@ -161,9 +166,10 @@ def draw_bounds(found: Comparison) -> tuple[Figure, dict[str, Any]]:
     for panel in (values, errors):
         sigma_axis(panel)
     values.set(ylabel=LOSS_LABEL, ylim=(0, None))
-    panel_title(values, f"(a) {found.facts['dataset']}, subsets of {found.facts['subset']}")
-    panel_title(errors, "(b) relative to exact, 95 % intervals")
-    figure.legend(*values.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    panel_title(values, f"{found.facts['dataset']}, subsets of {found.facts['subset']}")
+    panel_title(errors, "relative to exact, 95 % intervals")
+    letter(axes[0])
+    legend(figure, values.get_legend_handles_labels()[0])
     rounding = 1e-9 * found.facts["variance"]  # where both are nothing
     inside = (low <= exact + rounding) & (exact <= high + rounding)
     return figure, {
@@ -181,9 +187,9 @@ def draw_convergence(found: Comparison) -> tuple[Figure, dict[str, Any]]:
     exact, stderr = found.exact(sigma)
     share = found.facts["count"] / found.facts["subset"]
     titles = {
-        "subsets": ("(a) number of subsets", "linear"),
-        "L": ("(b) points $L$ in a subset", "log"),
-        "C": ("(c) constant $C$ of cDOL", "log"),
+        "subsets": ("number of subsets", "linear"),
+        "L": ("points $L$ in a subset", "log"),
+        "C": ("constant $C$ of cDOL", "log"),
     }
     for panel, (varied, (title, scale)) in zip(axes[0], titles.items(), strict=True):
         panel.axhspan(exact - NORMAL_95 * stderr, exact + NORMAL_95 * stderr, color="#999999",
@@ -194,8 +200,11 @@ def draw_convergence(found: Comparison) -> tuple[Figure, dict[str, Any]]:
             _, color, marker = ESTIMATORS[name]
             panel.errorbar(rows["value"], rows["loss"], NORMAL_95 * rows["stderr"], color=color,
                            fmt=f"{marker}-", lw=0.9, ms=3, elinewidth=0.7)  # fmt: skip
-        panel.set(xscale=scale, xlabel=title[4:])
-        panel_title(panel, title[:3])
+        panel.set(xscale=scale, xlabel=title)
+        if scale == "log":
+            low, high = panel.get_xlim()
+            log_ticks(panel, low, high, 3, "x", parameters_label)
+    letter(axes[0])
     bottom = axes[0, 2].get_xaxis_transform()
     for constant, word in ((share, "$N/L$"), (4 * share, "$4N/L$")):
         axes[0, 2].axvline(constant, color="#777777", lw=0.7, ls=":")
@@ -203,11 +212,10 @@ def draw_convergence(found: Comparison) -> tuple[Figure, dict[str, Any]]:
     axes[0, 0].set_ylabel(rf"$J^*$ at $\sigma$ = {sigma:.2g}")
     labels = {name: ESTIMATORS[name] for name in ("exact", "dol", "cdol", "snis")}
     handles = [
-        mpl.lines.Line2D([], [], color=color, marker="" if name == "exact" else marker, ms=3)
-        for name, (_, color, marker) in labels.items()
+        Line2D([], [], color=color, marker="" if name == "exact" else marker, ms=3, label=text)
+        for name, (text, color, marker) in labels.items()
     ]
-    figure.legend(handles, [text for text, _, _ in labels.values()], loc="outside lower center",
-                  ncols=4)  # fmt: skip
+    legend(figure, handles)
     numbers = {"sigma": sigma, "exact": exact, "exact_stderr": stderr, "share": share}
     return figure, numbers | {key: found.facts[key] for key in ("dataset", "count", "subset")}
 
@@ -228,12 +236,14 @@ def draw_forms(found: Comparison) -> tuple[Figure, dict[str, Any]]:
         costs.plot(wide.index[shown], needed[shown], line, color=color)
     for panel in (errors, costs):
         panel.set_yscale("log")
+        log_ticks(panel, *panel.get_ylim())
         sigma_axis(panel)
     errors.set_ylabel("standard error of $J^*$")
     costs.set_ylabel("FLOPs of the whole curve")
-    panel_title(errors, f"(a) {found.facts['dataset']}, {found.facts['queries']} antithetic draws")
-    panel_title(costs, "(b) for a standard error of 1 % of $J^*$")
-    figure.legend(*errors.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    panel_title(errors, f"{found.facts['dataset']}, {found.facts['queries']} antithetic draws")
+    panel_title(costs, "for a standard error of 1 % of $J^*$")
+    letter(axes[0])
+    legend(figure, errors.get_legend_handles_labels()[0])
     ratio = {
         name: wide["stderr", name] / wide["stderr", "pair+controls"]
         for name in ("moment", "moment, random draws", "pair")

@@ -18,6 +18,7 @@ from jstar.figures.style import (
     VERDICT_STYLE,
     new_figure,
     note,
+    panel_legend,
     sigma_axis,
 )
 from jstar.figures.tables import RATES, StudyTables
@@ -37,10 +38,7 @@ SHOWN_RATES: dict[str, dict[str, Any]] = {
     },
 }
 PALE = 0.45
-ABOVE_PANEL: dict[str, Any] = {
-    "loc": "lower left", "bbox_to_anchor": (0, 1.01), "ncols": 2, "columnspacing": 1.2,
-    "handletextpad": 0.4, "borderaxespad": 0, "alignment": "left", "title_fontsize": 8,
-}  # fmt: skip
+REACH = 1.25  # of the panel, in the joint law's intervals: an envelope's may leave it
 
 
 def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[str, Any]]:
@@ -56,7 +54,7 @@ def draw_exponents(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, d
         return figure, _numbers(tables, laws)
     handles = _exponents(top, [law for law in laws if law["sigma"] != TOTAL])
     top.set_ylabel(r"exponent $\alpha$")
-    top.legend(handles=handles, title="exponent of the joint law, by verdict", **ABOVE_PANEL)
+    panel_legend(top, r"$\mathbf{a}$  exponent of the joint law, by verdict", handles)
     _rates(bottom, tables)
     bottom.set_ylabel("share of studies")
     span = float(tables.sigmas[0]), float(tables.sigmas[-1])
@@ -99,6 +97,9 @@ def _exponents(panel: Axes, laws: list[dict[str, Any]]) -> list[Line2D]:
         note(panel, "no exponent is identified")
     else:
         panel.axhline(0, color="#888888", lw=0.6, zorder=0)
+        low, high = float(known["alpha_low"].min()), float(known["alpha_high"].max())
+        room = (REACH - 1) * max(high - low, abs(low))
+        panel.set_ylim(low - room, max(high, 0) + room)
     return handles
 
 
@@ -122,7 +123,8 @@ def _rates(panel: Axes, tables: StudyTables) -> None:
         panel.plot(sigma, rows[rate], ls="-" if right else "", lw=0.8, ms=3.2, mew=0.8,
                    clip_on=False, **style)  # fmt: skip
     panel.set_ylim(0, 1)
-    panel.legend(title="simulated studies of this design that say", **ABOVE_PANEL)
+    title = r"$\mathbf{b}$  simulated studies of this design that say"
+    panel_legend(panel, title, panel.get_legend_handles_labels()[0])
 
 
 def _numbers(tables: StudyTables, laws: list[dict[str, Any]]) -> dict[str, Any]:

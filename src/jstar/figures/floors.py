@@ -17,6 +17,7 @@ from jstar.figures.style import (
     ONE_LOSS,
     OPTIMAL_COLOR,
     VERDICT_STYLE,
+    legend,
     log_ticks,
     new_figure,
     note,
@@ -54,9 +55,8 @@ def draw_floors(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict
     span = float(tables.sigmas[0]), float(tables.sigmas[-1])
     bottom.set_xlim(span[0] / 1.3, span[1] * 1.3)
     sigma_axis(bottom)
-    figure.suptitle(_finding(numbers), x=0.01, ha="left", fontsize=8.5)
-    figure.legend(handles=_handles(single), loc="outside lower center", ncols=2,
-                  columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+    top.set_title(_finding(numbers), loc="left", pad=16, fontsize=8.5)
+    legend(figure, *_handles(single))
     figure.align_ylabels(axes[:, 0])
     return figure, numbers
 
@@ -139,22 +139,23 @@ def _points(panel: Axes, rows: pd.DataFrame, middle: Any, low: Any, high: Any) -
                        zorder=4, **style)  # fmt: skip
 
 
-def _handles(floors: pd.DataFrame) -> list[Line2D]:
+def _handles(floors: pd.DataFrame) -> list[list[Line2D]]:
+    """What floors say of J*; and the lines."""
     count = floors["says"].value_counts()
-    handles = [
+    found = [
         Line2D([], [], ls="", ms=3.8, mew=0.8, **style,
                label=f"{says.replace('J*', '$J^*$')} ({count[says]})")
         for says, style in STYLE.items() if says in count
     ]  # fmt: skip
     if np.isfinite(floors["gap_floor"]).any():
-        handles.append(Line2D([], [], color=PLAIN_COLOR, lw=0.7, marker="s", ms=2.2,
-                              label="floor of $J^*$ + direct gap"))  # fmt: skip
-    return [
-        *handles,
+        found.append(Line2D([], [], color=PLAIN_COLOR, lw=0.7, marker="s", ms=2.2,
+                            label="floor of $J^*$ + direct gap"))  # fmt: skip
+    lines = [
         Line2D([], [], color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, label="$J^*$"),
         Line2D([], [], color=PLAIN_COLOR, lw=1, ls=":", label="no floor"),
         Line2D([], [], color=PLAIN_COLOR, lw=1, label="lowest loss"),
     ]
+    return [found, lines]
 
 
 def _finding(numbers: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from jstar.figures.style import (
     COLUMN,
     ONE_LOSS,
     OPTIMAL_COLOR,
+    legend,
+    log_ticks,
     new_figure,
     note,
     parameters_label,
@@ -48,17 +50,13 @@ def draw_gap(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dict[st
     curve = tables.curve
     panel.plot(curve["sigma"], curve["loss"].where(curve["loss"] > 0), color=OPTIMAL_COLOR,
                lw=1, ls=(0, (4, 2)))  # fmt: skip
-    panel.set(
-        yscale="log",
-        ylabel=r"loss gap $J_\sigma-J^*_\sigma$",
-        ylim=(0.5 * gaps.min(), 3 * gaps.max()),
-    )
+    panel.set_ylabel(r"loss gap $J_\sigma-J^*_\sigma$")
+    log_ticks(panel, 0.5 * gaps.min(), 3 * gaps.max())
     sigma_axis(panel)
     handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
     if curve["loss"].astype(float).between(*panel.get_ylim()).any():
         handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1, ls=(0, (4, 2)), label="$J^*$"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title="parameters",
-                  title_fontsize=7.5)  # fmt: skip
+    legend(figure, handles)
     return figure, {
         **seen,
         "worst_sigma": worst[largest],

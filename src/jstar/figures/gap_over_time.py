@@ -11,6 +11,7 @@ from jstar.figures.style import (
     PAGE,
     images_ticks,
     label_rows,
+    log_ticks,
     new_figure,
     panel_title,
     variant_legend,
@@ -35,6 +36,7 @@ def draw_gap_over_time(
             falls.append({"model": model, "sigma": sigma,
                           "fall": float(rows["gap"].iloc[0] / rows["gap"].iloc[-1])})  # fmt: skip
         panel.set(yscale="log", xlabel="images seen")
+        log_ticks(panel, *panel.get_ylim())
         images_ticks(panel, *tables.span)
         panel_title(panel, scale_title(sigma))
     label_rows(figure, axes, [r"gap $J_\sigma-J^*_\sigma$"])

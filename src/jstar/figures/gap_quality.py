@@ -13,11 +13,13 @@ from jstar.figures.style import (
     FLOPS_LABEL,
     LAW_COLOR,
     PAGE,
-    SIGMA_LABEL,
+    legend,
+    letter,
     log_ticks,
     new_figure,
     note,
     panel_title,
+    sigma_axis,
     size_colors,
     size_handles,
 )
@@ -44,12 +46,11 @@ def draw_gap_quality(
     best = _best_sigma(correlation)
     _scatter(axes[0, 2], quality, losses, best, colors)
     params = {str(m): int(p) for m, p in zip(sizes["model"], sizes["params"], strict=True)}
-    handles = size_handles(models, params, marker="o", ms=3, lw=1)
-    handles += [
+    letter(axes[0])
+    handles = [
         Line2D([], [], color=OF_COLOR[of], ls=OF_LINE[of], label=OF_LABEL[of]) for of in OF_COLOR
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles),
-                  columnspacing=1.0, handletextpad=0.5, handlelength=1.4)  # fmt: skip
+    legend(figure, [*size_handles(models, params, marker="o", ms=3, lw=1), *handles])
     return figure, {
         "coefficient": coefficient,
         "best_sigma": best,
@@ -91,9 +92,10 @@ def _over_sigma(panel: Axes, correlation: pd.DataFrame) -> dict[str, float]:
         note(panel, "fewer than three snapshots")
         lowest = -1.0
     panel.set(
-        xscale="log", xlabel=SIGMA_LABEL, ylabel="correlation with FID, in logs",
+        xscale="log", ylabel="correlation with FID, in logs",
         ylim=(lowest - 0.08 * (1 - lowest), 1 + 0.04 * (1 - lowest)),
     )  # fmt: skip
+    sigma_axis(panel)
     panel_title(panel, "which noise scales matter")
     return largest
 

@@ -6,24 +6,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from jstar.config import FiguresConfig
 from jstar.figures.panels import flops_ticks, scale_title
 from jstar.figures.scaling import chosen_scales
-from jstar.figures.style import LAW_COLOR, PAGE, log_ticks, new_figure, note, panel_title
+from jstar.figures.style import LAW_COLOR, PAGE, legend, log_ticks, new_figure, note, panel_title
 from jstar.figures.tables import StudyTables
 
-BAND_COLOR = "#999999"
+BAND_COLOR, BAND, WIDTH = "#999999", 0.35, 6.0
+FURTHEST = 5.0  # measured / predicted, and its inverse
 MARK: dict[str, dict[str, Any]] = {
     "hit": {"marker": "o", "color": LAW_COLOR["corrected"]},
     "miss": {"marker": "D", "color": LAW_COLOR["raw"]},
     "uninformative": {"marker": "o", "mfc": "white", "color": "#777777"},
 }
 MEANING = {
-    "hit": "hit: inside the band",
+    "hit": "hit: inside the bar",
     "miss": "miss: outside",
-    "uninformative": "uninformative: the band would hold no progress at all",
+    "uninformative": "no news: the bar would hold no progress at all",
 }
 
 
@@ -39,9 +39,9 @@ def draw_held_out(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, di
     handles: list[Any] = [
         Line2D([], [], ls="", ms=4, label=MEANING[says], **MARK[says]) for says in MARK
     ]
-    handles.append(Patch(color=BAND_COLOR, alpha=0.3, lw=0,
-                         label=f"{100 * tables.confidence:g} % band if the law holds"))  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    handles.append(Line2D([], [], color=BAND_COLOR, alpha=BAND, lw=WIDTH,
+                          label=f"{100 * tables.confidence:g} % if the law holds"))  # fmt: skip
+    legend(figure, handles)
     return figure, {
         "confidence": 100 * tables.confidence,
         "laws": [_numbers(tables, sigma) for sigma in columns],
@@ -57,15 +57,19 @@ def _panel(panel: Axes, tables: StudyTables, sigma: float | str) -> None:
         note(panel, "too few points")
         return
     panel.axhline(1, color="#444444", lw=0.6)
-    low, high = (rows[end].clip(lower=1e-3, upper=1e3) for end in ("low", "high"))
-    # A band of little compute may leave the panel; every mark, and the narrowest band, stay.
+    low, high = (
+        rows[end].clip(lower=1 / FURTHEST**2, upper=FURTHEST**2) for end in ("low", "high")
+    )
+    # A bar of little compute may leave the panel; the narrowest stays. What lies beyond the panel
+    # has its edge.
     narrow = float(np.log(high / low).min()) / 2
-    reach = 1.3 * max(float(np.log(rows["ratio"].clip(0.1, 10)).abs().max()), narrow)
+    ratio = rows["ratio"].clip(1 / FURTHEST, FURTHEST)
+    reach = 1.3 * max(float(np.log(ratio).abs().max()), min(narrow, float(np.log(FURTHEST))))
     log_ticks(panel, float(np.exp(-reach)), float(np.exp(reach)), 3)
-    panel.fill_between(rows["flops"], low, high, color=BAND_COLOR, alpha=0.3, lw=0)
-    panel.plot(rows["flops"], rows["ratio"], color="#444444", lw=0.7)
-    for _, row in rows.iterrows():
-        panel.plot(row["flops"], row["ratio"], ls="", ms=4, zorder=3, **MARK[str(row["says"])])
+    panel.vlines(rows["flops"], low, high, color=BAND_COLOR, alpha=BAND, lw=WIDTH)
+    for flops, value, says in zip(rows["flops"], rows["ratio"], rows["says"], strict=True):
+        shown = float(np.clip(value, np.exp(-reach), np.exp(reach)))
+        panel.plot(flops, shown, ls="", ms=4, zorder=3, clip_on=False, **MARK[str(says)])
 
 
 def _numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:

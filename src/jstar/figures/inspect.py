@@ -130,7 +130,7 @@ def all_laws(tables: StudyTables) -> pd.DataFrame:
     """Exponents, intervals and verdicts of all noise scales."""
     picked = tables.fits[tables.fits["law"].isin(LAWS)]
     wide = picked.pivot_table(
-        index="sigma", columns="law", values=["alpha", "alpha_low", "alpha_high", "r2"], sort=False
+        index="sigma", columns="law", values=["alpha", "alpha_low", "alpha_high"], sort=False
     )
     wide.columns = [f"{column[0]} {column[1]}" for column in wide.columns.to_flat_index()]
     decided: dict[Any, str] = dict(

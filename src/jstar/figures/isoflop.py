@@ -19,10 +19,12 @@ from jstar.figures.style import (
     LAW_COLOR,
     PAGE,
     label_rows,
+    legend,
     log_ticks,
     new_figure,
     note,
     panel_title,
+    parameters_label,
     short_number,
 )
 from jstar.figures.tables import StudyTables
@@ -59,7 +61,7 @@ def draw_isoflop(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
         if len(rows) and rows["by_budget"].all() and len(budgets) <= BUDGETS:
             bar.set_ticks(budgets, labels=[short_number(float(f"{f:.2g}")) for f in budgets])
             bar.minorticks_off()
-    figure.legend(handles=_handles(), loc="outside upper center", ncols=4)
+    legend(figure, _handles())
     return figure, _numbers(tables, columns)
 
 
@@ -79,8 +81,7 @@ def _curves(
     """Gap (or loss) over size at fixed compute: along runs lines, by budget the parabolas."""
     rows = tables.at("isoflop", sigma)
     sizes = list(tables.params.values())
-    panel.set_xscale("log")
-    panel.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
+    log_ticks(panel, min(sizes) / 1.3, max(sizes) * 1.3, 2, "x", parameters_label)
     panel.set_xlabel("parameters $N$", labelpad=1)
     if rows.empty or colors is None:
         note(panel, str(_approach(tables, sigma, "isoflop")["status"]))
@@ -150,7 +151,7 @@ def _optimum(panel: Axes, tables: StudyTables, sigma: float | str, name: str) ->
     seen = np.concatenate([inside[name], edge[name]]).astype(float)
     if name == "params" and inside["params_low"].notna().any():
         seen = np.r_[seen, inside["params_low"].min(), inside["params_high"].max()]
-    log_ticks(panel, seen.min() / 1.5, seen.max() * 1.5)
+    log_ticks(panel, seen.min() / 1.5, seen.max() * 1.5, text=parameters_label)
 
 
 def _bars(panel: Axes, inside: pd.DataFrame) -> None:

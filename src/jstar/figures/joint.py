@@ -71,6 +71,19 @@ def joint_residuals(tables: StudyTables, sigma: float | str, law: "pd.Series[Any
     return rows.assign(law_loss=law_loss, residual=np.log(rows["loss"] / law_loss))
 
 
+def neighbours_alike(residuals: pd.DataFrame) -> float:
+    """Correlation of the residuals of neighbouring snapshots, each less the mean of its run.
+
+    0: noise; near 1: whole curves bend away from the law. nan where runs have one snapshot.
+    """
+    rows = residuals.sort_values("flops")
+    left = rows["residual"] - rows.groupby("run")["residual"].transform("mean")
+    before = left.groupby(rows["run"]).shift()
+    left = left[before.notna()]
+    scale = float(np.sqrt((left**2).sum() * (before**2).sum()))
+    return float((left * before).sum() / scale) if scale > 0 else float("nan")
+
+
 def r_squared_of_loss(measured: Any, law: Any) -> float:
     """R^2 of the logarithm; nan where one of them is not above 0."""
     measured, law = np.asarray(measured, dtype=float), np.asarray(law, dtype=float)

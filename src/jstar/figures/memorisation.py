@@ -13,9 +13,11 @@ from jstar.figures.style import (
     PAGE,
     SIGMA_LABEL,
     images_ticks,
+    letter,
     new_figure,
     note,
     panel_title,
+    sigma_axis,
     variant_legend,
     variant_styles,
 )
@@ -28,7 +30,8 @@ def draw_memorisation(tables: VariantTables, shown: FiguresConfig) -> tuple[Figu
     by_sigma, over_time = axes[0]
     panel_title(by_sigma, "at the end of training")
     panel_title(over_time, "mean over the noise scales")
-    by_sigma.set(xscale="log", xlabel=SIGMA_LABEL, ylabel="held-out / training loss − 1 (%)")
+    by_sigma.set(xlabel=SIGMA_LABEL, ylabel="held-out / training loss − 1 (%)")
+    letter(axes[0])
     over_time.set(xlabel="images seen")
     if tables.last["holdout"].isna().any():
         for panel in (by_sigma, over_time):
@@ -38,10 +41,11 @@ def draw_memorisation(tables: VariantTables, shown: FiguresConfig) -> tuple[Figu
     for model, style in variant_styles(tables.models).items():
         mean, ratio = tables.mean(model), _over_time(tables, model)
         line = {"lw": 0.9, "ms": 2.6, **style}
-        by_sigma.plot(mean["sigma"], 100 * (mean["holdout"] / mean["loss"] - 1), **line)
+        by_sigma.semilogx(mean["sigma"], 100 * (mean["holdout"] / mean["loss"] - 1), **line)
         over_time.plot(ratio.index, 100 * ratio, **line)
         ends[model] = float(ratio.iloc[-1])
     error = _bands(by_sigma, over_time, tables)
+    sigma_axis(by_sigma)
     variant_legend(figure, tables.models)
     return figure, {
         "measured": True,

@@ -7,30 +7,32 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    LogLocator,
-    NullFormatter,
-    StrMethodFormatter,
-)
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from jstar.figures.style import (
     LAW_COLOR,
     OPTIMAL_COLOR,
     PAGE,
-    SIGMA_LABEL,
     label_rows,
+    legend,
+    letter,
+    log_ticks,
     new_figure,
     panel_title,
     save,
+    sigma_axis,
 )
 from jstar.records import read_json, read_table
 
 COLORS = (LAW_COLOR["corrected"], LAW_COLOR["raw"], LAW_COLOR["free"])
 OWN = (0, (4, 2))
+STEP: Any = (0, (1, 1.5))
+MORE = ("precision", "recall")  # quantities of which more is better
 
 
 def draw_noise(folder: Path) -> None:
@@ -62,7 +64,11 @@ def law_figure(law: pd.DataFrame) -> Figure:
         panel_title(axes[0, column], name.upper())
         axes[0, column].set(xscale="log", ylim=(0, None))
         axes[1, column].set(yscale="log")
-        axes[2, column].set(ylim=(0, None), xlabel=SIGMA_LABEL)
+        axes[2, column].set_ylim(0, None)
+        sigma_axis(axes[2, column])
+        for panel in axes[:, column]:
+            panel.axvline(_critical(at), color="#999999", lw=0.7, ls=STEP, zorder=0)
+    log_ticks(axes[1, 0], *axes[1, 0].get_ylim())
     label_rows(figure, axes, [r"law $p$ per unit of $\ln\sigma$", r"gap $j-j^*$", "weight $w$"])
     bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes, label="images seen",
                           aspect=30, pad=0.015)  # fmt: skip
@@ -72,9 +78,18 @@ def law_figure(law: pd.DataFrame) -> Figure:
     handles = [
         Line2D([], [], color=LAW_COLOR["corrected"], lw=1.2, label="from the optimal loss"),
         Line2D([], [], color=OPTIMAL_COLOR, ls=OWN, lw=1, label="the process' own"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+        Line2D([], [], color="#999999", ls=STEP, lw=0.7,
+               label=r"$\sigma^*$: below, where $J^*$ is 0, the law has another term"),
+    ]  # fmt: skip
+    legend(figure, handles)
     return figure
+
+
+def _critical(rows: pd.DataFrame) -> float:
+    """sigma* of a law: the only step of its weight, between two bins."""
+    rows = rows.sort_values("sigma")
+    step = int(np.diff(np.log(rows["weight"])).argmin())
+    return float(np.sqrt(rows["sigma"].iloc[step] * rows["sigma"].iloc[step + 1]))
 
 
 def _edges(sigma: pd.Series) -> Any:
@@ -85,33 +100,52 @@ def _edges(sigma: pd.Series) -> Any:
 
 
 def effect_figure(gaps: pd.DataFrame, effect: pd.DataFrame, confidence: float) -> Figure:
-    """Change of the gap at each noise scale, and of totals and quality, with intervals."""
-    figure, axes = new_figure(1, 2, PAGE, 2.7, width_ratios=[1.15, 1])
-    left, right = axes[0]
+    """Change of the gap at each noise scale; of what should be less and of what should be more."""
+    less = [q for q in effect["quantity"].unique() if q not in MORE]
+    more = [q for q in effect["quantity"].unique() if q in MORE]
+    groups = [(name, group) for name, group in (("less", less), ("more", more)) if group]
+    figure, axes = new_figure(
+        len(groups), 2, PAGE, 3.1, width_ratios=[1.15, 1],
+        gridspec_kw={"height_ratios": [len(group) for _, group in groups]},
+    )  # fmt: skip
+    grid = axes[0, 0].get_gridspec()
+    for panel in axes[:, 0]:
+        panel.remove()
+    left = figure.add_subplot(grid[:, 0])
     processes = list(gaps["process"].unique())
-    quantities = list(effect["quantity"].unique())
-    for k, name in enumerate(processes):
-        rows, color = gaps[gaps["process"] == name], COLORS[k]
+    for color, name in zip(COLORS, processes, strict=False):
+        rows = gaps[gaps["process"] == name]
         left.fill_between(rows["sigma"], 1 + rows["change_low"], 1 + rows["change_high"],
-                          color=color, alpha=0.2, lw=0)  # fmt: skip
+                          color=color, alpha=0.16, lw=0)  # fmt: skip
         left.plot(rows["sigma"], 1 + rows["change"], "o-", ms=2.4, lw=1, color=color)
-        found = effect[effect["process"] == name]
-        place = [quantities.index(q) + 0.22 * (k - (len(processes) - 1) / 2)
-                 for q in found["quantity"]]  # fmt: skip
-        error = [found["change"] - found["change_low"], found["change_high"] - found["change"]]
-        right.errorbar(1 + found["change"], place, xerr=error, fmt="o", ms=3.5, lw=1.2, color=color)
     left.axhline(1, color="#999999", lw=0.6)
-    left.set(xscale="log", yscale="log", xlabel=SIGMA_LABEL)
-    left.set_ylabel("gap, optimal-loss law / own law")
-    right.axvline(1, color="#999999", lw=0.6)
-    right.set_yticks(range(len(quantities)), [q.replace("sigma", r"$\sigma$") for q in quantities])
-    right.set_ylim(len(quantities) - 0.5, -0.5)
-    right.set(xscale="log", xlabel=f"optimal-loss law / own law, {confidence:.0%} over seeds")
-    for axis in (left.yaxis, right.xaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    handles = [Line2D([], [], color=COLORS[k], marker="o", ms=3, lw=1, label=name.upper())
-               for k, name in enumerate(processes)]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    left.set(xscale="log", yscale="log", ylabel="gap, optimal-loss law / own law")
+    log_ticks(left, *left.get_ylim())
+    sigma_axis(left)
+    panel_title(left, "less is better")
+    for panel, (better, group) in zip(axes[:, 1], groups, strict=True):
+        _changes(panel, effect, processes, group)
+        panel_title(panel, f"{better} is better")
+    axes[-1, 1].set_xlabel(f"optimal-loss law / own law, {confidence:.0%} over seeds")
+    letter([left, *axes[:, 1]])
+    legend(figure, [Line2D([], [], color=color, marker="o", ms=3, lw=1, label=name.upper())
+                    for color, name in zip(COLORS, processes, strict=False)])  # fmt: skip
     return figure
+
+
+def _changes(panel: Axes, effect: pd.DataFrame, processes: list[str], group: list[str]) -> None:
+    """The change of each quantity of a group, with its interval."""
+    for k, name in enumerate(processes):
+        found = effect[(effect["process"] == name) & effect["quantity"].isin(group)]
+        place = [group.index(q) + 0.22 * (k - (len(processes) - 1) / 2) for q in found["quantity"]]
+        error = [found["change"] - found["change_low"], found["change_high"] - found["change"]]
+        panel.errorbar(1 + found["change"], place, xerr=error, fmt="o", ms=3.5, lw=1.2,
+                       color=COLORS[k])  # fmt: skip
+    panel.axvline(1, color="#999999", lw=0.6)
+    names = [q.replace("sigma", r"$\sigma$").replace("J*", "$J^*$") for q in group]
+    panel.set_yticks(range(len(group)), names)
+    panel.set_ylim(len(group) - 0.5, -0.5)
+    changes = 1 + effect[["change_low", "change_high"]]
+    log_ticks(
+        panel, 0.95 * float(changes.min().min()), 1.05 * float(changes.max().max()), along="x"
+    )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
@@ -10,6 +11,8 @@ from jstar.figures.style import (
     COLUMN,
     ONE_LOSS,
     OPTIMAL_COLOR,
+    legend,
+    log_ticks,
     new_figure,
     note,
     sigma_axis,
@@ -42,21 +45,13 @@ def draw_optimal_loss(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure
     )
     panel.plot(curve["sigma"], tiny, color=OPTIMAL_COLOR, lw=1.4, zorder=1.5)
     top = last.query("sigma != @TOTAL")["loss"].max() if curve.empty else curve["loss"].iloc[-1]
-    panel.set(yscale="log", ylabel=tables.loss_word, ylim=(floor, 2.2 * float(top)))
+    panel.set_ylabel(tables.loss_word)
+    log_ticks(panel, floor, 2.2 * float(top))
     sigma_axis(panel)
     handles = size_handles(tables.models, tables.params, marker="o", ms=2.2, lw=0.9)
-    panel.legend(handles=handles, title="parameters", loc="lower right", title_fontsize=7.5)
-    if curve.empty:
-        return figure, _numbers(tables)
-    high = curve["loss"] > 30 * floor
-    place = curve.iloc[int(high.to_numpy().argmax())]  # the first such, or the first of all
-    panel.annotate(
-        r"optimal loss $J^*$",
-        (place["sigma"], place["loss"]),
-        xytext=(10, -6),
-        textcoords="offset points",
-        va="center",
-    )
+    if not curve.empty:
+        handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=1.4, label=r"optimal loss $J^*$"))
+    legend(figure, handles)
     return figure, _numbers(tables)
 
 

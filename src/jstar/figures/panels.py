@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from jstar.constants import TOTAL
 from jstar.figures.joint import (
@@ -16,6 +17,7 @@ from jstar.figures.joint import (
     joint_in_numbers,
     joint_law,
     joint_residuals,
+    neighbours_alike,
     optimal_line,
     verdict_of,
 )
@@ -23,6 +25,7 @@ from jstar.figures.style import (
     LAW_COLOR,
     OPTIMAL_COLOR,
     VERDICT_STYLE,
+    legend,
     log_ticks,
     note,
     size_colors,
@@ -33,10 +36,15 @@ from jstar.scaling.frontier import FrontierStatus
 
 LAWS = ("raw", "corrected")
 LAW_LINE: dict[str, Any] = {"raw": (0, (3, 1.5)), "corrected": "-"}
+# The band of a law stands where the law is a straight line, and nowhere else.
+OWN_COLUMN = {"raw": "loss", "corrected": "gap"}
+BAND = 0.16  # opacity
 OUTSIDE: Any = (0, (1, 1.2))  # line style where the best size is none of the ladder
 FRONTIER_MARK: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "#444444", "mew": 0.5}
 CROSSING_MARK: dict[str, Any] = {"marker": "D", "mfc": "white", "mec": "black", "mew": 0.7}
 OPTIMAL_LINE: Any = (0, (5, 2))
+NOTHING = 1e-4  # of the lowest loss: a J* that is as good as 0
+WAVES = 0.5  # correlation of neighbours along a run from which residuals are no noise
 AS_FITTED = "as fitted"  # the choice that is the headline
 
 
@@ -46,11 +54,17 @@ def scale_title(sigma: float | str) -> str:
 
 
 def laws_panel(
-    panel: Axes, tables: StudyTables, sigma: float | str, column: str, ticks: int = 4
+    panel: Axes,
+    tables: StudyTables,
+    sigma: float | str,
+    column: str,
+    ticks: int = 4,
+    size: float = 6.5,
 ) -> None:
     """Loss or gap (`column`), as it was fitted: every run, the joint law along the best sizes, J*.
 
-    The envelope's points, laws and crossings only where sizes compete.
+    The envelope's points, laws and crossings only where sizes compete. Where J* is far below all
+    losses, an arrow says where.
     """
     rows = tables.at("frontier", sigma)
     panel.set_xscale("log")
@@ -75,12 +89,16 @@ def laws_panel(
     low, high = float(seen.min()), float(seen.max())
     reach = high / low
     low = min(low, max(lowest, low / reach**0.5))
-    optimal = float(tables.at("verdicts", sigma)["optimal"].iloc[0])
-    if column == "loss" and optimal > low / reach**0.7:
-        panel.axhline(optimal, color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, zorder=1)
-        low = min(low, optimal)
+    if column == "loss":
+        optimal = float(tables.at("verdicts", sigma)["optimal"].iloc[0])
+        if optimal > low / reach**0.7:
+            panel.axhline(optimal, color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, zorder=1)
+            low = min(low, optimal)
+        elif np.isfinite(optimal):
+            below = f"= {optimal:.2g}" if optimal > NOTHING * low else r"$\approx$ 0"
+            numbers_text(panel, [rf"$\downarrow\,J^*$ {below}"], size)
     # Below the gaps stand their numbers (`numbers_text`).
-    margin = reach ** (0.08 if column == "loss" else 0.3)
+    margin = reach ** (0.12 if column == "loss" else 0.3)
     log_ticks(panel, low / margin, high * reach**0.08, ticks)
 
 
@@ -107,15 +125,17 @@ def _joint(panel: Axes, tables: StudyTables, sigma: float | str, column: str) ->
 
 
 def _law(panel: Axes, tables: StudyTables, sigma: float | str, column: str, law: str) -> None:
-    """The envelope's law over its compute with its band, below all curves."""
+    """The envelope's law over its compute; its band, below all curves, in its own response."""
     rows = tables.at("predictions", sigma)
     line = rows[rows["law"] == law].sort_values("flops")
     if line.empty:
         return
     panel.plot(line["flops"], line[column].where(line[column] > 0), color=LAW_COLOR[law], lw=0.9,
                zorder=4, ls=LAW_LINE[law])  # fmt: skip
+    if column != OWN_COLUMN[law]:
+        return
     low, high = (line[f"{column}_{end}"].clip(lower=1e-300) for end in ("low", "high"))
-    panel.fill_between(line["flops"], low, high, color=LAW_COLOR[law], alpha=0.15, lw=0, zorder=0)
+    panel.fill_between(line["flops"], low, high, color=LAW_COLOR[law], alpha=BAND, lw=0, zorder=0)
 
 
 def numbers_text(panel: Axes, lines: list[str], size: float = 6.5) -> None:
@@ -131,9 +151,9 @@ def law_lines(numbers: dict[str, Any]) -> list[str]:
         lines = [rf"$\alpha$ = {signed(joint['alpha'])}", ends_text(joint, "alpha")]
     else:
         lines = [rf"$\alpha$: {joint['status']}"]
-    r2 = joint["r2_gap"] if np.isfinite(joint["r2_gap"]) else joint["r2"]
+    of, r2 = ("gap", joint["r2_gap"]) if np.isfinite(joint["r2_gap"]) else ("J", joint["r2"])
     if np.isfinite(r2):
-        lines.append(rf"$R^2$ = {signed(r2)}")
+        lines.append(rf"$R^2$ of ln {of} = {signed(r2)}")
     found = np.isfinite(envelope["alpha"])
     if numbers["frontier"] != FrontierStatus.FOUND:
         return [*lines, f"envelope: {numbers['frontier']}"]
@@ -150,8 +170,10 @@ def ends_text(numbers: dict[str, Any], name: str) -> str:
     return f"[{signed(numbers[name + '_low'])}, {signed(numbers[name + '_high'])}]"
 
 
-def residual_panel(panel: Axes, tables: StudyTables, sigma: float | str, ticks: int = 3) -> None:
-    """ln(J / joint law) in per cent, every run in its size's colour."""
+def residual_panel(
+    panel: Axes, tables: StudyTables, sigma: float | str, ticks: int = 3, size: float = 6.5
+) -> None:
+    """ln(J / joint law) in per cent, every run in its size's colour; how alike neighbours are."""
     panel.set_xscale("log")
     law = joint_law(tables, sigma)
     if law is None:
@@ -164,22 +186,26 @@ def residual_panel(panel: Axes, tables: StudyTables, sigma: float | str, ticks: 
         color = colors[str(run["model"].iloc[0])]
         panel.plot(run["flops"], 100 * run["residual"], color=color, lw=0.7, marker=".", ms=1.6)
     reach = 112 * float(rows["residual"].abs().max())
-    panel.set_ylim(-reach, reach)
+    panel.set_ylim(-1.3 * reach, reach)
+    alike = neighbours_alike(rows)
+    if np.isfinite(alike):
+        word = "waves" if alike > WAVES else "noise"
+        panel.text(0.97, 0.03, f"{word}, $r_1$ = {signed(alike, 2)}", transform=panel.transAxes,
+                   ha="right", va="bottom", fontsize=size, zorder=7)  # fmt: skip
     panel.yaxis.set_major_locator(MaxNLocator(nbins=ticks, symmetric=True, steps=[1, 2, 5, 10]))
 
 
 def flops_ticks(panel: Axes, tables: StudyTables) -> None:
     """The same compute axis in every panel, with a few whole decades."""
     flops = tables.frontier["flops"]
-    panel.set_xlim(flops.min() / 1.5, flops.max() * 1.5)
-    panel.xaxis.set_major_locator(LogLocator(numticks=4))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(panel, flops.min() / 1.5, flops.max() * 1.5, 3, along="x")
 
 
 def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) -> None:
-    """Sizes, J*, the laws of `scales` and marks above the panels, never over the data."""
-    handles = size_handles(tables.models, tables.params, lw=1.2)
-    handles.append(Line2D([], [], color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, label=r"$J^*$"))
+    """Sizes; J*, the laws of `scales` and marks."""
+    handles: list[Any] = [
+        Line2D([], [], color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, label=r"$J^*$")
+    ]
     shown = [verdict_of(tables, sigma) for sigma in scales if joint_law(tables, sigma) is not None]
     handles += [
         Line2D([], [], color=style["color"], lw=2.4, alpha=0.65, label=f"joint law: {verdict}")
@@ -188,10 +214,10 @@ def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) 
     if any(competing(tables, sigma) for sigma in scales):
         handles += [Line2D([], [], color=LAW_COLOR[law], lw=0.9, label=f"envelope: {law}",
                            ls=LAW_LINE[law]) for law in LAWS]  # fmt: skip
+        handles.append(Patch(color="#888888", alpha=0.3, lw=0,
+                             label=f"envelope: {100 * tables.confidence:g} % band"))  # fmt: skip
         handles.append(Line2D([], [], ls="", ms=3, label="crossing", **CROSSING_MARK))
-    columns = len(handles) if len(handles) <= 8 else (len(handles) + 1) // 2
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns,
-                  columnspacing=1.0, handletextpad=0.5, handlelength=1.4)  # fmt: skip
+    legend(figure, size_handles(tables.models, tables.params, lw=1.2), handles)
 
 
 def sensitivity_panel(panel: Axes, rows: pd.DataFrame, choices: list[str]) -> None:

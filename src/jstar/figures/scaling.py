@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
 from jstar.figures.panels import (
+    WAVES,
     flops_ticks,
     law_in_numbers,
     law_lines,
@@ -43,7 +44,7 @@ def draw_scaling(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure, dic
         law_in_numbers(tables, sigma) | {"agreement": agreement(tables.at("approaches", sigma))}
         for sigma in columns
     ]
-    return figure, {"confidence": 100 * tables.confidence, "laws": laws}
+    return figure, {"confidence": 100 * tables.confidence, "laws": laws, "waves": WAVES}
 
 
 def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[Any]) -> None:

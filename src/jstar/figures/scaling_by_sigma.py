@@ -20,6 +20,7 @@ from jstar.figures.style import FLOPS_LABEL, PAGE, VERDICT_STYLE, new_figure, pa
 from jstar.figures.tables import StudyTables
 
 ACROSS, DOWN = 6, 3  # noise scales on a page, at most
+SMALL = 5.5  # points, of text within a panel
 HEIGHTS = (1.0, 1.0, 0.6)  # of loss, gap and residuals
 ROW_LABELS = (r"loss $J$", r"loss gap $J-J^*$", "residual\n" r"of $\ln J$ (%)")
 
@@ -60,9 +61,9 @@ def _page(tables: StudyTables, scales: list[float | str], columns: int) -> Figur
 
 def _cell(axes: Any, tables: StudyTables, sigma: float | str) -> None:
     """Loss, gap and residuals of one noise scale, above one another."""
-    laws_panel(axes[0], tables, sigma, "loss", ticks=3)
+    laws_panel(axes[0], tables, sigma, "loss", ticks=3, size=SMALL)
     laws_panel(axes[1], tables, sigma, "gap", ticks=3)
-    residual_panel(axes[2], tables, sigma, ticks=2)
+    residual_panel(axes[2], tables, sigma, ticks=2, size=SMALL)
     panel_title(axes[0], scale_title(sigma))
     numbers = law_in_numbers(tables, sigma)
     verdict, joint = numbers["verdict"], numbers["joint"]

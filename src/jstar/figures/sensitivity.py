@@ -23,6 +23,7 @@ from jstar.figures.style import (
     LAW_COLOR,
     PAGE,
     SIGMA_LABEL,
+    legend,
     new_figure,
     note,
     panel_title,
@@ -47,7 +48,7 @@ def draw_sensitivity(tables: StudyTables, shown: FiguresConfig) -> tuple[Figure,
     below = figure.add_subplot(axes[0, 0].get_gridspec()[1, :], sharey=axes[0, 0])
     _map(figure, below, tables, choices)
     axes[0, 0].tick_params(axis="y", labelsize=7)
-    figure.legend(handles=_handles(tables), loc="outside upper center", ncols=3)
+    legend(figure, _handles(tables))
     return figure, _numbers(tables, columns)
 
 

@@ -1,7 +1,7 @@
-"""Size, type and colour of every figure: readable at column width, safe for colour blindness."""
+"""What all figures share: size, type, colour, ticks, legend, letters. docs/figures.md says why."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
@@ -19,7 +20,6 @@ from matplotlib.ticker import (
     FuncFormatter,
     MaxNLocator,
     NullFormatter,
-    NullLocator,
 )
 from PIL import Image
 
@@ -58,7 +58,9 @@ RC: dict[str, Any] = {
     "ytick.labelsize": 7.5,
     "legend.fontsize": 7.5,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
+    "legend.handlelength": 1.4,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.0,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -105,13 +107,30 @@ def variant_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def legend(figure: Figure, *rows: Sequence[Artist]) -> None:
+    """The figure's legend, above its panels: `rows` of entries, wrapped where they are too wide."""
+    for columns in range(max(map(len, rows)), 0, -1):
+        wrapped = [row[k : k + columns] for row in rows for k in range(0, len(row), columns)]
+        filled = [[*row, *[Line2D([], [], ls="", label=" ")] * (columns - len(row))]
+                  for row in wrapped]  # fmt: skip
+        # Matplotlib fills a legend column by column.
+        handles = [row[column] for column in range(columns) for row in filled]
+        drawn = figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+        if columns == 1 or drawn.get_window_extent().width < 0.98 * figure.bbox.width:
+            return
+        drawn.remove()
+
+
+def panel_legend(panel: Axes, title: str, handles: Sequence[Artist]) -> None:
+    """A legend above one panel, where the panels of a figure have nothing in common."""
+    panel.legend(handles=handles, title=title, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2,
+                 borderaxespad=0, alignment="left", title_fontsize=8.5)  # fmt: skip
+
+
 def variant_legend(figure: Figure, models: Sequence[str], *more: Line2D) -> None:
     """Legend of the variants above the panels."""
     styles = variant_styles(models)
-    handles = [Line2D([], [], ms=3, lw=1, label=m, **styles[m]) for m in models]
-    handles += more
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 10),
-                  columnspacing=1.1, handletextpad=0.5)  # fmt: skip
+    legend(figure, [*(Line2D([], [], ms=3, lw=1, label=m, **styles[m]) for m in models), *more])
 
 
 def parameters_label(count: float) -> str:
@@ -125,6 +144,12 @@ def parameters_label(count: float) -> str:
 def panel_title(axes: Axes, text: str, fontsize: float = 8.5) -> Text:
     """A panel's title above its left edge."""
     return axes.set_title(text, loc="left", pad=3, fontsize=fontsize)
+
+
+def letter(panels: Sequence[Axes]) -> None:
+    """Bold a, b, ... before the titles of panels that show different things."""
+    for name, panel in zip("abcdefgh", panels, strict=False):
+        panel_title(panel, rf"$\mathbf{{{name}}}$  {panel.get_title(loc='left')}")
 
 
 def note(axes: Axes, text: str) -> None:
@@ -143,66 +168,84 @@ def label_rows(figure: Figure, axes: Any, labels: Sequence[str]) -> None:
 
 # First digits of the labels of a log axis, from many to few.
 LOG_DIGITS = ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
+MINOR_DECADES = 6  # with more of them, ticks between the decades would be a grey bar
 
 
-def log_ticks(axes: Axes, low: float, high: float, count: int = 4, along: str = "y") -> None:
-    """Set a log axis (x or y) from low to high with about `count` labels, as short as they can be.
-
-    Over less than a decade Matplotlib labels every minor tick as 2.35 x 10^-1; a plain 0.235 at a
-    few round values is what a reader wants.
-    """
-    axes.set(**{f"{along}scale": "log", f"{along}lim": (low, high)})
-    axis = axes.xaxis if along == "x" else axes.yaxis
-    ticks = list(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    if high / low > 3:
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for digits in LOG_DIGITS:
-            ticks = [t for d in decades for m in digits if low <= (t := m * 10.0**d) <= high]
-            if len(ticks) <= count + 1:
-                break
-        else:
-            ticks = ticks[:: math.ceil(len(ticks) / (count + 1))]
-    axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+def is_short(value: float) -> bool:
+    """Whether a number is short without a power of ten."""
+    return 1e-3 <= abs(value) < 1e4
 
 
-def sigma_axis(panel: Axes) -> None:
-    """Log axis of noise scales with plain numbers: Matplotlib's labels overlap in two decades."""
-    panel.set(xscale="log", xlabel=SIGMA_LABEL)
-    low, high = panel.get_xlim()
-    digits = (1, 2, 5) if high / low < 300 else (1,)
-    ticks = [m * 10.0**k for k in range(-4, 5) for m in digits]
-    panel.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda sigma, _: f"{sigma:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.set_xlim(low, high)
-
-
-def images_ticks(axes: Axes, low: float, high: float, count: int = 4) -> None:
-    """Set a log x axis of images seen from low to high: 5k, 10k, 20k ..."""
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.1, high * 1.1)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in LOG_DIGITS:
-        ticks = [
-            t for d in decades for m in digits if low / 1.1 <= (t := m * 10.0**d) <= high * 1.1
-        ]
-        if len(ticks) <= count:
-            break
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
-
-
-def short_number(value: float) -> str:
-    """0.0235 -> '0.0235', 0.00002 -> 2x10^-5."""
-    if 1e-3 <= abs(value) < 1e4:
+def short_number(value: float, powers: bool = False) -> str:
+    """0.0235 -> '0.0235', 0.00002 -> 2x10^-5; of `powers`, 0.01 -> 10^-2."""
+    if value == 0 or (is_short(value) and not powers):
         return f"{value:g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     number = f"{float(mantissa):g}"
     power = rf"10^{{{int(exponent)}}}"
     return f"${power}$" if number == "1" else rf"${number}\times{power}$"
+
+
+def _decades(low: float, high: float) -> range:
+    return range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+
+
+def round_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round values on a log axis from low to high."""
+    if high / low <= 3:
+        ticks = list(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        return [float(t) for t in ticks if low <= t <= high]
+    for digits in LOG_DIGITS:
+        ticks = [
+            t for d in _decades(low, high) for m in digits if low <= (t := m * 10.0**d) <= high
+        ]
+        if len(ticks) <= count + 1:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / (count + 1))]
+
+
+def log_ticks(
+    axes: Axes,
+    low: float,
+    high: float,
+    count: int = 4,
+    along: str = "y",
+    text: Callable[[float], str] | None = None,
+) -> None:
+    """Set a log axis (x or y) from low to high with about `count` labels, as short as they can be.
+
+    Over less than a decade Matplotlib labels every minor tick as 2.35 x 10^-1; a plain 0.235 at a
+    few round values is what a reader wants. Ticks without labels show that the axis is a log axis.
+    """
+    axes.set(**{f"{along}scale": "log", f"{along}lim": (low, high)})
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    ticks = round_ticks(low, high, count)
+    unlabelled: list[float] = []
+    if high / low > 3:
+        decades = _decades(low, high)
+        between = range(1, 10) if len(decades) <= MINOR_DECADES else (1,)
+        unlabelled = [t for d in decades for m in between if low <= (t := m * 10.0**d) <= high]
+    # The decades of one axis are all plain or all powers.
+    powers = not all(map(is_short, ticks)) and all(
+        f"{t:.9e}".startswith("1.000000000") for t in ticks
+    )
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(FixedLocator(unlabelled))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: text(value) if text else short_number(value, powers))
+    )
+
+
+def sigma_axis(panel: Axes) -> None:
+    """Log x axis of noise scales as wide as it is: 0.1, 0.3, 1 ..."""
+    panel.set(xscale="log", xlabel=SIGMA_LABEL)
+    log_ticks(panel, *panel.get_xlim(), along="x")
+
+
+def images_ticks(axes: Axes, low: float, high: float, count: int = 3) -> None:
+    """Log x axis of images seen from low to high: 5k, 10k, 20k ..."""
+    log_ticks(axes, low / 1.1, high * 1.1, count, "x", parameters_label)
 
 
 def model_labels(models: Sequence[str], params: dict[str, int]) -> dict[str, str]:
@@ -212,12 +255,17 @@ def model_labels(models: Sequence[str], params: dict[str, int]) -> dict[str, str
 
 
 def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> list[Line2D]:
-    """Legend entries of the models: colour, and number of parameters (or name); of many, a few."""
+    """Legend entries of the models after what they are called; of many, a few.
+
+    Their colour, with the number of parameters, or the name where sizes are the same.
+    """
     colors, labels = size_colors(models), model_labels(models, params)
     last = len(models) - 1
     named = sorted({round(k * last / (NAMED - 1)) for k in range(NAMED)}) if last >= NAMED else None
     shown = [models[k] for k in named] if named else models
-    return [Line2D([], [], color=colors[m], label=labels[m], **line) for m in shown]
+    kind = "models" if labels[models[0]] == models[0] else "parameters"
+    heading = Line2D([], [], ls="", label=kind)
+    return [heading, *(Line2D([], [], color=colors[m], label=labels[m], **line) for m in shown)]
 
 
 def save(pages: Sequence[Figure], stem: Path) -> None:

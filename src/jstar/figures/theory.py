@@ -12,6 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from jstar.figures.style import (
     PAGE,
     images_ticks,
+    legend,
+    letter,
     log_ticks,
     new_figure,
     note,
@@ -52,14 +54,8 @@ def draw_sampling_theory(
     handles += [
         Line2D([], [], color="#444444", ls=KIND_LINE[k], label=KIND_LABEL[k]) for k in KIND_LINE
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    places: list[tuple[list[Line2D], Any]] = [
-        (sizes, "outside lower left"), (marks, "outside lower right"),
-    ]  # fmt: skip
-    for below, place in places:
-        if below:
-            figure.legend(handles=below, loc=place, columnspacing=1.2,
-                          ncols=(len(below) + 1) // 2, handletextpad=0.5)  # fmt: skip
+    legend(figure, *[row for row in (handles, sizes, marks) if row])
+    letter(axes.ravel())
     best = chosen[(chosen["run"] == largest["run"]) & (chosen["snapshot"] == largest["snapshot"])]
     return figure, {
         "run": str(largest["run"]),
@@ -78,6 +74,7 @@ def _parts_panel(panel: Axes, rows: pd.DataFrame) -> None:
             panel.plot(line["steps"], line[part], color=color, ls=style,
                        lw=1.4 if part == "total" else 1.0)  # fmt: skip
     panel.set(xscale="log", yscale="log", xlabel="steps $N$", ylabel=BOUND_LABEL)
+    log_ticks(panel, *panel.get_ylim())
     _step_ticks(panel, sorted(rows["steps"].unique()))
 
 

@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from jstar.figures.style import (
     PAGE,
+    legend,
+    letter,
     log_ticks,
     new_figure,
     panel_title,
@@ -66,14 +68,13 @@ def tuning_figure(tune: pd.DataFrame, trials: pd.DataFrame) -> Figure:
         panel_title(panel, title)
         panel.set(xlabel=across, ylabel=up)
     _axes(left, middle, tune, trials)
+    letter(axes[0])
     params = {str(m): int(p) for m, p in zip(tune["model"], tune["params"], strict=True)}
-    handles = size_handles(models, params, lw=1.2)
-    handles += [
+    handles = [
         Line2D([], [], color="#777777", label="minimum", **CHOSEN),
         Line2D([], [], color="#777777", label="prior: the width rule", **PRIOR),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 9),
-                  columnspacing=1.0, handletextpad=0.5)  # fmt: skip
+    legend(figure, size_handles(models, params, lw=1.2), handles)
     return figure
 
 

@@ -15,9 +15,11 @@ from jstar.config import FiguresConfig
 from jstar.figures.style import (
     OPTIMAL_COLOR,
     PAGE,
-    SIGMA_LABEL,
+    letter,
+    log_ticks,
     new_figure,
     panel_title,
+    sigma_axis,
     variant_legend,
     variant_styles,
 )
@@ -57,12 +59,12 @@ def _floor(axes: Any, tables: VariantTables) -> None:
     loss = curve["loss"].where(curve["loss"] > 0)
     axes[0, 0].plot(curve["sigma"], loss, color=OPTIMAL_COLOR, lw=1.4, zorder=3)
     low = 0.6 * float(tables.last["loss"].min())
-    axes[0, 0].set_ylim(low, 2 * max(variance, float(tables.last["loss"].max())))
+    log_ticks(axes[0, 0], low, 2 * max(variance, float(tables.last["loss"].max())))
     mean_gap = (variance - curve["loss"]).where(curve["loss"] < variance)
     style = {"color": "#777777", "lw": 0.9, "ls": (0, (1, 1.5)), "zorder": 1}
     gaps = tables.last["gap"]
     axes[0, 1].plot(curve["sigma"], mean_gap, **style)
-    axes[0, 1].set_ylim(0.5 * gaps.min(), 2 * max(float(gaps.max()), variance))
+    log_ticks(axes[0, 1], 0.5 * gaps.min(), 2 * max(float(gaps.max()), variance))
     axes[0, 1].annotate("mean image", (curve["sigma"].iloc[0], variance), xytext=(2, 3),
                         textcoords="offset points", color="#777777", fontsize=7)  # fmt: skip
 
@@ -76,10 +78,14 @@ def _labels(axes: Any) -> None:
     ]
     panel: Axes
     for panel, (title, label) in zip(axes.flat, names, strict=True):
-        panel.set(xscale="log", yscale="log", ylabel=label)
+        panel.set(yscale="log", ylabel=label)
         panel_title(panel, title)
+        sigma_axis(panel)
+    for panel in axes[0]:
+        panel.set_xlabel("")
     for panel in axes[1]:
-        panel.set_xlabel(SIGMA_LABEL)
+        log_ticks(panel, *panel.get_ylim())
+    letter(axes.ravel())
 
 
 def _numbers(tables: VariantTables, means: dict[str, pd.DataFrame]) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def exponent_text(row: "pd.Series[Any]") -> str:
 
 def _laws(tables: dict[str, pd.DataFrame]) -> Rows:
     head = ["σ", "verdict", "α (joint law)", "floor", "floor, measured", "J*",
-            "α corrected, envelope", "R² of ln(J − J*)", "α raw, envelope",
-            "R² of ln J"]  # fmt: skip
+            "ΔAICc, no floor less J*", "α corrected, envelope", "α raw, envelope"]  # fmt: skip
     rows = [head]
     fits = tables["fits"].set_index(["sigma", "law"])
     claims = tables["approaches"]
@@ -80,10 +79,10 @@ def _laws(tables: dict[str, pd.DataFrame]) -> Rows:
                 f"E = {FLOOR_SIGN[str(joint['floor'])]}",
                 f"{number(v['floor'])} [{number(v['floor_low'])}, {number(v['floor_high'])}]",
                 number(v["floor_optimal"]),
+                # Both laws of the same losses: R² of ln J and of ln(J - J*) cannot be compared.
+                number(v["delta_aicc"]),
                 exponent_text(one["corrected"]),
-                number(one["corrected"]["r2"]),
                 exponent_text(one["raw"]),
-                number(one["raw"]["r2"]),
             ]
         )
     return rows
