@@ -25,6 +25,7 @@ ROOMS = {
     "plan": {"data", "layout", "model", "scaling", "train", "tune"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
     "figures": {"layout", "sampling", "scaling"},
+    "report": {"figures", "layout", "scaling"},
     "diagnose": {"data", "evaluate", "optimal", "torch_device", "train", "typeset"},
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
     "cluster": {"private", "train"},

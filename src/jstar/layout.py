@@ -150,6 +150,11 @@ class Layout:
         return self.fits / "report.html"
 
     @property
+    def snakemake_report(self) -> Path:
+        """Snakemake's own report: figures with their captions, the rules and their times."""
+        return self.fits / "snakemake-report.html"
+
+    @property
     def sampling(self) -> Path:
         """Folder of the study's sample quality and sampling theory."""
         return self.fits / "sampling"

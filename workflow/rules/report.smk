@@ -1,16 +1,36 @@
-# Snakemake's own report of everything that is marked `report(...)`, as one self-contained page.
-# A second Snakemake writes it from the metadata of the finished jobs, hence --nolock. It does not
-# mind what docutils complains about, the check does.
+# The study on one page, made from its tables and pictures; it needs no network to be read.
 rule report:
     input:
         rules.figures.input,
         TUNING,
         SAMPLES,
         NOISE_LAWS,
+        LAYOUT.data / "card.json",
+        [LAYOUT.run(*run) / "run.json" for run in STUDY.runs()],
     output:
         LAYOUT.report,
     log:
         LAYOUT.logs / "report.log",
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar report --config $JSTAR_STUDY > {log} 2>&1"
+
+
+# Snakemake's own report of everything that is marked `report(...)`, with the captions, the rules and
+# their times: snakemake --cores 1 snakemake_report. A second Snakemake writes it from the metadata of
+# the finished jobs, hence --nolock. It does not mind what docutils complains about, the check does.
+rule snakemake_report:
+    input:
+        rules.figures.input,
+        TUNING,
+        SAMPLES,
+        NOISE_LAWS,
+    output:
+        LAYOUT.snakemake_report,
+    log:
+        LAYOUT.logs / "snakemake-report.log",
     localrule: True
     conda:
         "../../envs/cpu.yaml"

@@ -1,4 +1,4 @@
-"""Subcommands on tables: fit, figures, notebook; and on the report: report-check."""
+"""Subcommands on tables: fit, figures, notebook, report; and on Snakemake's: report-check."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,10 +185,46 @@ def notebook(
 
 
 @app.command()
+def report(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Study file; default: config/digits.yaml, none with --fits"),
+    ] = None,
+    results: Results = RESULTS,
+    fits: Annotated[
+        Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
+    ] = None,
+    optimal: Annotated[
+        Path | None, typer.Option(help="With --fits: table of J*, if there is one")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="With --fits: folder that 'jstar figures --out' wrote")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --fits: page (.html) to write")] = None,
+) -> None:
+    """Put all of a study on one page that needs no network: report.html."""
+    from jstar.report.page import write_study_report, write_tables_report
+
+    if (fits is None) != (out is None) or ((optimal or figures) and not fits):
+        raise JstarError(
+            "report: --fits and --out must be given together, --optimal and --figures with them"
+        )
+    if fits and out:
+        if config is not None:
+            raise JstarError("report: give either --config, or --fits and --out")
+        write_tables_report(fits, optimal, figures, out)
+        typer.echo(str(out))
+        return
+    layout = layout_of(config or Path("config/digits.yaml"), results)
+    write_study_report(layout)
+    typer.echo(str(layout.report))
+
+
+@app.command()
 def report_check(
     page: Annotated[Path, typer.Argument(help="Page that 'snakemake --report' wrote")],
 ) -> None:
     """Fail if a caption of the report is broken, and name it."""
-    from jstar.figures.page import check_report
+    from jstar.report.captions import check_report
 
     check_report(page)

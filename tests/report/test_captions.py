@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from jstar.config import FiguresConfig
 from jstar.errors import JstarError
 from jstar.figures import FIGURES, VARIANT_FIGURES
-from jstar.figures.page import check_report
 from jstar.figures.tables import load_variants
 from jstar.records import read_json, write_json
+from jstar.report.captions import check_report
 
 REFERENCE = ROOT / "results" / "reference"
 CAPTIONS = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
