@@ -28,6 +28,7 @@ from jstar.figures.style import (
     legend,
     log_ticks,
     note,
+    short_number,
     size_colors,
     size_handles,
 )
@@ -95,7 +96,9 @@ def laws_panel(
             panel.axhline(optimal, color=OPTIMAL_COLOR, lw=0.8, ls=OPTIMAL_LINE, zorder=1)
             low = min(low, optimal)
         elif np.isfinite(optimal):
-            below = f"= {optimal:.2g}" if optimal > NOTHING * low else r"$\approx$ 0"
+            below = r"$\approx$ 0"
+            if optimal > NOTHING * low:
+                below = f"= {short_number(float(f'{optimal:.2g}'))}"
             numbers_text(panel, [rf"$\downarrow\,J^*$ {below}"], size)
     # Below the gaps stand their numbers (`numbers_text`).
     margin = reach ** (0.12 if column == "loss" else 0.3)
@@ -198,7 +201,9 @@ def residual_panel(
 def flops_ticks(panel: Axes, tables: StudyTables) -> None:
     """The same compute axis in every panel, with a few whole decades."""
     flops = tables.frontier["flops"]
-    log_ticks(panel, flops.min() / 1.5, flops.max() * 1.5, 3, along="x")
+    low, high = flops.min() / 1.5, flops.max() * 1.5
+    decades = int(np.floor(np.log10(high)) - np.ceil(np.log10(low))) + 1
+    log_ticks(panel, low, high, min(max(decades - 1, 1), 3), along="x")
 
 
 def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) -> None:
