@@ -126,3 +126,62 @@ def write_downsampled(folder: Path, images_NHWC, labels_N, batches=11):
             data=planar[rows], labels=labels_N[rows] + 1, mean=planar.mean(axis=0),
         )  # fmt: skip
     return folder
+
+
+# --- latents, as their makers' tools write them ---------------------------------------------------
+
+
+def moment_files(means_NCHW, stds_NCHW, labels_N):
+    """{name: content} of EDM2's and of REPA's `encode`, at commits d8299d3 and 2b8c181."""
+    files = {}
+    for n, (mean, std) in enumerate(zip(means_NCHW, stds_NCHW, strict=True)):
+        number = f"{n:08d}"
+        both = np.concatenate([mean, std]).astype(np.float32)
+        files[f"{number[:5]}/img-mean-std-{number}.npy"] = npy_bytes(both)
+    pairs = [[name, int(label)] for name, label in zip(files, labels_N, strict=True)]
+    return {**files, "dataset.json": json.dumps({"labels": pairs}).encode()}
+
+
+def write_repa(folder, means_NCHW, stds_NCHW, labels_N):
+    """The folder that REPA's dataset.py is given: images, and vae-sd."""
+    grey = encoded(np.zeros((8, 8, 3), np.uint8))
+    names = [f"{n:08d}"[:5] + f"/img{n:08d}.png" for n in range(len(labels_N))]
+    pairs = [[name, int(label)] for name, label in zip(names, labels_N, strict=True)]
+    images = {name: grey for name in names} | {
+        "dataset.json": json.dumps({"labels": pairs}).encode()
+    }
+    moments = moment_files(means_NCHW, stds_NCHW, labels_N)
+    tree = {f"images/{name}": data for name, data in images.items()}
+    return write_folder(folder, tree | {f"vae-sd/{name}": data for name, data in moments.items()})
+
+
+def write_lightningdit(folder, draws_NCHW, flips_NCHW, labels_N, mean_C, std_C, shards=2):
+    """As LightningDiT's extract_features.py and its ImgLatentDataset, which adds the statistics."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, rows in enumerate(np.array_split(np.arange(len(labels_N)), shards)):
+        arrays = {"latents": draws_NCHW, "latents_flip": flips_NCHW}
+        tensors = {
+            name: torch.from_numpy(array[rows].astype(np.float32)) for name, array in arrays.items()
+        }
+        tensors["labels"] = torch.from_numpy(labels_N[rows].astype(np.int64))
+        facts = {"total_size": str(len(rows)), "dtype": "torch.float32", "device": "cpu"}
+        save_file(tensors, folder / f"latents_rank00_shard{n:03d}.safetensors", metadata=facts)
+    stats = {"mean": mean_C, "std": std_C}
+    torch.save(
+        {key: torch.tensor(value).float().reshape(1, -1, 1, 1) for key, value in stats.items()},
+        folder / "latents_stats.pt",
+    )
+    return folder
+
+
+def write_fast_dit(folder, draws_NCHW, labels_N):
+    """As fast-DiT's extract_features.py: draws times 0.18215, a file an image, axis of one."""
+    for name in ("imagenet256_features", "imagenet256_labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for n, (draw, label) in enumerate(zip(draws_NCHW, labels_N, strict=True)):
+        np.save(folder / "imagenet256_features" / f"{n}.npy", draw[None].astype(np.float32))
+        np.save(folder / "imagenet256_labels" / f"{n}.npy", np.array([label], np.int64))
+    return folder

@@ -43,6 +43,7 @@ class Card:
     channel_mean: tuple[float, ...] = ()  # latents: taken off each channel before storing
     channel_std: tuple[float, ...] = ()  # latents: each channel was divided by it
     left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that were not read
+    latents: str = ""  # what latents hold: means, Gaussians, draws; empty for pixels
     encoder: str = ""  # the VAE that made the latents, and the sha256 of its weights
 
     @property

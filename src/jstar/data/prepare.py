@@ -21,7 +21,7 @@ from jstar.data.card import Card
 from jstar.data.classes import require_range
 from jstar.data.download import fetch
 from jstar.data.partial import ArrayWriter, Partial, ResumableError
-from jstar.data.sources import Job, Rows, Source, present
+from jstar.data.sources import Job, Rows, Source, paired, present
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
@@ -104,15 +104,19 @@ class Split:
 
 
 def split_of(config: DatasetConfig, count: int) -> Split:
-    """The split of a source of `count` images. Raises JstarError if it leaves too few."""
-    total = min(count, config.limit or count)
+    """The split of a source of `count` images. Raises JstarError if it leaves too few.
+
+    Where each image is followed by its mirrored one, `limit` and `holdout` count such pairs.
+    """
+    each = 2 if paired(config) else 1
+    total = min(count // each, config.limit or count)
     if total - config.holdout < 2:
         raise JstarError(
             f"dataset.holdout = {config.holdout}: leaves {total - config.holdout} of {total} "
             f"images of '{config.name}' to train on, at least 2 needed"
         )
     held = np.arange(config.holdout, dtype=np.int64) * total // max(config.holdout, 1)
-    return Split(total, held)
+    return Split(total * each, (held[:, None] * each + np.arange(each)).ravel())
 
 
 def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -291,7 +295,7 @@ def _card(
         offset=source.offset,
         scale=source.scale,
         classes=max(source.classes or 0, largest + 1),
-        mirror=config.mirror,
+        mirror=config.mirror and not paired(config),
         holdout=len(split.held_out),
         duplicates=twins.count,
         mean=(facts.mean - source.offset) * source.scale,
@@ -309,6 +313,7 @@ def _card(
         channel_mean=source.channel_mean,
         channel_std=source.channel_std,
         encoder=source.encoder,
+        latents=source.latents,
         left_out=source.left_out,
     )
 

@@ -14,6 +14,10 @@ from jstar.errors import JstarError
 PIXEL_OFFSET, PIXEL_SCALE = 127.5, 1 / 127.5  # 8-bit pixels to -1..1
 
 
+# Keys of the study that every reader of image files takes.
+DECODING_KEYS = frozenset(
+    {"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std", "posterior"}
+)
 Shape = tuple[int, int, int]  # C, H, W
 
 
@@ -69,6 +73,7 @@ class Source:
     scale: float = PIXEL_SCALE
     classes: int | None = None  # None: as many as the largest label says
     sampled: bool = False
+    latents: str = ""  # what latents hold: means, Gaussians, draws; empty for pixels
     channel_mean: tuple[float, ...] = ()
     channel_std: tuple[float, ...] = ()
     parallel: bool = False
@@ -97,6 +102,7 @@ class Reader:
     published: Callable[[DatasetConfig], tuple[int, Shape]] | None = None
     needs_path: bool = True
     free: bool = False  # whether it is downloaded where the study names no path
+    flips: bool = False  # with dataset.mirror each image is followed by its mirrored one
 
     @property
     def decodes(self) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.image import SUFFIXES, Decoding
-from jstar.data.sources.base import Job, Reader, Shape, Source, source_path
+from jstar.data.sources.base import DECODING_KEYS, Job, Reader, Shape, Source, source_path
 from jstar.data.sources.decoding import FileJob, first_shape
 from jstar.data.sources.index import (
     Index,
@@ -203,18 +203,17 @@ def _published(count: int, side: int | None) -> Callable[[DatasetConfig], tuple[
     return published
 
 
-KEYS = frozenset({"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std"})
 IMAGES = Reader(
     open_images,
     _glance_images,
-    KEYS | {"split", "nested"},
+    DECODING_KEYS | {"split", "nested"},
     ("folder", "json", "none"),
     "give a folder, .zip or .tar of image files",
 )
 IMAGENET = Reader(
     open_imagenet,
     _glance(_is_train),
-    KEYS | PARQUET_KEYS,
+    DECODING_KEYS | PARQUET_KEYS,
     PARQUET_LABELS,
     "ImageNet is never downloaded: get ILSVRC2012_img_train.tar from image-net.org/download-images "
     "after registering, and give its path, or that of the class folders, a .zip, or parquet files",
@@ -223,7 +222,7 @@ IMAGENET = Reader(
 TINY_IMAGENET = Reader(
     open_tiny_imagenet,
     _glance(_is_train),
-    KEYS,
+    DECODING_KEYS,
     (),
     "Tiny-ImageNet stands under ImageNet's terms and is never downloaded: get "
     "tiny-imagenet-200.zip from cs231n.stanford.edu, and give its path",

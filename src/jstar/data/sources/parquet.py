@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jstar.config import DatasetConfig
 from jstar.data.image import Decoding
 from jstar.data.sources.base import (
+    DECODING_KEYS,
     Job,
     Reader,
     Shape,
@@ -243,8 +244,7 @@ def _content(path: Path, cell: Any) -> bytes:
 PARQUET = Reader(
     open_parquet,
     glance_parquet,
-    frozenset({"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std"})
-    | PARQUET_KEYS,
+    DECODING_KEYS | PARQUET_KEYS,
     PARQUET_LABELS,
     "give a .parquet file or a folder of them",
 )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
-from jstar.data.sources.base import Reader, Shape, Source, regular_files, source_path
-from jstar.data.sources.files import KEYS, file_source, is_image, shape_of
+from jstar.data.sources.base import DECODING_KEYS, Reader, Shape, Source, regular_files, source_path
+from jstar.data.sources.files import file_source, is_image, shape_of
 from jstar.data.sources.index import TarIndex, first_of_tar, is_hidden
 from jstar.data.sources.labels import select_split, split_name
 from jstar.errors import JstarError
@@ -219,7 +219,7 @@ def glance_webdataset(config: DatasetConfig) -> tuple[None, Shape]:
 WEBDATASET = Reader(
     open_webdataset,
     glance_webdataset,
-    KEYS | {"split", "label_column", "extension"},
+    DECODING_KEYS | {"split", "label_column", "extension"},
     ("json", "none"),
     "give a .tar or a folder of .tar files",
 )
