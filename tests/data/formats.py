@@ -147,9 +147,7 @@ def write_repa(folder, means_NCHW, stds_NCHW, labels_N):
     grey = encoded(np.zeros((8, 8, 3), np.uint8))
     names = [f"{n:08d}"[:5] + f"/img{n:08d}.png" for n in range(len(labels_N))]
     pairs = [[name, int(label)] for name, label in zip(names, labels_N, strict=True)]
-    images = {name: grey for name in names} | {
-        "dataset.json": json.dumps({"labels": pairs}).encode()
-    }
+    images = dict.fromkeys(names, grey) | {"dataset.json": json.dumps({"labels": pairs}).encode()}
     moments = moment_files(means_NCHW, stds_NCHW, labels_N)
     tree = {f"images/{name}": data for name, data in images.items()}
     return write_folder(folder, tree | {f"vae-sd/{name}": data for name, data in moments.items()})

@@ -147,14 +147,14 @@ def test_hidden_folders_and_other_suffixes_are_left_out_and_counted(tmp_path, pa
     files = images(
         ["a/1.png", "b/2.png", "b/3.png", "a/.ipynb_checkpoints/1.png", "__MACOSX/x.png"]
     )
-    files |= {"a/4.tif": b"", "a/5.TIF": b"", "b/6.avif": b"", "b/.7.png": b"", "README": b""}
+    files |= {"a/4.gif": b"", "a/5.GIF": b"", "b/6.avif": b"", "b/.7.png": b"", "README": b""}
     if packed:
         path = formats.write_zip(tmp_path / "x.zip", files)
     else:
         path = formats.write_folder(tmp_path / "x", files)
     card, labels = read(tmp_path, "images", path)
     assert labels == [0, 1, 1]
-    assert dict(card.left_out) == {"": 1, ".avif": 1, ".tif": 2, "hidden": 3}
+    assert dict(card.left_out) == {"": 1, ".avif": 1, ".gif": 2, "hidden": 3}
 
 
 def test_a_link_to_a_folder_that_is_read_already(tmp_path):

@@ -13,7 +13,7 @@ def test_the_command_writes_nothing(tmp_path, tiny_study, jstar):
     pixels = formats.pictures(7)
     names = ["a/0.png", "a/1.png", "a/2.png", "b/3.png", "b/4.png", "c/5.png", "c/6.png"]
     files = {n: formats.encoded(image) for n, image in zip(names, pixels, strict=True)}
-    path = formats.write_folder(tmp_path / "x", files | {"a/7.tif": b"", "c/.8.png": b""})
+    path = formats.write_folder(tmp_path / "x", files | {"a/7.gif": b"", "c/.8.png": b""})
     dataset = {"name": "toy", "source": "images", "path": str(path), "limit": None, "holdout": 1}
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(tiny_study(dataset=dataset, train={"batch": 2})))
@@ -28,7 +28,7 @@ def test_the_command_writes_nothing(tmp_path, tiny_study, jstar):
         "classes: 3, of 3 there are images: 2 to 2 of each",
         f"values of 7 of them in the model's data scale: {values.min():.3g} to "
         f"{values.max():.3g}, mean {values.mean():.3g}, deviation {values.std():.3g}",
-        "left out: 1 files, .tif",
+        "left out: 1 files, .gif",
         "left out: 1 files, hidden",
     ]
 

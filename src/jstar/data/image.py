@@ -1,8 +1,10 @@
 """One encoded image to pixels, with nothing left to the image library's guesses."""
 
 import io
+import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +13,15 @@ from PIL import Image, ImageFile
 from jstar.data.crop import centre_crop
 from jstar.errors import JstarError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 PNG_MAGIC, PNG_DEPTH_BYTE = b"\x89PNG\r\n\x1a\n", 24
+# What Pillow raises of files that are no whole images, found by changing bytes at random.
+DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError,
+    struct.error, zlib.error,
+)  # fmt: skip
+TIFF_BITS = 258  # the tag of the bits of each channel
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Decoding:
                         f"{name}: is {image.width}x{image.height} pixels, dataset.max_pixels "
                         f"allows {self.max_pixels}"
                     )
+                if image.format == "TIFF":
+                    _check_tiff(image, name)
                 wanted = self._mode(image.mode, name)
                 converted = image.mode != wanted
                 if isinstance(image, ImageFile.ImageFile):
@@ -58,7 +68,7 @@ class Decoding:
                 pixels = np.asarray(ready)
         except Image.DecompressionBombError as error:
             raise JstarError(f"{name}: is too large to be an image of a dataset") from error
-        except (OSError, ValueError, SyntaxError, zlib.error, EOFError) as error:
+        except DAMAGE as error:
             raise JstarError(f"{name}: is not a whole {'/'.join(FORMATS)} image") from error
         if self.channels == 1:
             return pixels[None], converted
@@ -68,8 +78,18 @@ class Decoding:
         """The mode to decode to; grey to RGB is exact, everything else must be asked for."""
         wanted = "L" if self.channels == 1 else "RGB"
         exact = ("L",) if self.channels == 1 else ("RGB", "L")
-        if found in exact or (self.convert and self.channels == 3 and not found.startswith("I")):
+        if found in exact or (self.convert and self.channels == 3 and found[0] not in "IF"):
             return wanted
         raise JstarError(
             f"{name}: has the colour mode {found}, allowed are 8-bit {' and '.join(exact)}"
         )
+
+
+def _check_tiff(image: Any, name: str) -> None:
+    """Refuse what Pillow would read a part of: the high bytes, or the first page."""
+    if max(image.tag_v2.get(TIFF_BITS, (1,))) > 8:
+        raise JstarError(
+            f"{name}: has {max(image.tag_v2[TIFF_BITS])} bits a channel, allowed are 8"
+        )
+    if image.n_frames > 1:
+        raise JstarError(f"{name}: holds {image.n_frames} pages, allowed is one image a file")

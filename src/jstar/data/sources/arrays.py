@@ -138,8 +138,11 @@ def _arrays(config: DatasetConfig) -> tuple[ArrayFile, ArrayFile | None, ArrayFi
     found = members(path)
     if path.suffix == ".npy":
         return ArrayFile.open(path, ""), None, None
-    images = ArrayFile.open(path, "latents" if "latents" in found else "images")
-    labels = ArrayFile.open(path, "labels") if "labels" in found else None
+    # ADM's image_sample.py saves without names: NumPy makes arr_0 of its images, arr_1 of classes.
+    unnamed = "arr_0" in found and not {"images", "latents", "labels"} & set(found)
+    image, label = ("arr_0", "arr_1") if unnamed else ("images", "labels")
+    images = ArrayFile.open(path, "latents" if "latents" in found else image)
+    labels = ArrayFile.open(path, label) if label in found else None
     stds = ArrayFile.open(path, "stds") if {"stds", "latents"} <= set(found) else None
     return images, labels, stds
 
@@ -153,7 +156,8 @@ def glance_npz(config: DatasetConfig) -> tuple[int, Shape]:
 
 def open_npz(config: DatasetConfig) -> Source:
     """A .npz with `images` uint8 [N,H,W,C] (or [N,H,W]), or `latents` float [N,C,H,W] with, if
-    sampled, `stds`; and, if any, `labels` int [N]. A .npy holds the images or latents alone."""
+    sampled, `stds`; and, if any, `labels` int [N]. ADM's have `arr_0` and `arr_1` instead. A .npy
+    holds the images or latents alone."""
     images, labels, stds = _arrays(config)
     path = images.path
     if labels is not None:

@@ -32,10 +32,10 @@ class FileJob:
 
 @dataclass(frozen=True)
 class BytesJob:
-    """Decode image files whose contents are at hand; `where` names them in an error."""
+    """Decode image files whose contents are at hand; `names` are those of an error."""
 
     files: Sequence[bytes]
-    where: str
+    names: Sequence[str]
     labels_B: NDArray[np.int64]
     decoding: Decoding
     shape: Shape
@@ -44,7 +44,7 @@ class BytesJob:
         return len(self.labels_B)
 
     def __call__(self) -> Rows:
-        files = ((data, f"{self.where}, image {n}") for n, data in enumerate(self.files))
+        files = zip(self.files, self.names, strict=True)
         return _decode(files, self.labels_B, self.decoding, self.shape)
 
 
