@@ -18,7 +18,7 @@ SD_STD = 1 / 0.18215
 SHIFT = np.array(EDM2_SCALING.mean)[:, None, None]
 SPREAD = np.array(EDM2_SCALING.std)[:, None, None]
 # What a card says of the files rather than of the distribution.
-OF_FILES = ("source", "origin", "latents", "channel_mean", "channel_std", "left_out")
+OF_FILES = ("source", "origin", "latents", "channel_mean", "channel_std", "left_out", "facts")
 
 
 def write_layouts(folder, unit_NCHW, labels_N, stds_NCHW=None):

@@ -5,7 +5,8 @@ Fill (decode and write, a shard at a time, resumable), survey (hash, moments, du
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
-from jstar.data.classes import require_range
+from jstar.data.classes import images_a_class, require_range
 from jstar.data.download import fetch
+from jstar.data.image import UNAPPLIED
 from jstar.data.partial import ArrayWriter, Partial, ResumableError
 from jstar.data.sources import Job, Rows, Source, paired, present
 from jstar.data.survey import Survey, duplicates, shared, survey
@@ -29,7 +31,7 @@ from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.records import fingerprint
 
-LAYOUT = 1  # of the partial folder: another number does not resume
+LAYOUT = 2  # of the partial folder: another number does not resume
 BLOCK_BYTES = 4 << 20  # decoded at a time by one worker
 SHARD_BYTES = 64 << 20  # between two entries of the journal
 POOL_IMAGES = 2_000  # fewer are decoded at once in this process
@@ -169,15 +171,15 @@ def _fill(
     block = max(1, min(BLOCK_BYTES // row, 4096, shard or SHARD_BYTES // row))
     # Whole blocks only: where a VAE encodes, a resumed run must see the same batches.
     step = max(block, (shard or SHARD_BYTES // row) // block * block)
-    at, converted = partial.done, partial.converted
+    at, traits = partial.done, Counter(partial.traits)
     with Progress(f"prepare {name}", split.total, "images") as bar:
         bar.resume(at)
         for written in _stored(partial.arrays, source, split, at, block, workers, pool):
             done = at + written.count
             bar.advance(written.count)
-            converted += written.converted
+            traits.update(written.traits)
             if done // step > at // step or done == split.total:
-                partial.record(done, converted)
+                partial.record(done, Counter(traits))
             at = done
     if at != split.total:
         raise JstarError(f"dataset '{name}': has {at} images, {split.total} were promised")
@@ -188,7 +190,7 @@ class Written:
     """What became of one job's rows."""
 
     count: int
-    converted: int
+    traits: Mapping[str, int]
 
 
 def _stored(
@@ -266,7 +268,7 @@ def _write(arrays: dict[str, ArrayWriter], rows: Rows, place: Place) -> Written:
         arrays[f"holdout_{stem}.npy"].write(held_at, values[held_B])
         if not held_B.all():
             arrays[f"{stem}.npy"].write(train_at, values[~held_B])
-    return Written(len(rows.labels_B), rows.converted)
+    return Written(len(rows.labels_B), rows.traits)
 
 
 # --- card -----------------------------------------------------------------------------------------
@@ -286,6 +288,7 @@ def _card(
         repeated = shared(held, survey(held, workers).keys_N, arrays["images.npy"], facts.keys_N)
         largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_out)).max()))
     spread = survey(arrays["stds.npy"], workers) if source.sampled else None
+    classes = max(source.classes or 0, largest + 1)
     return Card(
         name=config.name,
         source=config.source,
@@ -294,7 +297,7 @@ def _card(
         dtype=source.dtype,
         offset=source.offset,
         scale=source.scale,
-        classes=max(source.classes or 0, largest + 1),
+        classes=classes,
         mirror=config.mirror and not paired(config),
         holdout=len(split.held_out),
         duplicates=twins.count,
@@ -305,7 +308,7 @@ def _card(
         license=source.license,
         citation=source.citation,
         origin=config.path or "",
-        converted=partial.converted,
+        converted=sum(n for name, n in partial.traits.items() if name not in UNAPPLIED),
         duplicate_pairs=twins.pairs,
         holdout_duplicates=repeated,
         sampled=source.sampled,
@@ -315,6 +318,12 @@ def _card(
         encoder=source.encoder,
         latents=source.latents,
         left_out=source.left_out,
+        low=(facts.low - source.offset) * source.scale,
+        high=(facts.high - source.offset) * source.scale,
+        channel_means=tuple((m - source.offset) * source.scale for m in facts.channel_means),
+        images_a_class=images_a_class(labels_N, classes),
+        traits=tuple(sorted(partial.traits.items())),
+        facts=source.facts,
     )
 
 

@@ -52,7 +52,7 @@ def with_vae(source: Source, config: DatasetConfig) -> Source:
         stds = latents[:, vae.channels :] if gaussian else None
         where = f"{config.vae}, latents of '{config.name}'"
         encoded = latent_rows(means, stds, found.labels_B, scaling, where)
-        return replace(encoded, converted=found.converted)
+        return replace(encoded, traits=found.traits)
 
     return replace(
         source,

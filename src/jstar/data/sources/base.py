@@ -1,7 +1,7 @@
 """What every reader returns: a `Source`, opened but not yet read."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class Rows:
     images_BCHW: NDArray[Any]
     labels_B: NDArray[np.int64]
     stds_BCHW: NDArray[Any] | None = None
-    converted: int = 0  # images that came in another colour mode
+    traits: Mapping[str, int] = field(default_factory=dict)  # what is counted of the files
 
 
 class Job(Protocol):
@@ -81,6 +81,7 @@ class Source:
     finish: Callable[[Rows], Rows] | None = None  # done to all rows, in this process (a VAE)
     encoder: str = ""
     left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that are not read
+    facts: tuple[tuple[str, str], ...] = ()  # what was recognised: (split, train), (class, folder)
     license: str = "as stated by its source"
     citation: str = ""
 

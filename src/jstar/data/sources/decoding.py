@@ -1,5 +1,6 @@
 """Jobs that turn encoded images into rows: they can be pickled and run in another process."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -61,14 +62,14 @@ def _decode(
     shape: Shape,
 ) -> Rows:
     images = np.empty((len(labels_B), *shape), np.uint8)
-    converted = 0
+    traits: Counter[str] = Counter()
     for image, (data, name) in zip(images, files, strict=True):
-        pixels, changed = decoding(data, name)
+        pixels, found = decoding(data, name)
         if pixels.shape != shape:
             raise JstarError(
                 f"{name}: is {pixels.shape[2]}x{pixels.shape[1]} pixels, the first image is "
                 f"{shape[2]}x{shape[1]}; images must share one size, or give dataset.size to crop"
             )
         image[...] = pixels
-        converted += changed
-    return Rows(images, labels_B, converted=converted)
+        traits.update(found)
+    return Rows(images, labels_B, traits=traits)

@@ -14,7 +14,14 @@ from jstar.data.sources.files import (
     take_labels,
 )
 from jstar.data.sources.index import Index, Item, is_hidden, open_index
-from jstar.data.sources.labels import Marks, json_labels, without_labels
+from jstar.data.sources.labels import (
+    NO_CLASS,
+    OF_JSON,
+    Marks,
+    class_fact,
+    json_labels,
+    without_labels,
+)
 from jstar.data.sources.latents import (
     EDM2_SCALING,
     GAUSSIANS,
@@ -70,11 +77,11 @@ def open_edm2(config: DatasetConfig, published: Scaling) -> Source:
     index, marks = _index(config)
     latent = [is_latent(name) for name in index.names]
     if (marks is None and config.labels is None) or config.labels == "none":
-        labels, classes = without_labels(len(index.names))
+        (labels, classes), facts = without_labels(len(index.names)), class_fact(NO_CLASS)
     else:
-        labels, classes = json_labels(config, marks, index.names)
+        (labels, classes), facts = json_labels(config, marks, index.names), class_fact(OF_JSON)
     if not any(latent):
-        return file_source(config, index, labels, classes)
+        return file_source(config, index, labels, classes, facts=facts)
     if not all(latent):
         raise JstarError(f"{config.path}: mixes images and .npy latents, allowed is one kind")
     if config.vae or config.size:
@@ -89,7 +96,7 @@ def open_edm2(config: DatasetConfig, published: Scaling) -> Source:
         dtype="float16", offset=0.0, scale=config.latent_std,
         classes=classes, sampled=gaussian, labels=lambda: labels,
         latents=GAUSSIANS if gaussian else MEANS,
-        left_out=tuple(sorted(index.left_out.items())),
+        left_out=tuple(sorted(index.left_out.items())), facts=facts,
         channel_mean=scaling.mean, channel_std=scaling.std, parallel=True,
     )  # fmt: skip
 

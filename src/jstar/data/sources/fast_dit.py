@@ -11,7 +11,7 @@ from jstar.config import DatasetConfig
 from jstar.data.sources.base import Reader, Shape, Source, same_length, source_path
 from jstar.data.sources.edm2 import is_latent
 from jstar.data.sources.index import FolderIndex
-from jstar.data.sources.labels import without_labels
+from jstar.data.sources.labels import NO_CLASS, class_fact, without_labels
 from jstar.data.sources.latents import DRAWS, Scaling, latent_jobs, read_latent
 from jstar.errors import JstarError
 
@@ -85,7 +85,9 @@ def open_fast_dit(config: DatasetConfig) -> Source:
         count=len(index.names), shape=shape, jobs=latent_jobs(index, labels, shape, scaling, None),
         identity=[index.identity(), zlib.crc32(labels.tobytes())],
         dtype="float16", offset=0.0, scale=config.latent_std,
-        classes=1 if config.labels == "none" else None, labels=lambda: labels, latents=DRAWS,
+        classes=1 if config.labels == "none" else None,
+        facts=class_fact(NO_CLASS if config.labels == "none" else f"files of {label_folder.name}"),
+        labels=lambda: labels, latents=DRAWS,
         left_out=tuple(sorted(index.left_out.items())),
         channel_mean=scaling.mean, channel_std=scaling.std, parallel=True,
     )  # fmt: skip

@@ -20,6 +20,9 @@ SPLITS = {
 ENTRY_BYTES = 1000  # of dataset.json an image, far more than it needs
 CHUNK = re.compile(r"\d{5,}")  # 00000, 00001: folders that only keep a folder from being too full
 
+Facts = tuple[tuple[str, str], ...]  # of Source.facts
+NO_CLASS = "none, one for all"
+OF_JSON = f"as {LABELS} states"
 Labels = tuple[NDArray[np.int64], int]  # of every image, and how many classes there are
 
 
@@ -70,6 +73,20 @@ def select_split(
             f"{', '.join(named) or 'none at all'}"
         )
     return [at for at, split in enumerate(splits) if split == wanted]
+
+
+def split_fact(config: DatasetConfig, splits: Sequence[str]) -> Facts:
+    """For the report: the split that is read, and those that are there."""
+    found = sorted(set(splits))
+    if not any(found):
+        return ()
+    taken = SPLITS[config.split.lower()] if config.split else ", ".join(s for s in found if s)
+    return (("split", f"{taken}; there: {', '.join(s or '(none)' for s in found)}"),)
+
+
+def class_fact(kind: str) -> Facts:
+    """For the report: what the class of an image is taken from."""
+    return (("class", kind),)
 
 
 # --- classes by folder ----------------------------------------------------------------------------

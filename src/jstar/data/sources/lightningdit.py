@@ -22,7 +22,7 @@ from jstar.data.sources.base import (
     source_path,
     stamp,
 )
-from jstar.data.sources.labels import without_labels
+from jstar.data.sources.labels import NO_CLASS, class_fact, without_labels
 from jstar.data.sources.latents import DRAWS, FLIPPED, Scaling, latent_rows
 from jstar.errors import JstarError
 
@@ -204,7 +204,9 @@ def open_lightningdit(config: DatasetConfig) -> Source:
         count=total * each, shape=shards[0].shape, jobs=jobs,
         identity=[stamp(shard.path) for shard in shards],
         dtype="float16", offset=0.0, scale=config.latent_std,
-        classes=1 if config.labels == "none" else None, labels=lambda: labels_N,
+        classes=1 if config.labels == "none" else None,
+        facts=class_fact(NO_CLASS if config.labels == "none" else f"'{LABELS}' of the shards"),
+        labels=lambda: labels_N,
         latents=FLIPPED if config.mirror else DRAWS,
         channel_mean=scaling.mean, channel_std=scaling.std, parallel=True,
     )  # fmt: skip

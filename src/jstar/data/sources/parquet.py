@@ -23,7 +23,14 @@ from jstar.data.sources.base import (
     stamp,
 )
 from jstar.data.sources.decoding import BytesJob, first_shape
-from jstar.data.sources.labels import select_split, split_name
+from jstar.data.sources.labels import (
+    NO_CLASS,
+    Facts,
+    class_fact,
+    select_split,
+    split_fact,
+    split_name,
+)
 from jstar.data.sources.tables import CACHE, Table, stored_pixels, table_files
 from jstar.errors import JstarError
 
@@ -42,26 +49,27 @@ def is_parquet(config: DatasetConfig) -> bool:
     return path.suffix in SUFFIXES
 
 
-def _parts(config: DatasetConfig) -> tuple[list[Path], int]:
-    """The file itself, or of a folder the files of one split; and how many were left out.
+def _parts(config: DatasetConfig) -> tuple[list[Path], int, Facts]:
+    """The file itself, or of a folder the files of one split; how many were left out.
 
     Of ImageNet the training files, where the study does not ask for others.
     """
     path = source_path(config)
     if path.is_file():
-        return [path], 0
+        return [path], 0, ()
     found, left_out = table_files(path)
     if not found:
         raise JstarError(f"{path}: holds no {' or '.join(SUFFIXES)} file")
     splits = [split_name(p.relative_to(path).as_posix()) for p in found]
     if config.source == "imagenet" and config.split is None and "train" in splits:
         config = config.model_copy(update={"split": "train"})
-    return [found[at] for at in select_split(config, splits)], len(left_out)
+    taken = [found[at] for at in select_split(config, splits)]
+    return taken, len(left_out), split_fact(config, splits)
 
 
 def glance_parquet(config: DatasetConfig) -> tuple[int, Shape]:
     """Rows of all files, from their footers, and the shape of the first image."""
-    parts, _ = _parts(config)
+    parts, _, _ = _parts(config)
     count = sum(Table(path).rows for path in parts)
     decoding = Decoding(config.channels, config.size, True, config.max_pixels)
     return count, _shape(parts, _columns(config, parts[0]), decoding)
@@ -96,7 +104,7 @@ def open_parquet(
     The column `image` (or `img` ...) holds image files, bare or as {bytes, path}, or 8-bit pixels;
     the column `label`, if any, integers. Raises JstarError where several columns could be meant.
     """
-    parts, left_out = _parts(config)
+    parts, left_out, facts = _parts(config)
     columns = _columns(config, parts[0])
     counts = [Table(path).rows for path in parts]
     decoding = Decoding(config.channels, config.size, convert, config.max_pixels)
@@ -126,6 +134,8 @@ def open_parquet(
         classes=classes if columns.label else 1, parallel=True, license=license,
         citation=citation, labels=all_labels,
         left_out=((f"{CACHE}*.arrow", left_out),) if left_out else (),
+        facts=(*facts, ("image", f"column '{columns.image}'"),
+               *class_fact(f"column '{columns.label}'" if columns.label else NO_CLASS)),
     )  # fmt: skip
 
 

@@ -26,7 +26,14 @@ from jstar.data.sources.base import (
 from jstar.data.sources.decoding import first_shape
 from jstar.data.sources.files import file_source, is_image, shape_of
 from jstar.data.sources.index import PACKED, TAR_DAMAGE, TarIndex, first_of_tar, is_hidden
-from jstar.data.sources.labels import select_split, split_name
+from jstar.data.sources.labels import (
+    NO_CLASS,
+    Facts,
+    class_fact,
+    select_split,
+    split_fact,
+    split_name,
+)
 from jstar.data.sources.packed import is_packed, packed_images, packed_jobs, packed_members
 from jstar.errors import JstarError
 
@@ -50,6 +57,7 @@ class SampleIndex(TarIndex):
         )
         self.config = config
         images = self._images()
+        self.class_kind = NO_CLASS
         self.labels_N = self._labels(images, self._rows(images))
         self.select(images)
 
@@ -134,10 +142,12 @@ class SampleIndex(TarIndex):
             column = self.config.label_column
             there = any(name.endswith(".cls") for name in self.names)
             if stated != "json" and column is None and there:
+                self.class_kind = "the .cls beside it"
                 return self._each(images, self._marks(".cls", rows), ".cls", self._label)
             facts = self._marks(".json", rows)
             field = self._field(facts[facts >= 0])
             if field is not None:
+                self.class_kind = f"field '{field}' of the .json beside it"
                 return self._each(images, facts, ".json", lambda at: self._json_label(at, field))
             if stated == "json":
                 raise JstarError(
@@ -228,22 +238,26 @@ class SampleIndex(TarIndex):
         return self._checked(label, where)
 
 
-def _tars(config: DatasetConfig) -> list[Path]:
+def _tars(config: DatasetConfig) -> tuple[list[Path], Facts]:
+    """The tars of the wanted split, in the order of their names."""
     path = source_path(config)
     if path.is_file():
-        return [path]
+        return [path], ()
     tars = sorted(tar for end in (".tar", *PACKED) for tar in regular_files(path, f"*{end}"))
     if not tars:
         raise JstarError(f"{path}: holds no .tar or .tar.gz file")
-    return [tars[at] for at in select_split(config, [split_name(tar.name) for tar in tars])]
+    splits = [split_name(tar.name) for tar in tars]
+    return [tars[at] for at in select_split(config, splits)], split_fact(config, splits)
 
 
 def open_webdataset(config: DatasetConfig) -> Source:
     """A tar or a folder of tars, read in the order of their names."""
-    index = SampleIndex(_tars(config), config)
+    tars, facts = _tars(config)
+    index = SampleIndex(tars, config)
+    facts += class_fact(index.class_kind)
     classes = int(index.labels_N.max(initial=0)) + 1
     if not index.packed:
-        return file_source(config, index, index.labels_N, classes)
+        return file_source(config, index, index.labels_N, classes, facts=facts)
     decoding = Decoding(config.channels, config.size, False, config.max_pixels)
     first = next(packed_images(index.paths, index.facts[:1], decoding.max_bytes), None)
     shape = shape_of(config, None) if first is None else first_shape(*first, decoding)
@@ -252,14 +266,14 @@ def open_webdataset(config: DatasetConfig) -> Source:
         jobs=packed_jobs(index.paths, index.facts, index.labels_N, decoding, shape),
         identity=[index.identity(), zlib.crc32(index.labels_N.tobytes())],
         classes=classes, parallel=True, labels=lambda: index.labels_N,
-        left_out=tuple(sorted(index.left_out.items())),
+        left_out=tuple(sorted(index.left_out.items())), facts=facts,
     )  # fmt: skip
 
 
 def glance_webdataset(config: DatasetConfig) -> tuple[None, Shape]:
     """The shape of the first image; how many there are is not known before the tars are read."""
     suffix = f".{config.extension or ''}".rstrip(".")
-    tars = _tars(config)
+    tars, _ = _tars(config)
 
     def wanted(name: str) -> bool:
         return is_image(name) and name.endswith(suffix)
