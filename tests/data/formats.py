@@ -183,3 +183,36 @@ def write_fast_dit(folder, draws_NCHW, labels_N):
         np.save(folder / "imagenet256_features" / f"{n}.npy", draw[None].astype(np.float32))
         np.save(folder / "imagenet256_labels" / f"{n}.npy", np.array([label], np.int64))
     return folder
+
+
+# --- Hugging Face's save_to_disk ------------------------------------------------------------------
+
+
+def write_arrow(path, columns, batch=4):
+    """The stream format, which is that of `datasets`."""
+    import pyarrow
+
+    table = pyarrow.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table, max_chunksize=batch)
+    return path
+
+
+def cells(images):
+    return [{"bytes": encoded(image), "path": None} for image in images]
+
+
+def write_saved(folder, images, labels, shards=2):
+    """As Dataset.save_to_disk of datasets 5.2.0."""
+    names = []
+    for n, rows in enumerate(np.array_split(np.arange(len(labels)), shards)):
+        names.append(f"data-{n:05d}-of-{shards:05d}.arrow")
+        columns = {"image": cells(images[rows]), "label": [int(labels[row]) for row in rows]}
+        write_arrow(folder / names[-1], columns)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "4e6748111664",
+             "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
+             "_output_all_columns": False, "_split": None}  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    return folder

@@ -1,11 +1,15 @@
 """jstar prepare --dry-run says what would be read, and writes nothing."""
 
 import io
+from types import SimpleNamespace
 
 import formats
+import jinja2
 import numpy as np
 import pytest
 import yaml
+from conftest import ROOT
+from docutils.core import publish_string
 from PIL import Image
 
 from jstar.config import DatasetConfig
@@ -139,3 +143,19 @@ def test_latents_of_another_encoder_are_named(tmp_path, source, warned):
         assert found.lines()[1] == "latents: Gaussians: a mean and a deviation of each value"
         hits = [line for line in found.lines() if "are not of the encoder" in line]
         assert bool(hits) == warned
+
+
+def test_the_caption_of_the_report_page_says_the_same(tmp_path):
+    """Names of files are no markup: docutils would take `set_` for a reference."""
+    path = mixed_folder(tmp_path / "set_ *a* |b| `c")
+    made = DatasetConfig(name="toy", source="imagenet", path=str(path), size=16)
+    card = prepare(made, tmp_path / "out")
+    lines = reading_of(card).lines(0.5)
+
+    made_by = SimpleNamespace(config={"reading": lambda output: lines}, output=None)
+    text = (ROOT / "workflow/report/data.rst").read_text()
+    source = jinja2.Template(text).render(snakemake=made_by)
+    page = publish_string(source, writer="pseudoxml", settings_overrides={"report_level": 5})
+    shown = page.decode().split("<literal_block")[1].split("\n", 1)[1]
+    assert [line.strip() for line in shown.strip().splitlines()] == lines
+    assert b"system_message" not in page

@@ -5,6 +5,7 @@ import json
 import formats
 import numpy as np
 import pytest
+from formats import cells, write_arrow
 
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
@@ -36,34 +37,6 @@ def refused(tmp_path, match, path, **more):
         prepare(made(path, **more), tmp_path / "refused")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "refused").exists()
-
-
-def write_arrow(path, columns, batch=4):
-    """The stream format, which is that of `datasets`."""
-    table = pyarrow.table(columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pyarrow.ipc.new_stream(str(path), table.schema) as stream:
-        stream.write_table(table, max_chunksize=batch)
-    return path
-
-
-def cells(images):
-    return [{"bytes": formats.encoded(image), "path": None} for image in images]
-
-
-def write_saved(folder, images, labels, shards=2):
-    """As Dataset.save_to_disk of datasets 5.2.0."""
-    names = []
-    for n, rows in enumerate(np.array_split(np.arange(len(labels)), shards)):
-        names.append(f"data-{n:05d}-of-{shards:05d}.arrow")
-        columns = {"image": cells(images[rows]), "label": [int(labels[row]) for row in rows]}
-        write_arrow(folder / names[-1], columns)
-    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "4e6748111664",
-             "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
-             "_output_all_columns": False, "_split": None}  # fmt: skip
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text("{}")
-    return folder
 
 
 @pytest.fixture
@@ -110,7 +83,7 @@ def test_what_save_to_disk_of_datasets_wrote(tmp_path, images, labels):
 
 
 def test_a_saved_set_in_the_order_of_its_state(tmp_path, images, labels):
-    folder = write_saved(tmp_path / "in", images, labels)
+    folder = formats.write_saved(tmp_path / "in", images, labels)
     write_arrow(folder / "cache-12345.arrow", {"image": cells(images[:1]), "label": [0]})
     card = check(tmp_path, folder, images, labels)
     assert dict(card.left_out) == {"cache-*.arrow": 1}

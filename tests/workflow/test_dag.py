@@ -28,6 +28,7 @@ def test_the_tiny_study_makes_everything(finished):
         assert (study / f"figures/{name}.png").stat().st_size > 10_000
     page = (study / "report.html").read_text()
     assert len(page) > 200_000
+    assert "no file, read as digits" in page  # of the reading report
     assert "Loss gap E|D" in page  # captions are inside, with their numbers
     assert "<html" in (study / "notebooks/inspect_fits.html").read_text()[:500]
     losses = pd.read_csv(study / "losses.csv")

@@ -19,6 +19,7 @@ from jstar.errors import JstarError
 from jstar.records import read_json, write_json
 
 FOLDER, JOURNAL = "partial", "journal.json"
+SHEET = "samples.png"  # the page of samples, in the dataset's folder
 
 
 class ResumableError(JstarError):
@@ -161,6 +162,7 @@ class Partial:
     def publish(self) -> None:
         """Rename the arrays into place. The caller writes the card afterwards, last."""
         (self.out / "card.json").unlink(missing_ok=True)
+        (self.out / SHEET).unlink(missing_ok=True)
         for prefix in ("", "holdout_"):
             for stem in ("images", "labels", "stds"):
                 (self.out / f"{prefix}{stem}.npy").unlink(missing_ok=True)

@@ -22,8 +22,10 @@ from jstar.data.card import Card
 from jstar.data.classes import images_a_class, require_range
 from jstar.data.download import fetch
 from jstar.data.image import UNAPPLIED
-from jstar.data.partial import ArrayWriter, Partial, ResumableError
+from jstar.data.partial import SHEET, ArrayWriter, Partial, ResumableError
+from jstar.data.sheet import draw_sheet
 from jstar.data.sources import Job, Rows, Source, paired, present
+from jstar.data.store import Dataset
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
@@ -70,6 +72,7 @@ def prepare(
         _fill(partial, source, split, config.name, workers, shard, pool)
         card = _card(partial, config, source, split, workers)
         partial.publish()
+        _save_sheet(card, out)
         card.save(out / "card.json")
         partial.remove()
     return card
@@ -269,6 +272,16 @@ def _write(arrays: dict[str, ArrayWriter], rows: Rows, place: Place) -> Written:
         if not held_B.all():
             arrays[f"{stem}.npy"].write(train_at, values[~held_B])
     return Written(len(rows.labels_B), rows.traits)
+
+
+def _save_sheet(card: Card, out: Path) -> None:
+    """Write the page of samples. Raises JstarError."""
+    labels = np.load(out / "labels.npy")
+    dataset = Dataset(card, np.load(out / "images.npy", mmap_mode="r"), labels)
+    try:
+        draw_sheet(dataset).save(out / SHEET)
+    except OSError as error:
+        raise ResumableError(f"{out / SHEET}: cannot be written ({error.strerror})") from error
 
 
 # --- card -----------------------------------------------------------------------------------------
