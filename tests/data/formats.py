@@ -185,6 +185,31 @@ def write_fast_dit(folder, draws_NCHW, labels_N):
     return folder
 
 
+# Scales of the raw latents: training/encoders.py of EDM2, and train.py of REPA and fast-DiT.
+EDM2_SHIFT = np.array([5.81, 3.25, 0.12, -2.15])[:, None, None]
+EDM2_STD = np.array([4.17, 4.62, 3.71, 3.28])[:, None, None]
+SD_STD = 1 / 0.18215
+
+
+def write_layouts(folder, unit_NCHW, labels_N, stds_NCHW=None):
+    """The four layouts of latents that are of unit scale here, each at its maker's: {source: path}.
+
+    LightningDiT states its own mean and deviation, these are made up.
+    """
+    stds = np.full_like(unit_NCHW, 0.01) if stds_NCHW is None else stds_NCHW
+    shift, spread = [0.5, 0, -1, 2], [2.0, 4, 1, 0.5]
+    raw = unit_NCHW * np.array(spread)[:, None, None] + np.array(shift)[:, None, None]
+    edm2 = moment_files(unit_NCHW * EDM2_STD + EDM2_SHIFT, stds * EDM2_STD, labels_N)
+    return {
+        "edm2": write_folder(folder / "edm2", edm2),
+        "repa": write_repa(folder / "repa", unit_NCHW * SD_STD, stds * SD_STD, labels_N),
+        "lightningdit": write_lightningdit(
+            folder / "lightningdit", raw, raw[..., ::-1].copy(), labels_N, shift, spread
+        ),
+        "fast-dit": write_fast_dit(folder / "fast-dit", unit_NCHW, labels_N),
+    }
+
+
 # --- Hugging Face's save_to_disk ------------------------------------------------------------------
 
 

@@ -5,36 +5,17 @@ from dataclasses import asdict
 import formats
 import numpy as np
 import pytest
+from formats import EDM2_SHIFT, EDM2_STD, SD_STD
 
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.data.check import source_shape
-from jstar.data.sources.latents import EDM2_SCALING
 from jstar.errors import JstarError
 from jstar.optimal import optimal_loss
 
 COUNT, CHANNELS, SIDE = 40, 4, 4
-SD_STD = 1 / 0.18215
-SHIFT = np.array(EDM2_SCALING.mean)[:, None, None]
-SPREAD = np.array(EDM2_SCALING.std)[:, None, None]
 # What a card says of the files rather than of the distribution.
 OF_FILES = ("source", "origin", "latents", "channel_mean", "channel_std", "left_out", "facts")
-
-
-def write_layouts(folder, unit_NCHW, labels_N, stds_NCHW=None):
-    """The four layouts of latents that are of unit scale here: {source: path}."""
-    stds = np.full_like(unit_NCHW, 0.01) if stds_NCHW is None else stds_NCHW
-    shift, spread = [0.5, 0, -1, 2], [2.0, 4, 1, 0.5]
-    raw = unit_NCHW * np.array(spread)[:, None, None] + np.array(shift)[:, None, None]
-    edm2 = formats.moment_files(unit_NCHW * SPREAD + SHIFT, stds * SPREAD, labels_N)
-    return {
-        "edm2": formats.write_folder(folder / "edm2", edm2),
-        "repa": formats.write_repa(folder / "repa", unit_NCHW * SD_STD, stds * SD_STD, labels_N),
-        "lightningdit": formats.write_lightningdit(
-            folder / "lightningdit", raw, raw[..., ::-1].copy(), labels_N, shift, spread
-        ),
-        "fast-dit": formats.write_fast_dit(folder / "fast-dit", unit_NCHW, labels_N),
-    }
 
 
 def config(source, path, **more):
@@ -61,7 +42,7 @@ def labels():
 
 @pytest.fixture
 def layouts(tmp_path, unit, labels):
-    return write_layouts(tmp_path / "in", unit, labels)
+    return formats.write_layouts(tmp_path / "in", unit, labels)
 
 
 def test_four_layouts_give_one_card(tmp_path, layouts, unit, labels):
@@ -94,7 +75,7 @@ def test_one_thousand_images_in_four_layouts_have_one_optimal_loss(tmp_path, rea
     labels = archive["labels"]
     assert len(unit) == 1000
     cards, curves = {}, {}
-    for source, path in write_layouts(tmp_path / "in", unit, labels).items():
+    for source, path in formats.write_layouts(tmp_path / "in", unit, labels).items():
         cards[source] = prepare(means_of(source, path), tmp_path / source)
         data = open_dataset(tmp_path / source)
         curves[source] = optimal_loss(
@@ -114,7 +95,7 @@ def test_gaussians_and_one_draw_of_each_have_one_optimal_loss_above_their_deviat
     stds = rng.uniform(0.02, 0.06, unit.shape)
     labels = np.arange(300) % 5
     draws = unit + stds * rng.standard_normal(unit.shape)
-    edm2 = formats.moment_files(unit * SPREAD + SHIFT, stds * SPREAD, labels)
+    edm2 = formats.moment_files(unit * EDM2_STD + EDM2_SHIFT, stds * EDM2_STD, labels)
     paths = {
         "edm2": formats.write_folder(tmp_path / "edm2", edm2),
         "repa": formats.write_repa(tmp_path / "repa", unit * SD_STD, stds * SD_STD, labels),
