@@ -41,7 +41,7 @@ from jstar.optimal import optimal_loss
 
 IMAGENET_COUNT = 1_281_167
 WORKERS = 2
-SIGMAS, DEVIATION = [0.5, 1.0, 2.0, 4.0, 8.0, 20.0], 0.03  # of latents
+SIGMAS, QUERIES, DEVIATION = [1.0, 4.0, 8.0, 20.0], 200, 0.03  # of latents
 PAIRS = 11  # of bare and prepare, one after the other
 
 
@@ -307,8 +307,9 @@ def card_and_curve(folder: Path, source: str, path: Path, posterior: str) -> dic
     card = prepare(DatasetConfig(**config), out)  # type: ignore[arg-type]
     data = open_dataset(out)
     curve = optimal_loss(
-        data.images_NCHW, SIGMAS, scale=card.scale, offset=card.offset, spread=data.stds_NCHW
-    )
+        data.images_NCHW, SIGMAS, scale=card.scale, offset=card.offset, spread=data.stds_NCHW,
+        queries=QUERIES,
+    )  # fmt: skip
     return {
         "card": card.id,
         "J*": [float(f"{value:.6g}") for value in curve.loss],

@@ -120,6 +120,13 @@ def test_packed_shards_that_are_damaged_or_unpack_to_too_much(tmp_path):
     wrong[-6] ^= 1  # the check sum
     path.write_bytes(bytes(wrong))
     refused(tmp_path, "000.tar.gz: is damaged or cut short", path)
+    # Beyond the end of the tar, which is where a reader of tars would stop.
+    long = bytearray(gzip.compress(gzip.decompress(whole) + bytes(3 << 20)))
+    path.write_bytes(bytes(long))
+    assert prepare(made(path), tmp_path / "long").count == COUNT
+    long[-6] ^= 1
+    path.write_bytes(bytes(long))
+    refused(tmp_path, "000.tar.gz: is damaged or cut short", path)
     # 64 MB of zeros in 64 kB, called a label.
     with tarfile.open(path, "w:gz") as archive:
         for name, size in (("0.png", 0), ("0.cls", 1 << 26)):

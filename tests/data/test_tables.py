@@ -90,6 +90,10 @@ def test_a_saved_set_in_the_order_of_its_state(tmp_path, images, labels):
     alone = check(tmp_path, folder / "data-00000-of-00002.arrow", images[:5], labels[:5])
     assert alone.id != card.id
     state = json.loads((folder / "state.json").read_text())
+    backwards = {"_data_files": state["_data_files"][::-1]}
+    (folder / "state.json").write_text(json.dumps(state | backwards))
+    order = [*range(5, COUNT), *range(5)]
+    check(tmp_path, folder, images[order], labels[order])
     for match, changed in (
         ("its set is a selection of rows", {"_indices_data_files": [{"filename": "i.arrow"}]}),
         (
@@ -174,3 +178,15 @@ def test_damaged_arrow_files(tmp_path, images, labels):
         except JstarError:
             refusals += 1
     assert refusals > 3
+
+
+def test_a_cell_that_points_beyond_its_file(tmp_path, images, labels):
+    path = write_arrow(tmp_path / "x.arrow", {"image": cells(images), "label": labels})
+    whole = path.read_bytes()
+    ends = np.cumsum([0, *(len(cell["bytes"]) for cell in cells(images)[:4])]).astype("<i4")
+    assert ends.tobytes() in whole  # where the files of the first batch end
+    for wrong in (2**31 - 1, -5, 0):
+        ends_there = ends.copy()
+        ends_there[2] = wrong
+        path.write_bytes(whole.replace(ends.tobytes(), ends_there.tobytes(), 1))
+        refused(tmp_path, "x.arrow: is damaged or cut short", path)
