@@ -90,6 +90,8 @@ def test_a_dataset_json_that_does_not_fit_the_images(tmp_path):
     match("'00000/img00000000.png' is -1, allowed", [(names[0], -1), *pairs[1:]])
     match("is True, allowed", [(names[0], True), *pairs[1:]])
     match(f"holds the label {2**64}", [(names[0], 2**64), *pairs[1:]])
+    match("must hold labels as .name, class. pairs", dict(pairs))
+    match("must hold labels as .name, class. pairs", [[1, 2]])
     files["dataset.json"] = b'{"name": "another tool"}'
     refused(tmp_path, "dataset.labels says where they are: folder or none", "images",
             formats.write_zip(tmp_path / "x.zip", files))  # fmt: skip
