@@ -198,7 +198,6 @@ def _stated(text: bytes, where: str) -> tuple[dict[str, Any] | None, int]:
         pairs = json.loads(text)["labels"]
         if pairs is None:
             return None, 0
-        # No list of tuples beside it: of a million images that was 80 MB more at the peak.
         of = dict(pairs)
         if type(pairs) is not list or not all(type(name) is str for name in of):
             raise ValueError
