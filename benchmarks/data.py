@@ -1,16 +1,20 @@
-"""Speed and memory of prepare: python benchmarks/data.py speed|memory|kills [--json FILE].
+"""Speed and memory of prepare: python benchmarks/data.py speed|memory|kills|latents [--json FILE].
 
 speed    images/s of prepare against bare decoding with Pillow in as many processes, side by side;
          photographs of ImageNet's size (cropped to 64; also against decoding and cropping with
          ADM's own code) and 64x64 JPEG files
 memory   peak memory of prepare on 1.28 million images: a zip of image files, .npz batches
 kills    20 SIGKILLs at random moments; the result must be bit-identical
+latents  the same 1,000 latents as EDM2, REPA, LightningDiT and fast-DiT write them: their cards and
+         J*; also Gaussians beside one draw of each. --latents FILE: an .npz of `latents`, of unit
+         scale, and `labels` (default: noise of unit scale)
 
 JSTAR_BENCH_TMP is where the inputs are made (default: the system's temporary folder).
 """
 
 import argparse
 import concurrent.futures
+import functools
 import hashlib
 import io
 import json
@@ -32,10 +36,12 @@ import numpy as np
 from PIL import Image
 
 from jstar.config import DatasetConfig
-from jstar.data import prepare
+from jstar.data import open_dataset, prepare
+from jstar.optimal import optimal_loss
 
 IMAGENET_COUNT = 1_281_167
 WORKERS = 2
+SIGMAS, QUERIES, DEVIATION = [1.0, 4.0, 8.0, 20.0], 200, 0.03  # of latents
 PAIRS = 11  # of bare and prepare, one after the other
 
 
@@ -268,6 +274,49 @@ def kills(folder: Path) -> dict[str, object]:
     }
 
 
+# --- latents --------------------------------------------------------------------------------------
+
+
+def latents(folder: Path, file: Path | None) -> dict[str, object]:
+    """Cards and J* of the same latents in every layout, as the tests write them."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
+    import formats
+
+    rng = np.random.default_rng(0)
+    unit, labels = rng.standard_normal((1000, 4, 16, 16)), np.arange(1000) % 10
+    if file is not None:
+        with np.load(file) as archive:
+            unit, labels = archive["latents"].astype(np.float64), archive["labels"]
+    stds = np.full_like(unit, DEVIATION)
+    paths = formats.write_layouts(folder / "means", unit, labels, stds)
+    found: dict[str, object] = {"images": len(unit), "sigmas": SIGMAS}
+    for source, path in paths.items():
+        posterior = "mean" if source in ("edm2", "repa") else "gaussian"
+        found[source] = card_and_curve(folder, source, path, posterior)
+    draws = unit + stds * rng.standard_normal(unit.shape)
+    drawn = formats.write_fast_dit(folder / "drawn", draws, labels)
+    for source, path in (("edm2", paths["edm2"]), ("repa", paths["repa"]), ("fast-dit", drawn)):
+        title = f"{source}, deviation {DEVIATION}"
+        found[title] = card_and_curve(folder, source, path, "gaussian")
+    return found
+
+
+def card_and_curve(folder: Path, source: str, path: Path, posterior: str) -> dict[str, object]:
+    config = {"name": "bench", "source": source, "path": str(path), "posterior": posterior}
+    out = folder / "out" / f"{source}-{posterior}-{path.name}"
+    card = prepare(DatasetConfig(**config), out)  # type: ignore[arg-type]
+    data = open_dataset(out)
+    curve = optimal_loss(
+        data.images_NCHW, SIGMAS, scale=card.scale, offset=card.offset, spread=data.stds_NCHW,
+        queries=QUERIES,
+    )  # fmt: skip
+    return {
+        "card": card.id,
+        "J*": [float(f"{value:.6g}") for value in curve.loss],
+        "standard error": [float(f"{value:.2g}") for value in curve.stderr],
+    }
+
+
 def main() -> None:
     if sys.argv[1:2] == ["child"]:
         child(json.loads(sys.argv[2]), sys.argv[3])
@@ -275,11 +324,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "memory", "kills"])
+    parser.add_argument("what", choices=["speed", "memory", "kills", "latents"])
+    parser.add_argument("--latents", type=Path, help="latents: an .npz of them")
     parser.add_argument("--json", type=Path, help="write the numbers here as well")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("JSTAR_BENCH_TMP")) as name:
-        found = {"speed": speed, "memory": memory, "kills": kills}[arguments.what](Path(name))
+        measure = {
+            "speed": speed, "memory": memory, "kills": kills,
+            "latents": functools.partial(latents, file=arguments.latents),
+        }[arguments.what]  # fmt: skip
+        found = measure(Path(name))
     text = json.dumps({"command": f"python benchmarks/data.py {arguments.what}", **found}, indent=2)
     print(text)
     if arguments.json:

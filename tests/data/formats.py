@@ -126,3 +126,118 @@ def write_downsampled(folder: Path, images_NHWC, labels_N, batches=11):
             data=planar[rows], labels=labels_N[rows] + 1, mean=planar.mean(axis=0),
         )  # fmt: skip
     return folder
+
+
+# --- latents, as their makers' tools write them ---------------------------------------------------
+
+
+def moment_files(means_NCHW, stds_NCHW, labels_N):
+    """{name: content} of EDM2's and of REPA's `encode`, at commits d8299d3 and 2b8c181."""
+    files = {}
+    for n, (mean, std) in enumerate(zip(means_NCHW, stds_NCHW, strict=True)):
+        number = f"{n:08d}"
+        both = np.concatenate([mean, std]).astype(np.float32)
+        files[f"{number[:5]}/img-mean-std-{number}.npy"] = npy_bytes(both)
+    pairs = [[name, int(label)] for name, label in zip(files, labels_N, strict=True)]
+    return {**files, "dataset.json": json.dumps({"labels": pairs}).encode()}
+
+
+def write_repa(folder, means_NCHW, stds_NCHW, labels_N):
+    """The folder that REPA's dataset.py is given: images, and vae-sd."""
+    grey = encoded(np.zeros((8, 8, 3), np.uint8))
+    names = [f"{n:08d}"[:5] + f"/img{n:08d}.png" for n in range(len(labels_N))]
+    pairs = [[name, int(label)] for name, label in zip(names, labels_N, strict=True)]
+    images = dict.fromkeys(names, grey) | {"dataset.json": json.dumps({"labels": pairs}).encode()}
+    moments = moment_files(means_NCHW, stds_NCHW, labels_N)
+    tree = {f"images/{name}": data for name, data in images.items()}
+    return write_folder(folder, tree | {f"vae-sd/{name}": data for name, data in moments.items()})
+
+
+def write_lightningdit(folder, draws_NCHW, flips_NCHW, labels_N, mean_C, std_C, shards=2):
+    """As LightningDiT's extract_features.py and its ImgLatentDataset, which adds the statistics."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, rows in enumerate(np.array_split(np.arange(len(labels_N)), shards)):
+        arrays = {"latents": draws_NCHW, "latents_flip": flips_NCHW}
+        tensors = {
+            name: torch.from_numpy(array[rows].astype(np.float32)) for name, array in arrays.items()
+        }
+        tensors["labels"] = torch.from_numpy(labels_N[rows].astype(np.int64))
+        facts = {"total_size": str(len(rows)), "dtype": "torch.float32", "device": "cpu"}
+        save_file(tensors, folder / f"latents_rank00_shard{n:03d}.safetensors", metadata=facts)
+    stats = {"mean": mean_C, "std": std_C}
+    torch.save(
+        {key: torch.tensor(value).float().reshape(1, -1, 1, 1) for key, value in stats.items()},
+        folder / "latents_stats.pt",
+    )
+    return folder
+
+
+def write_fast_dit(folder, draws_NCHW, labels_N):
+    """As fast-DiT's extract_features.py: draws times 0.18215, a file an image, axis of one."""
+    for name in ("imagenet256_features", "imagenet256_labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for n, (draw, label) in enumerate(zip(draws_NCHW, labels_N, strict=True)):
+        np.save(folder / "imagenet256_features" / f"{n}.npy", draw[None].astype(np.float32))
+        np.save(folder / "imagenet256_labels" / f"{n}.npy", np.array([label], np.int64))
+    return folder
+
+
+# Scales of the raw latents: training/encoders.py of EDM2, and train.py of REPA and fast-DiT.
+EDM2_SHIFT = np.array([5.81, 3.25, 0.12, -2.15])[:, None, None]
+EDM2_STD = np.array([4.17, 4.62, 3.71, 3.28])[:, None, None]
+SD_STD = 1 / 0.18215
+
+
+def write_layouts(folder, unit_NCHW, labels_N, stds_NCHW=None):
+    """The four layouts of latents that are of unit scale here, each at its maker's: {source: path}.
+
+    LightningDiT states its own mean and deviation, these are made up.
+    """
+    stds = np.full_like(unit_NCHW, 0.01) if stds_NCHW is None else stds_NCHW
+    shift, spread = [0.5, 0, -1, 2], [2.0, 4, 1, 0.5]
+    raw = unit_NCHW * np.array(spread)[:, None, None] + np.array(shift)[:, None, None]
+    edm2 = moment_files(unit_NCHW * EDM2_STD + EDM2_SHIFT, stds * EDM2_STD, labels_N)
+    return {
+        "edm2": write_folder(folder / "edm2", edm2),
+        "repa": write_repa(folder / "repa", unit_NCHW * SD_STD, stds * SD_STD, labels_N),
+        "lightningdit": write_lightningdit(
+            folder / "lightningdit", raw, raw[..., ::-1].copy(), labels_N, shift, spread
+        ),
+        "fast-dit": write_fast_dit(folder / "fast-dit", unit_NCHW, labels_N),
+    }
+
+
+# --- Hugging Face's save_to_disk ------------------------------------------------------------------
+
+
+def write_arrow(path, columns, batch=4):
+    """The stream format, which is that of `datasets`."""
+    import pyarrow
+
+    table = pyarrow.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table, max_chunksize=batch)
+    return path
+
+
+def cells(images):
+    return [{"bytes": encoded(image), "path": None} for image in images]
+
+
+def write_saved(folder, images, labels, shards=2):
+    """As Dataset.save_to_disk of datasets 5.2.0."""
+    names = []
+    for n, rows in enumerate(np.array_split(np.arange(len(labels)), shards)):
+        names.append(f"data-{n:05d}-of-{shards:05d}.arrow")
+        columns = {"image": cells(images[rows]), "label": [int(labels[row]) for row in rows]}
+        write_arrow(folder / names[-1], columns)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "4e6748111664",
+             "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
+             "_output_all_columns": False, "_split": None}  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    return folder

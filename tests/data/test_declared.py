@@ -90,6 +90,8 @@ def test_a_dataset_json_that_does_not_fit_the_images(tmp_path):
     match("'00000/img00000000.png' is -1, allowed", [(names[0], -1), *pairs[1:]])
     match("is True, allowed", [(names[0], True), *pairs[1:]])
     match(f"holds the label {2**64}", [(names[0], 2**64), *pairs[1:]])
+    match("must hold labels as .name, class. pairs", dict(pairs))
+    match("must hold labels as .name, class. pairs", [[1, 2]])
     files["dataset.json"] = b'{"name": "another tool"}'
     refused(tmp_path, "dataset.labels says where they are: folder or none", "images",
             formats.write_zip(tmp_path / "x.zip", files))  # fmt: skip
@@ -147,14 +149,14 @@ def test_hidden_folders_and_other_suffixes_are_left_out_and_counted(tmp_path, pa
     files = images(
         ["a/1.png", "b/2.png", "b/3.png", "a/.ipynb_checkpoints/1.png", "__MACOSX/x.png"]
     )
-    files |= {"a/4.tif": b"", "a/5.TIF": b"", "b/6.avif": b"", "b/.7.png": b"", "README": b""}
+    files |= {"a/4.gif": b"", "a/5.GIF": b"", "b/6.avif": b"", "b/.7.png": b"", "README": b""}
     if packed:
         path = formats.write_zip(tmp_path / "x.zip", files)
     else:
         path = formats.write_folder(tmp_path / "x", files)
     card, labels = read(tmp_path, "images", path)
     assert labels == [0, 1, 1]
-    assert dict(card.left_out) == {"": 1, ".avif": 1, ".tif": 2, "hidden": 3}
+    assert dict(card.left_out) == {"": 1, ".avif": 1, ".gif": 2, "hidden": 3}
 
 
 def test_a_link_to_a_folder_that_is_read_already(tmp_path):

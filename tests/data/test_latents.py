@@ -9,7 +9,7 @@ import pytest
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.data.check import source_shape
-from jstar.data.sources.edm2 import EDM2_MEAN, EDM2_STD
+from jstar.data.sources.latents import EDM2_SCALING
 from jstar.errors import JstarError
 
 COUNT, CHANNELS, SIDE = 9, 4, 5
@@ -20,8 +20,8 @@ def raw():
     """Mean and standard deviation float32 [N, C, H, W], as EDM2's VAE gives them."""
     rng = np.random.default_rng(0)
     shape = (COUNT, CHANNELS, SIDE, SIDE)
-    mean = np.array(EDM2_MEAN)[:, None, None]
-    std = np.array(EDM2_STD)[:, None, None]
+    mean = np.array(EDM2_SCALING.mean)[:, None, None]
+    std = np.array(EDM2_SCALING.std)[:, None, None]
     means = (mean + std * rng.standard_normal(shape)).astype(np.float32)
     return means, rng.uniform(0.01, 0.5, shape).astype(np.float32)
 
@@ -39,13 +39,15 @@ def test_edm2_latents_are_scaled_as_edm2_scales_them(tmp_path, raw, edm2):
     card = prepare(edm2, tmp_path / "out")
     data = open_dataset(tmp_path / "out")
     kept = np.setdiff1d(np.arange(COUNT), [0, COUNT // 2])
-    factor = 0.5 / np.array(EDM2_STD)[:, None, None]
-    expected = (raw[0][kept] - np.array(EDM2_MEAN)[:, None, None]) * factor
+    factor = 0.5 / np.array(EDM2_SCALING.std)[:, None, None]
+    expected = (raw[0][kept] - np.array(EDM2_SCALING.mean)[:, None, None]) * factor
     np.testing.assert_allclose(data.scaled(slice(None)), expected, atol=2e-3)
     np.testing.assert_allclose(data.scaled_stds(slice(None)), raw[1][kept] * factor, rtol=1e-3)
     assert (card.dtype, card.sampled, card.classes) == ("float16", True, 3)
     assert data.images_NCHW.dtype == data.stds_NCHW.dtype == np.float16
-    np.testing.assert_allclose((card.channel_mean, card.channel_std), (EDM2_MEAN, EDM2_STD))
+    np.testing.assert_allclose(
+        (card.channel_mean, card.channel_std), (EDM2_SCALING.mean, EDM2_SCALING.std)
+    )
     held = open_dataset(tmp_path / "out", "holdout")
     np.testing.assert_allclose(held.scaled_stds(slice(None))[1], raw[1][COUNT // 2] * factor,
                                rtol=1e-3)  # fmt: skip

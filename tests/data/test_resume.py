@@ -132,4 +132,6 @@ def test_other_readers_go_on_from_the_middle(tmp_path, source_name, monkeypatch)
 def test_a_smaller_dataset_leaves_nothing_of_the_larger_one(source, tmp_path):
     run(source, tmp_path)
     run(source.model_copy(update={"holdout": 0, "limit": 100}), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"images.npy", "labels.npy", "card.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "images.npy", "labels.npy", "card.json", "samples.png",
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """Every format gives the pixels and labels that were written, in the order that is promised."""
 
+import struct
 import sys
 import zipfile
 
@@ -12,6 +13,7 @@ from jstar.data import open_dataset, prepare
 from jstar.data.check import image_count, source_shape
 from jstar.data.image import Decoding
 from jstar.data.sources import READERS
+from jstar.errors import JstarError
 
 COUNT = 12
 
@@ -264,3 +266,68 @@ def test_published_sets_are_known_before_their_files_are_there(tmp_path):
     assert source_shape(latents) == (1_281_167, 4, 64, 64)
     assert source_shape(config("fashion-mnist")) == (60_000, 1, 28, 28)
     assert source_shape(config("cifar10")) == (50_000, 3, 32, 32)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate"])
+def test_tiff_images_of_eight_bits_and_one_page(tmp_path, compression):
+    images = formats.pictures(6, 8)
+    files = {
+        f"{'ab'[n // 3]}/{n}.{'tif' if n % 2 else 'TIFF'}": formats.encoded(
+            images[n], "TIFF", compression=compression
+        )
+        for n in range(6)
+    }
+    folder = formats.write_folder(tmp_path / "in", files)
+    check(tmp_path, config("images", folder), images, [0, 0, 0, 1, 1, 1])
+
+
+def test_a_tiff_of_which_pillow_reads_a_part_is_refused(tmp_path):
+    from PIL import Image
+
+    frames = [Image.fromarray(image) for image in formats.pictures(2)]
+    stream = formats.io.BytesIO()
+    frames[0].save(stream, "TIFF", save_all=True, append_images=frames[1:])
+    with pytest.raises(JstarError, match="x: holds 2 pages, allowed is one image a file"):
+        Decoding()(stream.getvalue(), "x")
+    # 4x1 RGB of 16 bits, which Pillow opens as 8 bits: magic, first directory, tags.
+    tags = [(256, 3, 1, 4), (257, 3, 1, 1), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2),
+            (273, 4, 1, 240), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 24)]  # fmt: skip
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    data += b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
+    data = data.ljust(200, b"\0") + struct.pack("<HHH", 16, 16, 16)
+    data = data.ljust(240, b"\0") + bytes(24)
+    with Image.open(formats.io.BytesIO(data)) as image:
+        assert image.mode == "RGB"
+    with pytest.raises(JstarError, match="x: has 16 bits a channel, allowed are 8"):
+        Decoding()(data, "x")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(stream := formats.io.BytesIO(), "TIFF")
+    with pytest.raises(JstarError, match="has 32 bits a channel|colour mode F"):
+        Decoding(convert=True)(stream.getvalue(), "x")
+
+
+def test_bytes_changed_at_random_are_a_sentence_never_a_traceback():
+    rng = np.random.default_rng(0)
+    image = formats.pictures(1, 16)[0]
+    for kind, options in (("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PNG", {}),
+                          ("BMP", {}), ("WEBP", {}), ("JPEG", {})):  # fmt: skip
+        whole = np.frombuffer(formats.encoded(image, kind, **options), np.uint8)
+        refusals = 0
+        for _ in range(150):
+            data = whole.copy()
+            # Half of them in the last bytes, where a TIFF has its directory.
+            low = 0 if rng.random() < 0.5 else max(0, len(data) - 250)
+            data[rng.integers(low, len(data), 3)] = rng.integers(0, 256, 3, np.uint8)
+            try:
+                Decoding()(data.tobytes(), "x")
+            except JstarError:
+                refusals += 1
+        assert refusals > 5, kind
+
+
+def test_adms_samples_have_no_names(tmp_path):
+    """image_sample.py: np.savez(path, images), with classes np.savez(path, images, labels)."""
+    images, labels = formats.pictures(COUNT, 8), np.arange(COUNT)[::-1] % 5
+    np.savez(tmp_path / "a.npz", images)
+    check(tmp_path / "a", config("npz", tmp_path / "a.npz"), images, np.zeros(COUNT))
+    np.savez(tmp_path / "b.npz", images, labels)
+    check(tmp_path / "b", config("npz", tmp_path / "b.npz"), images, labels)

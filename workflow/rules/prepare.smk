@@ -6,6 +6,12 @@ rule prepare:
         images=LAYOUT.data / "images.npy",
         labels=LAYOUT.data / "labels.npy",
         card=LAYOUT.data / "card.json",
+        samples=report(
+            LAYOUT.data / "samples.png",
+            caption="../report/data.rst",
+            category="Data",
+            labels={"figure": "samples of the data"},
+        ),
     log:
         LAYOUT.data / "prepare.log",
     conda:

@@ -5,7 +5,9 @@ import sys
 
 from jstar.cluster.launch import allocation
 from jstar.config import Study
+from jstar.data import Card
 from jstar.data.check import check_study
+from jstar.data.reading import reading_of
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.records import fingerprint, read_json, write_text
@@ -38,6 +40,9 @@ MODELS = [entry.name for entry in STUDY.ladder]
 config["numbers"] = lambda output: read_json(
     next(f for f in map(str, output) if f.endswith(".json"))
 )["numbers"]
+config["reading"] = lambda output: reading_of(Card.load(output.card)).lines(
+    STUDY.train.sigma_data
+)
 config["show"] = lambda value, form: "–" if value is None else format(value, form)
 
 

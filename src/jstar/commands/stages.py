@@ -62,18 +62,16 @@ def prepare_command(
 ) -> None:
     """Read the dataset and write images.npy, labels.npy and the distribution card."""
     from jstar.data import open_dataset, prepare
-    from jstar.data.reading import read_sample, scale_warning
+    from jstar.data.reading import read_sample, reading_of
 
     layout = layout_of(config, results)
+    sigma_data = layout.study.train.sigma_data
     if dry_run:
-        typer.echo("\n".join(read_sample(layout.study.dataset).lines()))
+        typer.echo("\n".join(read_sample(layout.study.dataset).lines(sigma_data)))
         return
     card = prepare(layout.study.dataset, layout.data)
     open_dataset(layout.data).labels_for(layout.study.conditional)  # refuses, before more is spent
-    for kind, count in card.left_out:
-        typer.echo(f"{layout.data}: {count} files were left out: {kind or 'without a suffix'}")
-    for line in scale_warning(card.std, layout.study.dataset, card.dtype == "float16"):
-        typer.echo(f"{layout.data}: {line}")
+    typer.echo("\n".join(reading_of(card).lines(sigma_data)))
     typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
 
 

@@ -5,7 +5,7 @@ from jstar.noise import PROCESSES as PROCESSES
 KINDS = ("scaling", "variants")
 SOURCES = (
     "digits", "npz", "cifar10", "mnist", "fashion-mnist", "imagenet32", "imagenet64", "imagenet",
-    "tiny-imagenet", "images", "parquet", "webdataset", "edm2",
+    "tiny-imagenet", "images", "parquet", "webdataset", "edm2", "repa", "lightningdit", "fast-dit",
 )  # fmt: skip
 ESTIMATORS = ("exact", "exact_by_class", "snis", "dol", "cdol")
 EXACT_ESTIMATORS = ESTIMATORS[:2]  # sums over all points: these have shards

@@ -51,7 +51,10 @@ class DatasetConfig(Part):
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(
         100_000_000, description="image files: larger ones are refused, before they are decoded"
     )
-    mirror: bool = Field(False, description="train on horizontally mirrored images as well")
+    mirror: bool = Field(
+        False,
+        description="train on horizontally mirrored images as well; lightningdit: on latents_flip",
+    )
     limit: PositiveInt | None = Field(None, description="keep only the first images")
     holdout: Annotated[int, Field(ge=0)] = Field(
         0, description="images set aside, never trained on; their loss is reported separately"
@@ -59,11 +62,15 @@ class DatasetConfig(Part):
     vae: str | None = Field(
         None, description="folder of a diffusers AutoencoderKL: train on its latents of the images"
     )
+    posterior: Literal["gaussian", "mean"] = Field(
+        "gaussian",
+        description="latents with a deviation: train on draws from them, or on their means alone",
+    )
     latent_std: Positive = Field(
         0.5, description="latents: standard deviation in the model's data scale (train.sigma_data)"
     )
     channel_mean: list[float] | None = Field(
-        None, description="latents: mean of each channel; default: as the VAE or EDM2 states"
+        None, description="latents: mean of each channel; default: as their maker states"
     )
     channel_std: list[Positive] | None = Field(
         None, description="latents: standard deviation of each channel; default: likewise"

@@ -6,7 +6,8 @@ Shape letters:
 """
 
 from jstar.data.card import Card
+from jstar.data.memory import save_images
 from jstar.data.prepare import prepare
 from jstar.data.store import Dataset, open_dataset
 
-__all__ = ["Card", "Dataset", "open_dataset", "prepare"]
+__all__ = ["Card", "Dataset", "open_dataset", "prepare", "save_images"]

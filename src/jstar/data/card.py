@@ -43,7 +43,14 @@ class Card:
     channel_mean: tuple[float, ...] = ()  # latents: taken off each channel before storing
     channel_std: tuple[float, ...] = ()  # latents: each channel was divided by it
     left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that were not read
+    latents: str = ""  # what latents hold: means, Gaussians, draws; empty for pixels
     encoder: str = ""  # the VAE that made the latents, and the sha256 of its weights
+    low: float = 0.0  # the least value of x, of sampled latents of their means
+    high: float = 0.0
+    channel_means: tuple[float, ...] = ()  # of x, over images and pixels
+    images_a_class: tuple[int, int, int] = (0, 0, 0)  # the fewest, the (lower) median, the most
+    traits: tuple[tuple[str, int], ...] = ()  # (colour mode that became another, ICC ..., files)
+    facts: tuple[tuple[str, str], ...] = ()  # what was recognised: (split, ...), (class, ...)
 
     @property
     def dim(self) -> int:

@@ -37,3 +37,11 @@ def require_classes(labels_N: NDArray[np.int64], classes: int | None, where: str
             f"{missing}) no image to train on, a model that sees labels needs some of each; "
             f"{remedy}"
         )
+
+
+def images_a_class(labels_N: NDArray[np.int64], classes: int) -> tuple[int, int, int]:
+    """The fewest images that a class has, the median (of two the lower one), and the most."""
+    counts = np.sort(np.unique(labels_N, return_counts=True)[1])
+    empty, middle = classes - len(counts), (classes - 1) // 2
+    median = 0 if middle < empty else int(counts[middle - empty])
+    return 0 if empty else int(counts[0]), median, int(counts[-1])

@@ -7,6 +7,7 @@ After SIGKILL the journal says how many images are safe; a journal of another so
 import fcntl
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jstar.errors import JstarError
 from jstar.records import read_json, write_json
 
 FOLDER, JOURNAL = "partial", "journal.json"
+SHEET = "samples.png"  # the page of samples, in the dataset's folder
 
 
 class ResumableError(JstarError):
@@ -89,7 +91,8 @@ class Partial:
         self.out = out
         self.folder = out / FOLDER
         self.arrays: dict[str, ArrayWriter] = {}
-        self.done = self.converted = 0
+        self.done = 0
+        self.traits: Counter[str] = Counter()
         self._key = ""
 
     def __enter__(self) -> "Partial":
@@ -122,7 +125,7 @@ class Partial:
         Raises JstarError if they do not fit on the disk.
         """
         self._key = key
-        self.done, self.converted = self._resumable(key, arrays)
+        self.done, self.traits = self._resumable(key, arrays)
         if not self.done:
             for name in (*arrays, JOURNAL):
                 (self.folder / name).unlink(missing_ok=True)
@@ -139,26 +142,27 @@ class Partial:
 
     def _resumable(
         self, key: str, arrays: dict[str, tuple[tuple[int, ...], str]]
-    ) -> tuple[int, int]:
+    ) -> tuple[int, Counter[str]]:
         names = (JOURNAL, *arrays)
         if not all((self.folder / name).is_file() for name in names):
-            return 0, 0
+            return 0, Counter()
         journal = read_json(self.folder / JOURNAL)
         if journal.get("key") != key:
-            return 0, 0
-        return int(journal["done"]), int(journal["converted"])
+            return 0, Counter()
+        return int(journal["done"]), Counter(journal["traits"])
 
-    def record(self, done: int, converted: int) -> None:
+    def record(self, done: int, traits: Counter[str]) -> None:
         """Note that the first `done` images are safely on the disk. Raises JstarError."""
         for array in self.arrays.values():
             array.sync()
-        self.done, self.converted = done, converted
-        journal = {"key": self._key, "done": done, "converted": converted}
+        self.done, self.traits = done, traits
+        journal = {"key": self._key, "done": done, "traits": traits}
         write_json(self.folder / JOURNAL, journal)
 
     def publish(self) -> None:
         """Rename the arrays into place. The caller writes the card afterwards, last."""
         (self.out / "card.json").unlink(missing_ok=True)
+        (self.out / SHEET).unlink(missing_ok=True)
         for prefix in ("", "holdout_"):
             for stem in ("images", "labels", "stds"):
                 (self.out / f"{prefix}{stem}.npy").unlink(missing_ok=True)

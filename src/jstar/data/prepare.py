@@ -5,7 +5,8 @@ Fill (decode and write, a shard at a time, resumable), survey (hash, moments, du
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
-from jstar.data.classes import require_range
+from jstar.data.classes import images_a_class, require_range
 from jstar.data.download import fetch
-from jstar.data.partial import ArrayWriter, Partial, ResumableError
-from jstar.data.sources import Job, Rows, Source, present
+from jstar.data.image import UNAPPLIED
+from jstar.data.partial import SHEET, ArrayWriter, Partial, ResumableError
+from jstar.data.sheet import draw_sheet
+from jstar.data.sources import Job, Rows, Source, paired, present
+from jstar.data.store import Dataset
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
@@ -29,7 +33,7 @@ from jstar.pool import cpu_count, in_order, process_pool
 from jstar.progress import Progress
 from jstar.records import fingerprint
 
-LAYOUT = 1  # of the partial folder: another number does not resume
+LAYOUT = 2  # of the partial folder: another number does not resume
 BLOCK_BYTES = 4 << 20  # decoded at a time by one worker
 SHARD_BYTES = 64 << 20  # between two entries of the journal
 POOL_IMAGES = 2_000  # fewer are decoded at once in this process
@@ -68,6 +72,7 @@ def prepare(
         _fill(partial, source, split, config.name, workers, shard, pool)
         card = _card(partial, config, source, split, workers)
         partial.publish()
+        _save_sheet(card, out)
         card.save(out / "card.json")
         partial.remove()
     return card
@@ -104,15 +109,19 @@ class Split:
 
 
 def split_of(config: DatasetConfig, count: int) -> Split:
-    """The split of a source of `count` images. Raises JstarError if it leaves too few."""
-    total = min(count, config.limit or count)
+    """The split of a source of `count` images. Raises JstarError if it leaves too few.
+
+    Where each image is followed by its mirrored one, `limit` and `holdout` count such pairs.
+    """
+    each = 2 if paired(config) else 1
+    total = min(count // each, config.limit or count)
     if total - config.holdout < 2:
         raise JstarError(
             f"dataset.holdout = {config.holdout}: leaves {total - config.holdout} of {total} "
             f"images of '{config.name}' to train on, at least 2 needed"
         )
     held = np.arange(config.holdout, dtype=np.int64) * total // max(config.holdout, 1)
-    return Split(total, held)
+    return Split(total * each, (held[:, None] * each + np.arange(each)).ravel())
 
 
 def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -165,15 +174,15 @@ def _fill(
     block = max(1, min(BLOCK_BYTES // row, 4096, shard or SHARD_BYTES // row))
     # Whole blocks only: where a VAE encodes, a resumed run must see the same batches.
     step = max(block, (shard or SHARD_BYTES // row) // block * block)
-    at, converted = partial.done, partial.converted
+    at, traits = partial.done, Counter(partial.traits)
     with Progress(f"prepare {name}", split.total, "images") as bar:
         bar.resume(at)
         for written in _stored(partial.arrays, source, split, at, block, workers, pool):
             done = at + written.count
             bar.advance(written.count)
-            converted += written.converted
+            traits.update(written.traits)
             if done // step > at // step or done == split.total:
-                partial.record(done, converted)
+                partial.record(done, Counter(traits))
             at = done
     if at != split.total:
         raise JstarError(f"dataset '{name}': has {at} images, {split.total} were promised")
@@ -184,7 +193,7 @@ class Written:
     """What became of one job's rows."""
 
     count: int
-    converted: int
+    traits: Mapping[str, int]
 
 
 def _stored(
@@ -262,7 +271,17 @@ def _write(arrays: dict[str, ArrayWriter], rows: Rows, place: Place) -> Written:
         arrays[f"holdout_{stem}.npy"].write(held_at, values[held_B])
         if not held_B.all():
             arrays[f"{stem}.npy"].write(train_at, values[~held_B])
-    return Written(len(rows.labels_B), rows.converted)
+    return Written(len(rows.labels_B), rows.traits)
+
+
+def _save_sheet(card: Card, out: Path) -> None:
+    """Write the page of samples. Raises JstarError."""
+    labels = np.load(out / "labels.npy")
+    dataset = Dataset(card, np.load(out / "images.npy", mmap_mode="r"), labels)
+    try:
+        draw_sheet(dataset).save(out / SHEET)
+    except OSError as error:
+        raise ResumableError(f"{out / SHEET}: cannot be written ({error.strerror})") from error
 
 
 # --- card -----------------------------------------------------------------------------------------
@@ -282,6 +301,7 @@ def _card(
         repeated = shared(held, survey(held, workers).keys_N, arrays["images.npy"], facts.keys_N)
         largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_out)).max()))
     spread = survey(arrays["stds.npy"], workers) if source.sampled else None
+    classes = max(source.classes or 0, largest + 1)
     return Card(
         name=config.name,
         source=config.source,
@@ -290,8 +310,8 @@ def _card(
         dtype=source.dtype,
         offset=source.offset,
         scale=source.scale,
-        classes=max(source.classes or 0, largest + 1),
-        mirror=config.mirror,
+        classes=classes,
+        mirror=config.mirror and not paired(config),
         holdout=len(split.held_out),
         duplicates=twins.count,
         mean=(facts.mean - source.offset) * source.scale,
@@ -301,7 +321,7 @@ def _card(
         license=source.license,
         citation=source.citation,
         origin=config.path or "",
-        converted=partial.converted,
+        converted=sum(n for name, n in partial.traits.items() if name not in UNAPPLIED),
         duplicate_pairs=twins.pairs,
         holdout_duplicates=repeated,
         sampled=source.sampled,
@@ -309,7 +329,14 @@ def _card(
         channel_mean=source.channel_mean,
         channel_std=source.channel_std,
         encoder=source.encoder,
+        latents=source.latents,
         left_out=source.left_out,
+        low=(facts.low - source.offset) * source.scale,
+        high=(facts.high - source.offset) * source.scale,
+        channel_means=tuple((m - source.offset) * source.scale for m in facts.channel_means),
+        images_a_class=images_a_class(labels_N, classes),
+        traits=tuple(sorted(partial.traits.items())),
+        facts=source.facts,
     )
 
 

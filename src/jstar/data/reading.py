@@ -1,63 +1,123 @@
-"""What prepare would read: layout, classes, what is left out and the scale, without writing."""
+"""The reading report: what was recognised, read and left out, of a card or before prepare."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
-from jstar.data.classes import require_range
-from jstar.data.prepare import Split, split_of
-from jstar.data.sources import Rows, Source, present
+from jstar.data.card import Card
+from jstar.data.classes import images_a_class, require_range
+from jstar.data.image import UNAPPLIED
+from jstar.data.prepare import split_of
+from jstar.data.sources import Rows, Shape, Source, present
 from jstar.data.vae import with_vae
 from jstar.errors import JstarError
 
 SAMPLE, BLOCKS = 256, 8  # images that are decoded, in so many places of the set
 TOLERANCE = 1.25  # factor between the deviation of latents and what is asked for
+SHIFT = 0.5  # deviations that the mean of a channel of latents may be off 0
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Facts of a source, its scale by a sample of the images; `std` is in the data scale."""
+class Values:
+    """Values in the data scale of `sample` images; None: of all that are trained on."""
 
-    config: DatasetConfig
-    source: Source
-    split: Split
-    labels_N: NDArray[np.int64]  # of the images that are trained on
-    sample: int
+    sample: int | None
     low: float
     high: float
     mean: float
     std: float
-
-    def lines(self) -> list[str]:
-        """For the user, a fact a line."""
-        config, source, (channels, rows, columns) = self.config, self.source, self.source.shape
-        counts = np.unique(self.labels_N, return_counts=True)[1]
-        classes = max(source.classes or 0, int(self.labels_N.max()) + 1)
-        kind = "latents" if source.dtype == "float16" else "images"
-        facts = [
-            f"dataset '{config.name}': {config.path or 'no file'}, read as {config.source}",
-            f"{kind}: {self.split.train} to train on, {len(self.split.held_out)} held out, of "
-            f"{source.count} found; [{channels}, {rows}, {columns}] {source.dtype}",
-            f"classes: {classes}, of {len(counts)} there are images: {counts.min()} to "
-            f"{counts.max()} of each",
-            f"values of {self.sample} of them in the model's data scale: {self.low:.3g} to "
-            f"{self.high:.3g}, mean {self.mean:.3g}, deviation {self.std:.3g}",
-        ]
-        for reason, count in source.left_out:
-            facts.append(f"left out: {count} files, {reason or 'without a suffix'}")
-        return [*facts, *scale_warning(self.std, config, kind == "latents")]
+    channel_means: tuple[float, ...]
 
 
-def scale_warning(std: float, config: DatasetConfig, latents: bool) -> list[str]:
-    """A sentence where latents are not scaled as the study says; none for pixels."""
-    if not latents or 1 / TOLERANCE < std / config.latent_std < TOLERANCE:
-        return []
-    return [
-        f"warning: the latents have the deviation {std:.3g}, dataset.latent_std says "
-        f"{config.latent_std:g}; dataset.channel_mean and channel_std are to scale them"
-    ]
+@dataclass(frozen=True)
+class Reading:
+    """Facts of a dataset. equal: images that equal an earlier one, held-out ones that are trained
+    on as well; None where that is not known yet. latent_std: what the deviation of latents should
+    be, None of pixels."""
+
+    title: str
+    shape: Shape
+    dtype: str
+    facts: tuple[tuple[str, str], ...]
+    train: int
+    held_out: int
+    classes: int
+    images_a_class: tuple[int, int, int]
+    values: Values
+    traits: Mapping[str, int]
+    equal: tuple[int, int] | None
+    left_out: tuple[tuple[str, int], ...]
+    latent_std: float | None
+
+    def lines(self, sigma_data: float | None = None) -> list[str]:
+        """For the user, a fact a line; sigma_data: the study's train.sigma_data."""
+        few, median, many = self.images_a_class
+        of = "all" if self.values.sample is None else f"{self.values.sample}"
+        found = [self.title, *(f"{name}: {value}" for name, value in self.facts)]
+        found.append(
+            f"images: {self.train} to train on, {self.held_out} held out; "
+            f"{list(self.shape)} {self.dtype}"
+        )
+        if many:
+            found.append(
+                f"classes: {self.classes}; images of one: {few} at least, {median} in the median, "
+                f"{many} at most"
+            )
+        stated = "" if sigma_data is None else f" (train.sigma_data: {sigma_data:g})"
+        found.append(
+            f"values of {of} of them in the model's data scale: {self.values.low:.3g} to "
+            f"{self.values.high:.3g}, mean {self.values.mean:.3g}, deviation "
+            f"{self.values.std:.3g}{stated}"
+        )
+        modes = {name: n for name, n in self.traits.items() if name not in UNAPPLIED}
+        for what, counts in (
+            ("colours converted", modes),
+            ("stated by files, not applied", {n: self.traits.get(n, 0) for n in UNAPPLIED}),
+        ):
+            if any(counts.values()):
+                each = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if n)
+                found.append(f"{what}, of {of}: {each}")
+        if self.equal is not None:
+            twins, shared = self.equal
+            held = f"; {shared} held-out ones are trained on as well" if self.held_out else ""
+            found.append(f"equal images: {twins} equal an earlier one{held}")
+        for reason, count in self.left_out:
+            found.append(f"left out: {count} files, {reason or 'without a suffix'}")
+        return [*found, *self.warnings()]
+
+    def warnings(self) -> list[str]:
+        """Sentences where latents are not scaled as their source states; none of pixels."""
+        if self.latent_std is None:
+            return []
+        remedy = "dataset.channel_mean and channel_std are to scale them"
+        found = []
+        if not 1 / TOLERANCE < self.values.std / self.latent_std < TOLERANCE:
+            found.append(
+                f"warning: the latents have the deviation {self.values.std:.3g}, "
+                f"dataset.latent_std says {self.latent_std:g}; {remedy}"
+            )
+        if max(map(abs, self.values.channel_means), default=0) > SHIFT * self.latent_std:
+            means = ", ".join(f"{mean:.3g}" for mean in self.values.channel_means)
+            found.append(
+                f"warning: the channels of the latents have the means [{means}], not near 0, so "
+                f"they are not of the encoder whose scaling was taken; {remedy}"
+            )
+        return found
+
+
+def reading_of(card: Card) -> Reading:
+    """The report of a prepared dataset."""
+    values = Values(None, card.low, card.high, card.mean, card.std, card.channel_means)
+    return Reading(
+        title=_title(card.name, card.origin, card.source), shape=card.shape, dtype=card.dtype,
+        facts=_latents(card.latents) + card.facts, train=card.count, held_out=card.holdout,
+        classes=card.classes, images_a_class=card.images_a_class, values=values,
+        traits=dict(card.traits), equal=(card.duplicates, card.holdout_duplicates),
+        left_out=card.left_out, latent_std=card.scale if card.latents else None,
+    )  # fmt: skip
 
 
 def read_sample(config: DatasetConfig) -> Reading:
@@ -72,16 +132,41 @@ def read_sample(config: DatasetConfig) -> Reading:
     split = split_of(config, source.count)
     labels_N = source.labels()
     require_range(labels_N, source.classes, f"dataset '{config.name}'")
-    rows = list(_sample(source, split.total))
+    labels_N = split.train_rows(labels_N)
+    classes = max(source.classes or 0, int(labels_N.max()) + 1)
+    rows = _sample(source, split.total)
+    traits: Counter[str] = Counter()
+    for part in rows:
+        traits.update(part.traits)
+    return Reading(
+        title=_title(config.name, config.path or "", config.source), shape=source.shape,
+        dtype=source.dtype, facts=_latents(source.latents) + source.facts, train=split.train,
+        held_out=len(split.held_out), classes=classes,
+        images_a_class=images_a_class(labels_N, classes), values=_values(source, rows),
+        traits=traits, equal=None, left_out=source.left_out,
+        latent_std=config.latent_std if source.latents else None,
+    )  # fmt: skip
+
+
+def _title(name: str, path: str, source: str) -> str:
+    return f"dataset '{name}': {path or 'no file'}, read as {source}"
+
+
+def _latents(kind: str) -> tuple[tuple[str, str], ...]:
+    return (("latents", kind),) if kind else ()
+
+
+def _values(source: Source, rows: list[Rows]) -> Values:
     values = np.concatenate([r.images_BCHW for r in rows]).astype(np.float64)
     values = (values - source.offset) * source.scale
     variance = float(values.var())
     if source.sampled:
         stds = np.concatenate([r.stds_BCHW for r in rows if r.stds_BCHW is not None])
         variance += float(np.square(stds.astype(np.float64)).mean()) * source.scale**2
-    return Reading(
-        config, source, split, split.train_rows(labels_N), len(values),
-        float(values.min()), float(values.max()), float(values.mean()), float(np.sqrt(variance)),
+    means = tuple(float(mean) for mean in values.mean(axis=(0, 2, 3)))
+    return Values(
+        len(values), float(values.min()), float(values.max()), float(values.mean()),
+        float(np.sqrt(variance)), means,
     )  # fmt: skip
 
 

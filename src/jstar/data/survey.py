@@ -19,7 +19,7 @@ PAIRS = 100  # named in the card
 
 @dataclass(frozen=True)
 class Survey:
-    """Facts of one array, in its stored unit.
+    """Facts of one array, in its stored unit. channel_means: of each channel, over its pixels.
 
     `keys_N` are equal for equal images, and nearly always different for different ones.
     """
@@ -28,6 +28,9 @@ class Survey:
     mean: float
     variance: float  # mean over dimensions of the variance over images
     mean_square: float
+    low: float
+    high: float
+    channel_means: tuple[float, ...]
     keys_N: NDArray[np.uint64]
 
 
@@ -35,7 +38,7 @@ def survey(array: ArrayWriter, workers: int) -> Survey:
     """Read the array once, blocks in parallel. The same numbers whatever `workers` is."""
     count, dim = array.shape[0], int(np.prod(array.shape[1:]))
     keys = np.empty(count, np.uint64)
-    total_D, square = np.zeros(dim), 0.0
+    total_D, square, low, high = np.zeros(dim), 0.0, np.inf, -np.inf
     digest = hashlib.sha256()
     block = max(1, BLOCK_BYTES // array.row)
     starts = range(0, count, block)
@@ -46,16 +49,22 @@ def survey(array: ArrayWriter, workers: int) -> Survey:
             keys[at : at + len(facts[0])] = facts[0]
             total_D += facts[1]
             square += facts[2]
+            low, high = min(low, facts[3]), max(high, facts[4])
     mean_D = total_D / count
     mean_square = square / (count * dim)
     variance = max(0.0, mean_square - float(np.square(mean_D).mean()))
-    return Survey(digest.hexdigest(), float(mean_D.mean()), variance, mean_square, keys)
+    channels = mean_D.reshape(array.shape[1], -1).mean(axis=1)
+    return Survey(
+        digest.hexdigest(), float(mean_D.mean()), variance, mean_square, low, high,
+        tuple(float(mean) for mean in channels), keys,
+    )  # fmt: skip
 
 
 def _block_facts(array: ArrayWriter, at: int, count: int) -> tuple[NDArray[Any], Any]:
     data = array.read(at, count)
     flat_ND = data.reshape(count, -1)
-    return data, (_keys(flat_ND), *_sums(flat_ND))
+    extremes = float(flat_ND.min()), float(flat_ND.max())
+    return data, (_keys(flat_ND), *_sums(flat_ND), *extremes)
 
 
 def _keys(flat_ND: NDArray[Any]) -> NDArray[np.uint64]:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
-from jstar.data.sources import Rows, Shape, Source
+from jstar.data.sources import Rows, Shape, Source, paired
 from jstar.data.sources.base import first_line
-from jstar.data.sources.latents import latent_rows, standardisation
+from jstar.data.sources.latents import GAUSSIANS, MEANS, Scaling, latent_rows
 from jstar.errors import JstarError
 
 BATCH = 8  # images in one forward pass of the encoder; part of what makes a rerun bit-identical
@@ -24,19 +24,22 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 def with_vae(source: Source, config: DatasetConfig) -> Source:
     """The source itself, or where the study names a VAE the source of its images' latents."""
     latent = source.dtype != "uint8"
-    if (latent or config.vae) and config.mirror:
+    if (latent or config.vae) and config.mirror and not paired(config):
         raise JstarError(
             "dataset.mirror: latents cannot be mirrored, the latent of a mirrored image is another"
         )
     if config.vae is None:
         if config.channel_mean is not None and not latent:
             raise JstarError("dataset.channel_mean: only latents are scaled by channel")
+        if config.posterior == "mean" and not latent:
+            raise JstarError("dataset.posterior: only latents have a mean and a deviation")
         return source
     if source.shape[0] != 3:
         raise JstarError(f"dataset.vae: encodes RGB images, '{config.name}' has {source.shape[0]} "
                          "channel(s)")  # fmt: skip
     vae = Vae(Path(config.vae))
-    mean, std = standardisation(config, vae.channels, vae.mean, vae.std)
+    scaling = Scaling(vae.mean, vae.std).of(config, vae.channels)
+    gaussian = config.posterior == "gaussian"
     _, rows, columns = source.shape
     if rows % vae.factor or columns % vae.factor:
         raise JstarError(
@@ -45,10 +48,11 @@ def with_vae(source: Source, config: DatasetConfig) -> Source:
 
     def finish(found: Rows) -> Rows:
         latents = vae.encode(found.images_BCHW)
-        means, stds = latents[:, : vae.channels], latents[:, vae.channels :]
+        means = latents[:, : vae.channels]
+        stds = latents[:, vae.channels :] if gaussian else None
         where = f"{config.vae}, latents of '{config.name}'"
-        encoded = latent_rows(means, stds, found.labels_B, mean, std, where)
-        return replace(encoded, converted=found.converted)
+        encoded = latent_rows(means, stds, found.labels_B, scaling, where)
+        return replace(encoded, traits=found.traits)
 
     return replace(
         source,
@@ -57,9 +61,10 @@ def with_vae(source: Source, config: DatasetConfig) -> Source:
         dtype="float16",
         offset=0.0,
         scale=config.latent_std,
-        sampled=True,
-        channel_mean=mean,
-        channel_std=std,
+        sampled=gaussian,
+        latents=GAUSSIANS if gaussian else MEANS,
+        channel_mean=scaling.mean,
+        channel_std=scaling.std,
         decoded_bytes=3 * rows * columns,
         finish=finish,
         encoder=vae.description,

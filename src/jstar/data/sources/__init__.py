@@ -8,9 +8,11 @@ from jstar.data.sources.base import Job, Reader, Rows, Shape, Source
 from jstar.data.sources.cifar10 import CIFAR10
 from jstar.data.sources.digits import DIGITS
 from jstar.data.sources.downsampled import DOWNSAMPLED
-from jstar.data.sources.edm2 import EDM2
+from jstar.data.sources.edm2 import EDM2, REPA
+from jstar.data.sources.fast_dit import FAST_DIT
 from jstar.data.sources.files import IMAGENET, IMAGES, TINY_IMAGENET
 from jstar.data.sources.idx import IDX
+from jstar.data.sources.lightningdit import LIGHTNINGDIT
 from jstar.data.sources.parquet import PARQUET
 from jstar.data.sources.webdataset import WEBDATASET
 from jstar.errors import JstarError
@@ -29,11 +31,14 @@ READERS = {
     "parquet": PARQUET,
     "webdataset": WEBDATASET,
     "edm2": EDM2,
+    "repa": REPA,
+    "lightningdit": LIGHTNINGDIT,
+    "fast-dit": FAST_DIT,
 }
 
 
 CHECKED = (
-    "size", "channels", "vae", "channel_mean", "latent_std", "max_pixels",
+    "size", "channels", "vae", "channel_mean", "latent_std", "posterior", "max_pixels",
     "split", "nested", "image_column", "label_column", "extension",
 )  # fmt: skip
 
@@ -58,6 +63,11 @@ def reader(config: DatasetConfig) -> Reader:
     return chosen
 
 
+def paired(config: DatasetConfig) -> bool:
+    """Whether each image is followed by its mirrored one, which its files hold as well."""
+    return config.mirror and READERS[config.source].flips
+
+
 def present(config: DatasetConfig) -> Reader:
     """As `reader`, once the files are known to be there. Raises JstarError that says where."""
     chosen = reader(config)
@@ -76,4 +86,4 @@ def present(config: DatasetConfig) -> Reader:
     return chosen
 
 
-__all__ = ["READERS", "Job", "Reader", "Rows", "Shape", "Source", "present", "reader"]
+__all__ = ["READERS", "Job", "Reader", "Rows", "Shape", "Source", "paired", "present", "reader"]

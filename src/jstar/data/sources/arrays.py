@@ -26,7 +26,7 @@ from jstar.data.sources.base import (
     source_path,
     stamp,
 )
-from jstar.data.sources.latents import latent_rows, standardisation
+from jstar.data.sources.latents import AS_GIVEN, GAUSSIANS, MEANS, Scaling, latent_rows
 from jstar.errors import JstarError
 
 DEFLATE_RATIO = 1032  # the most that deflate can pack
@@ -138,8 +138,11 @@ def _arrays(config: DatasetConfig) -> tuple[ArrayFile, ArrayFile | None, ArrayFi
     found = members(path)
     if path.suffix == ".npy":
         return ArrayFile.open(path, ""), None, None
-    images = ArrayFile.open(path, "latents" if "latents" in found else "images")
-    labels = ArrayFile.open(path, "labels") if "labels" in found else None
+    # ADM's image_sample.py saves without names: NumPy makes arr_0 of its images, arr_1 of classes.
+    unnamed = "arr_0" in found and not {"images", "latents", "labels"} & set(found)
+    image, label = ("arr_0", "arr_1") if unnamed else ("images", "labels")
+    images = ArrayFile.open(path, "latents" if "latents" in found else image)
+    labels = ArrayFile.open(path, label) if label in found else None
     stds = ArrayFile.open(path, "stds") if {"stds", "latents"} <= set(found) else None
     return images, labels, stds
 
@@ -153,7 +156,8 @@ def glance_npz(config: DatasetConfig) -> tuple[int, Shape]:
 
 def open_npz(config: DatasetConfig) -> Source:
     """A .npz with `images` uint8 [N,H,W,C] (or [N,H,W]), or `latents` float [N,C,H,W] with, if
-    sampled, `stds`; and, if any, `labels` int [N]. A .npy holds the images or latents alone."""
+    sampled, `stds`; and, if any, `labels` int [N]. ADM's have `arr_0` and `arr_1` instead. A .npy
+    holds the images or latents alone."""
     images, labels, stds = _arrays(config)
     path = images.path
     if labels is not None:
@@ -220,7 +224,12 @@ def _latents(
                          + (f" and stds {stds.shape}" if stds else "")
                          + ", allowed is [N,C,H,W], the same for both")  # fmt: skip
     channels = means.shape[1]
-    mean, std = standardisation(config, channels, (0.0,) * channels, (1.0,) * channels)
+    scaling = Scaling().of(config, channels)
+    kind = AS_GIVEN if stds is None else GAUSSIANS
+    if config.posterior == "mean":
+        if stds is None:
+            raise JstarError(f"dataset.posterior = mean: {means.path} holds no 'stds' to leave out")
+        stds, kind = None, MEANS
 
     def jobs(start: int, stop: int, block: int) -> Iterator[Job]:
         spread = stds.blocks(start, stop, block) if stds else None
@@ -228,21 +237,22 @@ def _latents(
             labels = labels_N[start : start + len(data)]
             where = f"{means.path}, image {start} on"
             std_B = next(spread) if spread else None
-            yield Ready(latent_rows(data, std_B, labels, mean, std, where))
+            yield Ready(latent_rows(data, std_B, labels, scaling, where))
             start += len(data)
 
     count, *shape = means.shape
     return Source(
         count, (shape[0], shape[1], shape[2]), jobs, stamp(means.path), lambda: labels_N,
         dtype="float16", offset=0.0, scale=config.latent_std,
-        sampled=stds is not None, channel_mean=mean, channel_std=std,
+        sampled=stds is not None, latents=kind,
+        channel_mean=scaling.mean, channel_std=scaling.std,
     )  # fmt: skip
 
 
 NPZ = Reader(
     open_npz,
     glance_npz,
-    frozenset({"channel_mean", "latent_std", "max_pixels"}),
+    frozenset({"channel_mean", "latent_std", "posterior", "max_pixels"}),
     ("none",),
     "give a .npz or .npy file",
 )

@@ -1,7 +1,7 @@
 """What every reader returns: a `Source`, opened but not yet read."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ from jstar.errors import JstarError
 PIXEL_OFFSET, PIXEL_SCALE = 127.5, 1 / 127.5  # 8-bit pixels to -1..1
 
 
+# Keys of the study that every reader of image files takes.
+DECODING_KEYS = frozenset(
+    {"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std", "posterior"}
+)
 Shape = tuple[int, int, int]  # C, H, W
 
 
@@ -27,7 +31,7 @@ class Rows:
     images_BCHW: NDArray[Any]
     labels_B: NDArray[np.int64]
     stds_BCHW: NDArray[Any] | None = None
-    converted: int = 0  # images that came in another colour mode
+    traits: Mapping[str, int] = field(default_factory=dict)  # what is counted of the files
 
 
 class Job(Protocol):
@@ -69,6 +73,7 @@ class Source:
     scale: float = PIXEL_SCALE
     classes: int | None = None  # None: as many as the largest label says
     sampled: bool = False
+    latents: str = ""  # what latents hold: means, Gaussians, draws; empty for pixels
     channel_mean: tuple[float, ...] = ()
     channel_std: tuple[float, ...] = ()
     parallel: bool = False
@@ -76,6 +81,7 @@ class Source:
     finish: Callable[[Rows], Rows] | None = None  # done to all rows, in this process (a VAE)
     encoder: str = ""
     left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that are not read
+    facts: tuple[tuple[str, str], ...] = ()  # what was recognised: (split, train), (class, folder)
     license: str = "as stated by its source"
     citation: str = ""
 
@@ -97,6 +103,7 @@ class Reader:
     published: Callable[[DatasetConfig], tuple[int, Shape]] | None = None
     needs_path: bool = True
     free: bool = False  # whether it is downloaded where the study names no path
+    flips: bool = False  # with dataset.mirror each image is followed by its mirrored one
 
     @property
     def decodes(self) -> bool:

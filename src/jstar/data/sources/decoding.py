@@ -1,5 +1,6 @@
 """Jobs that turn encoded images into rows: they can be pickled and run in another process."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,10 +33,10 @@ class FileJob:
 
 @dataclass(frozen=True)
 class BytesJob:
-    """Decode image files whose contents are at hand; `where` names them in an error."""
+    """Decode image files whose contents are at hand; `names` are those of an error."""
 
     files: Sequence[bytes]
-    where: str
+    names: Sequence[str]
     labels_B: NDArray[np.int64]
     decoding: Decoding
     shape: Shape
@@ -44,7 +45,7 @@ class BytesJob:
         return len(self.labels_B)
 
     def __call__(self) -> Rows:
-        files = ((data, f"{self.where}, image {n}") for n, data in enumerate(self.files))
+        files = zip(self.files, self.names, strict=True)
         return _decode(files, self.labels_B, self.decoding, self.shape)
 
 
@@ -61,14 +62,14 @@ def _decode(
     shape: Shape,
 ) -> Rows:
     images = np.empty((len(labels_B), *shape), np.uint8)
-    converted = 0
+    traits: Counter[str] = Counter()
     for image, (data, name) in zip(images, files, strict=True):
-        pixels, changed = decoding(data, name)
+        pixels, found = decoding(data, name)
         if pixels.shape != shape:
             raise JstarError(
                 f"{name}: is {pixels.shape[2]}x{pixels.shape[1]} pixels, the first image is "
                 f"{shape[2]}x{shape[1]}; images must share one size, or give dataset.size to crop"
             )
         image[...] = pixels
-        converted += changed
-    return Rows(images, labels_B, converted=converted)
+        traits.update(found)
+    return Rows(images, labels_B, traits=traits)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.image import SUFFIXES, Decoding
-from jstar.data.sources.base import Job, Reader, Shape, Source, source_path
+from jstar.data.sources.base import DECODING_KEYS, Job, Reader, Shape, Source, source_path
 from jstar.data.sources.decoding import FileJob, first_shape
 from jstar.data.sources.index import (
     Index,
@@ -22,10 +22,15 @@ from jstar.data.sources.index import (
 )
 from jstar.data.sources.labels import (
     LABELS,
+    NO_CLASS,
+    OF_JSON,
+    Facts,
     Marks,
+    class_fact,
     folder_labels,
     json_labels,
     select_split,
+    split_fact,
     split_folder,
     without_labels,
 )
@@ -41,6 +46,7 @@ from jstar.errors import JstarError
 IMAGENET_TERMS = "ImageNet terms: non-commercial research and education"
 IMAGENET_CITATION = "Russakovsky et al. (2015), ImageNet Large Scale Visual Recognition Challenge"
 NO_SIZE = "dataset.size: is missing, photographs of many sizes must be cropped to one"
+OF_WNID = "rank of the WordNet id among the folders"
 WNID = re.compile(r"n\d{8}")
 
 
@@ -64,6 +70,7 @@ def file_source(
     classes: int,
     *,
     convert: bool = False,
+    facts: Facts = (),
     license: str = "as stated by its source",
     citation: str = "",
 ) -> Source:
@@ -80,7 +87,7 @@ def file_source(
         count=len(index.names), shape=shape, jobs=jobs,
         identity=[index.identity(), zlib.crc32(labels_N.tobytes())],
         classes=classes, parallel=True, license=license, citation=citation,
-        labels=lambda: labels_N, left_out=tuple(sorted(index.left_out.items())),
+        labels=lambda: labels_N, left_out=tuple(sorted(index.left_out.items())), facts=facts,
     )  # fmt: skip
 
 
@@ -114,7 +121,7 @@ def open_imagenet(config: DatasetConfig) -> Source:
         raise JstarError(NO_SIZE)
     index = open_index(source_path(config), _is_train)
     labels, classes = ranks([_class_of(name) for name in index.names])
-    return file_source(config, index, labels, classes, convert=True,
+    return file_source(config, index, labels, classes, convert=True, facts=class_fact(OF_WNID),
                        license=IMAGENET_TERMS, citation=IMAGENET_CITATION)  # fmt: skip
 
 
@@ -122,7 +129,8 @@ def open_tiny_imagenet(config: DatasetConfig) -> Source:
     """Tiny-ImageNet-200's training images (folder or zip), 64x64; labels rank the WordNet ids."""
     index = open_index(source_path(config), _is_train)
     labels, classes = ranks([_class_of(name) for name in index.names])
-    return file_source(config, index, labels, classes, license=IMAGENET_TERMS,
+    return file_source(config, index, labels, classes, facts=class_fact(OF_WNID),
+                       license=IMAGENET_TERMS,
                        citation="Le & Yang (2015), Tiny ImageNet, CS 231N")  # fmt: skip
 
 
@@ -132,23 +140,23 @@ def open_images(config: DatasetConfig) -> Source:
     The class is what EDM's dataset.json says where it is there, else the rank of the folder.
     Raises JstarError where the folders can be read in several ways: it names the key that decides.
     """
-    index, marks = _images(config)
+    index, marks, facts = _images(config)
     if config.labels == "none" or not index.names:
-        labels, classes = without_labels(len(index.names))
+        (labels, classes), kind = without_labels(len(index.names)), NO_CLASS
     elif config.labels == "json" or (config.labels is None and marks):
-        labels, classes = json_labels(config, marks, index.names)
+        (labels, classes), kind = json_labels(config, marks, index.names), OF_JSON
     else:
-        labels, classes = folder_labels(config, index.names)
-    return file_source(config, index, labels, classes)
+        (labels, classes), kind = folder_labels(config, index.names), "rank of the folder"
+    return file_source(config, index, labels, classes, facts=facts + class_fact(kind))
 
 
-def _images(config: DatasetConfig) -> tuple[Index, Marks | None]:
+def _images(config: DatasetConfig) -> tuple[Index, Marks | None, Facts]:
     """The images of the wanted split, and their dataset.json."""
     index = open_index(source_path(config), lambda name: is_image(name) or is_labels(name))
     marks = take_labels(config, index)
     folders = [split_folder(name) for name in index.names]
     index.select(select_split(config, folders, none_is_split=False))
-    return index, marks
+    return index, marks, split_fact(config, folders)
 
 
 def is_labels(name: str) -> bool:
@@ -174,7 +182,7 @@ def _glance_images(config: DatasetConfig) -> tuple[int | None, Shape]:
     path = source_path(config)
     if path.suffix == ".tar":
         return None, shape_of(config, first_of_tar(path, is_image))
-    index, _ = _images(config)
+    index, _, _ = _images(config)
     return len(index.names), shape_of(config, index.item(0) if index.names else None)
 
 
@@ -203,18 +211,17 @@ def _published(count: int, side: int | None) -> Callable[[DatasetConfig], tuple[
     return published
 
 
-KEYS = frozenset({"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std"})
 IMAGES = Reader(
     open_images,
     _glance_images,
-    KEYS | {"split", "nested"},
+    DECODING_KEYS | {"split", "nested"},
     ("folder", "json", "none"),
     "give a folder, .zip or .tar of image files",
 )
 IMAGENET = Reader(
     open_imagenet,
     _glance(_is_train),
-    KEYS | PARQUET_KEYS,
+    DECODING_KEYS | PARQUET_KEYS,
     PARQUET_LABELS,
     "ImageNet is never downloaded: get ILSVRC2012_img_train.tar from image-net.org/download-images "
     "after registering, and give its path, or that of the class folders, a .zip, or parquet files",
@@ -223,7 +230,7 @@ IMAGENET = Reader(
 TINY_IMAGENET = Reader(
     open_tiny_imagenet,
     _glance(_is_train),
-    KEYS,
+    DECODING_KEYS,
     (),
     "Tiny-ImageNet stands under ImageNet's terms and is never downloaded: get "
     "tiny-imagenet-200.zip from cs231n.stanford.edu, and give its path",

@@ -24,7 +24,8 @@ HIDDEN, LINKED = "hidden", "a link to a folder already read"  # reasons to leave
 _END, _END64_LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 _ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 # A header may promise more than there is memory or than an offset can say.
-TAR_DAMAGE = (tarfile.TarError, OSError, EOFError, MemoryError, OverflowError)
+TAR_DAMAGE = (tarfile.TarError, OSError, EOFError, MemoryError, OverflowError, zlib.error)
+PACKED = (".tar.gz", ".tgz")  # read from the front only, and only by the source webdataset
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
 
 
@@ -132,7 +133,8 @@ def open_index(path: Path, keep: Callable[[str], bool]) -> Index:
         return ZipIndex(path, keep)
     if path.suffix == ".tar":
         return TarIndex([path], keep)
-    raise JstarError(f"{path}: is no folder, .zip or .tar of image files")
+    remedy = f"; unpack it first: gunzip {path.name}" if path.name.endswith(PACKED) else ""
+    raise JstarError(f"{path}: is no folder, .zip or .tar of image files{remedy}")
 
 
 class FolderIndex(Index):
@@ -284,7 +286,7 @@ class TarIndex(Index):
         self.names, facts = [], array("q")  # a tuple a file would be most of the memory
         for number, path in enumerate(self.paths):
             try:
-                for name, offset, size in _tar_members(path):
+                for name, offset, size in self._members(path):
                     if _inside(path, name) and self._kept(name):
                         self.names.append(name)
                         facts.extend((number, offset, size))
@@ -293,6 +295,10 @@ class TarIndex(Index):
         self.facts = np.array(facts, np.int64).reshape(-1, 3)
         if not in_order:
             self.select(sorted(range(len(self.names)), key=self.names.__getitem__))
+
+    def _members(self, path: Path) -> Iterator[tuple[str, int, int]]:
+        """(name, offset, size) of every file of a tar."""
+        return _tar_members(path)
 
     def items(self, start: int, stop: int) -> list[Item]:
         paths = [str(path) for path in self.paths]
@@ -318,11 +324,11 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """(name, offset, size) of every regular file, one level into inner tars."""
     end = path.stat().st_size
     with tarfile.open(path, "r:") as archive:
-        for member in _forget(archive):
+        for member in each_member(archive):
             if member.isfile() and member.name.endswith(".tar"):
                 folder = PurePosixPath(member.name).with_suffix("")
                 with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
-                    for part in _forget(inner):
+                    for part in each_member(inner):
                         if part.isfile():
                             yield (
                                 f"{folder}/{part.name}",
@@ -335,7 +341,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
                 yield member.name, member.offset_data, member.size
 
 
-def _forget(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def each_member(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Iterate without the list of members that tarfile keeps: a kilobyte a file."""
     while (member := archive.next()) is not None:
         yield member

@@ -20,6 +20,9 @@ SPLITS = {
 ENTRY_BYTES = 1000  # of dataset.json an image, far more than it needs
 CHUNK = re.compile(r"\d{5,}")  # 00000, 00001: folders that only keep a folder from being too full
 
+Facts = tuple[tuple[str, str], ...]  # of Source.facts
+NO_CLASS = "none, one for all"
+OF_JSON = f"as {LABELS} states"
 Labels = tuple[NDArray[np.int64], int]  # of every image, and how many classes there are
 
 
@@ -70,6 +73,20 @@ def select_split(
             f"{', '.join(named) or 'none at all'}"
         )
     return [at for at, split in enumerate(splits) if split == wanted]
+
+
+def split_fact(config: DatasetConfig, splits: Sequence[str]) -> Facts:
+    """For the report: the split that is read, and those that are there."""
+    found = sorted(set(splits))
+    if not any(found):
+        return ()
+    taken = SPLITS[config.split.lower()] if config.split else ", ".join(s for s in found if s)
+    return (("split", f"{taken}; there: {', '.join(s or '(none)' for s in found)}"),)
+
+
+def class_fact(kind: str) -> Facts:
+    """For the report: what the class of an image is taken from."""
+    return (("class", kind),)
 
 
 # --- classes by folder ----------------------------------------------------------------------------
@@ -151,11 +168,10 @@ def json_labels(config: DatasetConfig, marks: Marks | None, names: Sequence[str]
     if marks is None:
         raise JstarError(f"dataset.labels = json: {config.path} holds no {LABELS}")
     where = marks.item.label
-    pairs = _pairs(marks.item.read((1 << 20) + ENTRY_BYTES * len(names)), where)
-    if pairs is None:
+    of, stated = _stated(marks.item.read((1 << 20) + ENTRY_BYTES * len(names)), where)
+    if of is None:
         return without_labels(len(names))
-    of = dict(pairs)
-    if wrong := [name for name, label in pairs if type(label) is not int or label < 0]:
+    if wrong := [name for name, label in of.items() if type(label) is not int or label < 0]:
         raise JstarError(
             f"{where}: the label of '{wrong[0]}' is {of[wrong[0]]!r}, allowed are integers from 0"
         )
@@ -163,11 +179,11 @@ def json_labels(config: DatasetConfig, marks: Marks | None, names: Sequence[str]
     inside = [name.removeprefix(marks.name.removesuffix(LABELS)) for name in names]
     if missing := next((name for name in inside if name not in of), None):
         raise JstarError(f"{where}: has no label of '{missing}'")
-    if config.split is None and len(pairs) != len(inside):
+    if config.split is None and stated != len(inside):
         there = set(inside)
-        extra = next((name for name in of if name not in there), pairs[0][0])
+        extra = next((name for name in of if name not in there), next(iter(of)))
         raise JstarError(
-            f"{where}: states {len(pairs)} labels, there are {len(inside)} images; '{extra}' is "
+            f"{where}: states {stated} labels, there are {len(inside)} images; '{extra}' is "
             "not there, not an image, or stated twice"
         )
     labels = [of[name] for name in inside]
@@ -176,10 +192,16 @@ def json_labels(config: DatasetConfig, marks: Marks | None, names: Sequence[str]
     return np.array(labels, np.int64), max(labels) + 1
 
 
-def _pairs(text: bytes, where: str) -> list[tuple[str, Any]] | None:
+def _stated(text: bytes, where: str) -> tuple[dict[str, Any] | None, int]:
+    """The label of each name, and how many are stated; None where they are null."""
     try:
         pairs = json.loads(text)["labels"]
-        return None if pairs is None else [(str(name), label) for name, label in pairs]
+        if pairs is None:
+            return None, 0
+        of = dict(pairs)
+        if type(pairs) is not list or not all(type(name) is str for name in of):
+            raise ValueError
+        return of, len(pairs)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JstarError(
             f"{where}: must hold labels as [name, class] pairs, or dataset.labels says where they "

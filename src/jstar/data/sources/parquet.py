@@ -1,4 +1,4 @@
-"""Hugging Face parquet files: image files in a column, read row group by row group."""
+"""Hugging Face tables, parquet or save_to_disk: images in a column, read group by group."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,74 +12,82 @@ from numpy.typing import NDArray
 from jstar.config import DatasetConfig
 from jstar.data.image import Decoding
 from jstar.data.sources.base import (
+    DECODING_KEYS,
     Job,
     Reader,
+    Ready,
+    Rows,
     Shape,
     Source,
-    damaged,
-    first_line,
-    regular_files,
     source_path,
     stamp,
 )
 from jstar.data.sources.decoding import BytesJob, first_shape
-from jstar.data.sources.labels import select_split, split_name
+from jstar.data.sources.labels import (
+    NO_CLASS,
+    Facts,
+    class_fact,
+    select_split,
+    split_fact,
+    split_name,
+)
+from jstar.data.sources.tables import CACHE, Table, stored_pixels, table_files
 from jstar.errors import JstarError
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "pixel_values")
 LABEL_COLUMN = re.compile(r".*label.*|class(_id|es)?|cls|target", re.IGNORECASE)
 PARQUET_KEYS = frozenset({"split", "image_column", "label_column"})
 PARQUET_LABELS = ("column", "none")
+SUFFIXES = (".parquet", ".arrow")
 
 
 def is_parquet(config: DatasetConfig) -> bool:
-    """Whether `path` is a parquet file or a folder of them."""
+    """Whether `path` is a parquet or Arrow file or a folder of them."""
     path = source_path(config)
-    return path.suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet")))
+    if path.is_dir():
+        return any(next(path.rglob(f"*{end}"), None) for end in SUFFIXES)
+    return path.suffix in SUFFIXES
 
 
-def _parts(config: DatasetConfig) -> list[Path]:
-    """The file itself; or of a folder the files of one split.
+def _parts(config: DatasetConfig) -> tuple[list[Path], int, Facts]:
+    """The file itself, or of a folder the files of one split; how many were left out.
 
     Of ImageNet the training files, where the study does not ask for others.
     """
     path = source_path(config)
     if path.is_file():
-        return [path]
-    found = regular_files(path, "**/*.parquet")
+        return [path], 0, ()
+    found, left_out = table_files(path)
     if not found:
-        raise JstarError(f"{path}: holds no .parquet file")
+        raise JstarError(f"{path}: holds no {' or '.join(SUFFIXES)} file")
     splits = [split_name(p.relative_to(path).as_posix()) for p in found]
     if config.source == "imagenet" and config.split is None and "train" in splits:
         config = config.model_copy(update={"split": "train"})
-    return [found[at] for at in select_split(config, splits)]
-
-
-def _open(path: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise JstarError(
-            f"{path}: reading parquet needs pyarrow, install it with: pip install 'jstar[parquet]'"
-        ) from None
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise JstarError(f"{path}: is not a parquet file ({first_line(error)})") from error
+    taken = [found[at] for at in select_split(config, splits)]
+    return taken, len(left_out), split_fact(config, splits)
 
 
 def glance_parquet(config: DatasetConfig) -> tuple[int, Shape]:
     """Rows of all files, from their footers, and the shape of the first image."""
-    parts = _parts(config)
-    count = sum(_open(path).metadata.num_rows for path in parts)
+    parts, _, _ = _parts(config)
+    count = sum(Table(path).rows for path in parts)
     decoding = Decoding(config.channels, config.size, True, config.max_pixels)
     return count, _shape(parts, _columns(config, parts[0]), decoding)
 
 
 def _shape(parts: list[Path], columns: "Columns", decoding: Decoding) -> Shape:
+    """[C, H, W] of the first image."""
     for path in parts:
-        for files, _ in _batches(path, columns, 0, 1, 1):
-            return first_shape(files[0], f"{path}, row 0", decoding)
+        for images, _ in _batches(path, columns, 0, 1, 1):
+            if isinstance(images, list):
+                return first_shape(images[0], f"{path}, row 0", decoding)
+            channels, rows, width = images[0].shape
+            if decoding.size is not None or channels != decoding.channels:
+                raise JstarError(
+                    f"{path}: the column '{columns.image}' holds pixels of {channels} channel(s), "
+                    f"which are not converted or cropped; dataset.channels: {channels}, no size"
+                )
+            return channels, rows, width
     raise JstarError(f"{parts[0].parent}: the parquet files hold no row")
 
 
@@ -91,14 +99,14 @@ def open_parquet(
     license: str = "as stated by its source",
     citation: str = "",
 ) -> Source:
-    """The images of a parquet file or folder, in the order of the files and rows.
+    """The images of a parquet or Arrow file or folder, in the order of the files and rows.
 
-    The column `image` (or `img` ...) holds image files, bare or as {bytes, path}; the column
-    `label`, if any, integers. Raises JstarError where several columns could be meant.
+    The column `image` (or `img` ...) holds image files, bare or as {bytes, path}, or 8-bit pixels;
+    the column `label`, if any, integers. Raises JstarError where several columns could be meant.
     """
-    parts = _parts(config)
+    parts, left_out, facts = _parts(config)
     columns = _columns(config, parts[0])
-    counts = [_open(path).metadata.num_rows for path in parts]
+    counts = [Table(path).rows for path in parts]
     decoding = Decoding(config.channels, config.size, convert, config.max_pixels)
     shape = _shape(parts, columns, decoding)
 
@@ -111,54 +119,55 @@ def open_parquet(
             low, high = max(start - first, 0), min(stop - first, count)
             first += count
             if low < high:
-                for files, labels in _batches(path, columns, low, high, block):
+                for images, labels in _batches(path, columns, low, high, block):
                     labels_B = np.asarray(labels, np.int64)
-                    yield BytesJob(files, f"{path}, rows from {low}", labels_B, decoding, shape)
-                    low += len(files)
+                    if isinstance(images, list):
+                        names = [f"{path}, row {low + n}" for n in range(len(images))]
+                        yield BytesJob(images, names, labels_B, decoding, shape)
+                    else:
+                        rows = _same(images, shape, f"{path}, rows from {low}")
+                        yield Ready(Rows(rows, labels_B))
+                    low += len(images)
 
     return Source(
         count=sum(counts), shape=shape, jobs=jobs, identity=[stamp(path) for path in parts],
         classes=classes if columns.label else 1, parallel=True, license=license,
         citation=citation, labels=all_labels,
+        left_out=((f"{CACHE}*.arrow", left_out),) if left_out else (),
+        facts=(*facts, ("image", f"column '{columns.image}'"),
+               *class_fact(f"column '{columns.label}'" if columns.label else NO_CLASS)),
     )  # fmt: skip
+
+
+def _same(images_BCHW: NDArray[np.uint8], shape: Shape, where: str) -> NDArray[np.uint8]:
+    if images_BCHW.shape[1:] != shape:
+        raise JstarError(
+            f"{where}: images have shape {images_BCHW.shape[1:]}, the first image has {shape}"
+        )
+    return images_BCHW
 
 
 def _batches(
     path: Path, columns: "Columns", start: int, stop: int, block: int
-) -> Iterator[tuple[list[bytes], Any]]:
-    """(image files, labels) of the rows start..stop, one row group in memory at a time."""
-    file = _open(path)
+) -> Iterator[tuple[list[bytes] | NDArray[np.uint8], list[int]]]:
+    """(image files or pixels, labels) of the rows start..stop."""
+    table = Table(path)
     image, label = columns.image, columns.label
-    columns.require(path, file.schema_arrow.names)
-    first = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        low, high = max(start - first, 0), min(stop - first, count)
-        first += count
-        if low >= high:
-            continue
-        try:
-            table = file.read_row_group(group, columns=[image, *([label] if label else [])])
-        except (OSError, ValueError) as error:
-            raise damaged(path, error) from error
-        for at in range(low, high, block):
-            rows = table.slice(at, min(block, high - at))
-            files = [_content(path, cell) for cell in rows.column(image).to_pylist()]
-            labels = rows.column(label).to_pylist() if label else [0] * len(files)
-            yield files, _integers(path, label, labels)
+    table.require((image, label))
+    for found in table.batches([image, *([label] if label else [])], start, stop, block):
+        pixels = stored_pixels(path, image, found[0])
+        images = [_content(path, c) for c in found[0].to_pylist()] if pixels is None else pixels
+        labels = found[1].to_pylist() if label else [0] * len(images)
+        yield images, _integers(path, label, labels)
 
 
 def _labels(path: Path, columns: "Columns") -> NDArray[np.int64]:
     """The labels of a whole file, without its images."""
-    file = _open(path)
-    columns.require(path, file.schema_arrow.names)
+    table = Table(path)
+    table.require((columns.image, columns.label))
     if columns.label is None:
-        return np.zeros(file.metadata.num_rows, np.int64)
-    try:
-        values = file.read(columns=[columns.label]).column(columns.label).to_pylist()
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
-    return np.asarray(_integers(path, columns.label, values), np.int64)
+        return np.zeros(table.rows, np.int64)
+    return np.asarray(_integers(path, columns.label, table.column(columns.label)), np.int64)
 
 
 def _integers(path: Path, label: str | None, values: list[Any]) -> list[int]:
@@ -183,16 +192,10 @@ class Columns:
     image: str
     label: str | None
 
-    def require(self, path: Path, names: Sequence[str]) -> None:
-        """Raises JstarError where a file has other columns than the first."""
-        for name in (self.image, self.label):
-            if name is not None and name not in names:
-                raise JstarError(f"{path}: has no column '{name}', found are {', '.join(names)}")
-
 
 def _columns(config: DatasetConfig, path: Path) -> Columns:
     """The study's columns, or those of a usual name. Raises JstarError unless it is one each."""
-    schema = _open(path).schema_arrow
+    schema = Table(path).schema
     images = [name for name in schema.names if name in IMAGE_COLUMNS]
     image = _one(path, "image_column", config.image_column, images, schema.names)
     if image is None:
@@ -243,8 +246,7 @@ def _content(path: Path, cell: Any) -> bytes:
 PARQUET = Reader(
     open_parquet,
     glance_parquet,
-    frozenset({"size", "channels", "max_pixels", "vae", "channel_mean", "latent_std"})
-    | PARQUET_KEYS,
+    DECODING_KEYS | PARQUET_KEYS,
     PARQUET_LABELS,
-    "give a .parquet file or a folder of them",
+    "give a .parquet or .arrow file or a folder of them",
 )

@@ -1,8 +1,11 @@
 """WebDataset tars: samples of files that share a key, as 000123.jpg and 000123.cls."""
 
 import json
+import os
 import re
-from collections.abc import Callable
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
-from jstar.data.sources.base import Reader, Shape, Source, regular_files, source_path
-from jstar.data.sources.files import KEYS, file_source, is_image, shape_of
-from jstar.data.sources.index import TarIndex, first_of_tar, is_hidden
-from jstar.data.sources.labels import select_split, split_name
+from jstar.data.image import Decoding
+from jstar.data.sources.base import (
+    DECODING_KEYS,
+    Reader,
+    Shape,
+    Source,
+    damaged,
+    regular_files,
+    source_path,
+)
+from jstar.data.sources.decoding import first_shape
+from jstar.data.sources.files import file_source, is_image, shape_of
+from jstar.data.sources.index import PACKED, TAR_DAMAGE, TarIndex, first_of_tar, is_hidden
+from jstar.data.sources.labels import (
+    NO_CLASS,
+    Facts,
+    class_fact,
+    select_split,
+    split_fact,
+    split_name,
+)
+from jstar.data.sources.packed import is_packed, packed_images, packed_jobs, packed_members
 from jstar.errors import JstarError
 
 MARKS = (".cls", ".json")
+TEXT_BYTES = 1 << 24  # of one of them
 FIELD = re.compile(r".*label.*|class(_id|_index)?|cls|target", re.IGNORECASE)
 
 
@@ -24,6 +46,10 @@ class SampleIndex(TarIndex):
     """The images of WebDataset tars, in the order they stand in, and their labels."""
 
     def __init__(self, paths: list[Path], config: DatasetConfig) -> None:
+        self.packed = any(is_packed(path) for path in paths)
+        # Not in memory: a million of them may be a gigabyte. It has no name, so that it is gone
+        # with this process however that ends.
+        self._texts = tempfile.TemporaryFile() if self.packed else None  # noqa: SIM115
         super().__init__(
             paths,
             lambda name: (is_image(name) or name.endswith(MARKS)) and not is_hidden(name),
@@ -31,8 +57,29 @@ class SampleIndex(TarIndex):
         )
         self.config = config
         images = self._images()
+        self.class_kind = NO_CLASS
         self.labels_N = self._labels(images, self._rows(images))
         self.select(images)
+
+    def _members(self, path: Path) -> Iterator[tuple[str, int, int]]:
+        """As of a plain tar; of packed ones the number of an image in its tar is its offset."""
+        if self._texts is None:
+            yield from super()._members(path)
+            return
+        for number, (name, size, read) in enumerate(packed_members(path)):
+            if name.endswith(MARKS):
+                yield name, self._texts.seek(0, os.SEEK_END), size
+                self._texts.write(read(TEXT_BYTES))
+            else:
+                yield name, number, size
+
+    def _text(self, at: int) -> bytes:
+        """The content of a label file."""
+        if self._texts is None:
+            return self.item(at).read(TEXT_BYTES)
+        _, offset, size = self.facts[at].tolist()
+        self._texts.flush()
+        return os.pread(self._texts.fileno(), size, offset)
 
     def _sample(self, at: int, suffix: str | None = None) -> str:
         """The sample of a file: its tar, and its name up to the first dot, or to `suffix`."""
@@ -95,10 +142,12 @@ class SampleIndex(TarIndex):
             column = self.config.label_column
             there = any(name.endswith(".cls") for name in self.names)
             if stated != "json" and column is None and there:
+                self.class_kind = "the .cls beside it"
                 return self._each(images, self._marks(".cls", rows), ".cls", self._label)
             facts = self._marks(".json", rows)
             field = self._field(facts[facts >= 0])
             if field is not None:
+                self.class_kind = f"field '{field}' of the .json beside it"
                 return self._each(images, facts, ".json", lambda at: self._json_label(at, field))
             if stated == "json":
                 raise JstarError(
@@ -138,7 +187,7 @@ class SampleIndex(TarIndex):
     def _label(self, at: int) -> int:
         item = self.item(at)
         try:
-            return self._checked(int(item.read()), item.label)
+            return self._checked(int(self._text(at)), item.label)
         except ValueError as error:
             raise JstarError(f"{item.label}: must hold one integer, the class") from error
 
@@ -153,7 +202,7 @@ class SampleIndex(TarIndex):
     def _json(self, at: int) -> dict[str, Any]:
         item = self.item(at)
         try:
-            found = json.loads(item.read())
+            found = json.loads(self._text(at))
         except (ValueError, RecursionError) as error:
             raise JstarError(f"{item.label}: is not valid JSON") from error
         return found if isinstance(found, dict) else {}
@@ -189,37 +238,65 @@ class SampleIndex(TarIndex):
         return self._checked(label, where)
 
 
-def _tars(config: DatasetConfig) -> list[Path]:
+def _tars(config: DatasetConfig) -> tuple[list[Path], Facts]:
+    """The tars of the wanted split, in the order of their names."""
     path = source_path(config)
     if path.is_file():
-        return [path]
-    tars = regular_files(path, "*.tar")
+        return [path], ()
+    tars = sorted(tar for end in (".tar", *PACKED) for tar in regular_files(path, f"*{end}"))
     if not tars:
-        raise JstarError(f"{path}: holds no .tar file")
-    return [tars[at] for at in select_split(config, [split_name(tar.name) for tar in tars])]
+        raise JstarError(f"{path}: holds no .tar or .tar.gz file")
+    splits = [split_name(tar.name) for tar in tars]
+    return [tars[at] for at in select_split(config, splits)], split_fact(config, splits)
 
 
 def open_webdataset(config: DatasetConfig) -> Source:
     """A tar or a folder of tars, read in the order of their names."""
-    index = SampleIndex(_tars(config), config)
+    tars, facts = _tars(config)
+    index = SampleIndex(tars, config)
+    facts += class_fact(index.class_kind)
     classes = int(index.labels_N.max(initial=0)) + 1
-    return file_source(config, index, index.labels_N, classes)
+    if not index.packed:
+        return file_source(config, index, index.labels_N, classes, facts=facts)
+    decoding = Decoding(config.channels, config.size, False, config.max_pixels)
+    first = next(packed_images(index.paths, index.facts[:1], decoding.max_bytes), None)
+    shape = shape_of(config, None) if first is None else first_shape(*first, decoding)
+    return Source(
+        count=len(index.names), shape=shape,
+        jobs=packed_jobs(index.paths, index.facts, index.labels_N, decoding, shape),
+        identity=[index.identity(), zlib.crc32(index.labels_N.tobytes())],
+        classes=classes, parallel=True, labels=lambda: index.labels_N,
+        left_out=tuple(sorted(index.left_out.items())), facts=facts,
+    )  # fmt: skip
 
 
 def glance_webdataset(config: DatasetConfig) -> tuple[None, Shape]:
     """The shape of the first image; how many there are is not known before the tars are read."""
     suffix = f".{config.extension or ''}".rstrip(".")
-    found = (
-        first_of_tar(path, lambda name: is_image(name) and name.endswith(suffix))
-        for path in _tars(config)
-    )
+    tars, _ = _tars(config)
+
+    def wanted(name: str) -> bool:
+        return is_image(name) and name.endswith(suffix)
+
+    if any(is_packed(path) for path in tars):
+        decoding = Decoding(config.channels, config.size, False, config.max_pixels)
+        for path in tars:
+            try:
+                for name, _, read in packed_members(path):
+                    if wanted(name):
+                        data = read(decoding.max_bytes)
+                        return None, first_shape(data, f"{path}, {name}", decoding)
+            except TAR_DAMAGE as error:
+                raise damaged(path, error, "a packed tar archive") from error
+        return None, shape_of(config, None)
+    found = (first_of_tar(path, wanted) for path in tars)
     return None, shape_of(config, next((item for item in found if item), None))
 
 
 WEBDATASET = Reader(
     open_webdataset,
     glance_webdataset,
-    KEYS | {"split", "label_column", "extension"},
+    DECODING_KEYS | {"split", "label_column", "extension"},
     ("json", "none"),
-    "give a .tar or a folder of .tar files",
+    "give a .tar or .tar.gz file or a folder of them",
 )
