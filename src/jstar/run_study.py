@@ -1,7 +1,8 @@
 """A whole study by one command: Snakemake does the work, one line says how far it is.
 
 The jobs live in a session of their own, so that a signal reaches Snakemake and its jobs together,
-once, whoever sent it: from the keyboard, from a batch system, from a terminal that is closed.
+once, whoever sent it: from the keyboard, from a batch system, from a terminal that is closed. Of a
+`jstar study` that is killed Snakemake finishes the jobs that run, and starts no other.
 """
 
 import os
@@ -12,19 +13,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
 from types import FrameType
+from typing import Any
 
 from jstar.application import application
 from jstar.config import Study
 from jstar.errors import JstarError, nearest
 from jstar.layout import Layout
+from jstar.pool import cpu_count, end_with_parent
 from jstar.progress import Line, clock, short
 from jstar.scaling.summary import verdict_table
 from jstar.stage_costs import seconds_left
 
 POLL_SECONDS = 2.0
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FORWARDED = (SIGINT, SIGTERM, SIGHUP)
 # What Snakemake prints about its jobs.
 RULE = re.compile(r"(?:local)?rule (\S+):$")
 FAILED = re.compile(r"Error in (?:local)?rule \S+:$")
@@ -85,9 +90,12 @@ def run_study(
     command = _command(config, cores, profile, more)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {**os.environ, "PATH": path}
+    start: dict[str, Any] = {
+        "env": env, "start_new_session": True, "preexec_fn": partial(end_with_parent, SIGTERM),
+    }  # fmt: skip
     if more:
         with (
-            subprocess.Popen(command, env=env, start_new_session=True) as job,
+            subprocess.Popen(command, **start) as job,
             _forwarding(job) as stopped,
         ):
             code = job.wait()
@@ -96,7 +104,7 @@ def run_study(
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as out,
-        subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True) as job,
+        subprocess.Popen(command, stdout=out, stderr=out, **start) as job,
         _forwarding(job) as stopped,
     ):
         code = _watch(job, layout, Jobs(log), cores)
@@ -149,7 +157,7 @@ def _forwarding(job: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
 def _watch(job: "subprocess.Popen[bytes]", layout: Layout, jobs: Jobs, cores: str) -> int:
     """Say how far the study is until the job ends; its exit status."""
     line, start = Line(), time.monotonic()
-    many = (os.cpu_count() or 1) if cores == "all" else int(cores)
+    many = cpu_count() if cores == "all" else int(cores)
     while True:
         try:
             code = job.wait(POLL_SECONDS)

@@ -5,8 +5,6 @@ Training and measuring are FLOPs over a speed, J* two matrix products and expone
 """
 
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -43,36 +41,29 @@ class StageCost:
     longest: float
 
 
-@dataclass(frozen=True)
-class Machine:
-    """FLOP/s of one core or GPU: `speed` says a size's in training, `product` of a product."""
-
-    speed: Callable[[str], float]
-    product: float
-
-
 def stage_costs(
     layout: Layout, count: int, shape: tuple[int, int, int], training: list[float],
-    tuning: list[float], machine: Machine,
+    tuning: list[float], speeds: dict[str, float], product: float,
 ) -> list[StageCost]:  # fmt: skip
     """The cost of every stage of a study on `count` images of a shape (C, H, W).
 
-    training, tuning: seconds of each run and of each size's trials.
+    training, tuning: seconds of each run and of each size's trials. speeds: FLOP/s of a job that
+    trains a size. product: FLOP/s of one core in a matrix product.
     """
     study, dim = layout.study, math.prod(shape)
-    sigmas, queries = study.sigmas.count, study.optimal.queries
-    product = 2 * count * dim / machine.product  # of a point with all images
-    exact = queries * (2 * product + sigmas * count * EXPONENTIAL) * (1 + study.dataset.mirror)
-    oracle = study.evaluate.queries * (1 + sigmas) * product * (1 + study.dataset.mirror)
-    measured = [evaluate_seconds(study, m, shape, machine.speed(m)) for m, _ in study.runs()]
+    sigmas, threads = study.sigmas.count, study.resources.train_threads
+    point = 2 * count * dim / product * (1 + study.dataset.mirror)  # with all images
+    exact = study.optimal.queries * (2 * point + sigmas * count * EXPONENTIAL)
+    oracle = study.evaluate.queries * (1 + sigmas) * point
+    measured = [evaluate_seconds(study, m, shape, speeds[m]) for m, _ in study.runs()]
     figures = figures_of(study.kind, len(study.lengths), study.train.cooldown is not None)
     scaling = study.kind == "scaling"
     return [
         _cost("prepare", PREPARE, [START + count * dim * READ]),
         _cost("optimal", MIDDLE, [START + exact, START + oracle]),
-        _cost("tune", MIDDLE, tuning),
-        _cost("train", MIDDLE, training),
-        _cost("evaluate", MIDDLE, measured),
+        _cost("tune", MIDDLE, tuning, threads),
+        _cost("train", MIDDLE, training, threads),
+        _cost("evaluate", MIDDLE, measured, threads),
         _cost("fit", FIT, [START + FIT_SCALE * (sigmas + 1)] if scaling else [START]),
         _cost("figures", FIGURES, [FIGURE] * len(figures) + [NOTEBOOK] * scaling + [REPORT]),
     ]
@@ -89,8 +80,8 @@ def evaluate_seconds(
     return START + snapshots * draws * events.flops_per_image / 3 / speed
 
 
-def _cost(stage: str, phase: int, jobs: list[float]) -> StageCost:
-    return StageCost(stage, phase, len(jobs), sum(jobs), max(jobs, default=0.0))
+def _cost(stage: str, phase: int, jobs: list[float], threads: int = 1) -> StageCost:
+    return StageCost(stage, phase, len(jobs), threads * sum(jobs), max(jobs, default=0.0))
 
 
 def seconds_of(costs: list[StageCost], cores: int) -> float:
@@ -105,7 +96,7 @@ def seconds_of(costs: list[StageCost], cores: int) -> float:
     return total
 
 
-def stage_table(costs: list[StageCost], cores: int, gpus: int) -> str:
+def stage_table(costs: list[StageCost], cores: int, *, gpus: bool) -> str:
     """The costs as a printed table, and the time of the whole study."""
     lines = [f"{'stage':<16}{'jobs':>6}{'core time':>14}"]
     lines += [f"{c.stage:<16}{c.jobs:>6}{clock(c.seconds):>14}" for c in costs if c.jobs]
@@ -113,11 +104,6 @@ def stage_table(costs: list[StageCost], cores: int, gpus: int) -> str:
         return "\n".join([*lines, "tune, train and evaluate in GPU time; the rest on CPU cores"])
     whole = clock(seconds_of(costs, cores))
     return "\n".join([*lines, f"{whole} from the images to the report, on {cores} cores."])
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def seconds_left(layout: Layout, runs: list[RunStatus], cores: int) -> float | None:
