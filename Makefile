@@ -19,7 +19,7 @@ test: $(VENV)/installed  ## unit tests of every stage and one tiny study
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slurm: $(VENV)/installed  ## studies on a real SLURM that is started on this machine
-	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[slurm]'
+	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[dev,slurm]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 bench: $(VENV)/installed  ## the whole default study, timed; see benchmarks/ for the others

@@ -48,7 +48,7 @@ def interrupted(folder):
         env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     states = [folder / f"results/state/tiny/d{k}-s0" for k in (1, 2)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while not any(images_seen(state) > 0 for state in states):
         assert job.poll() is None, job.communicate()[0]
         assert time.monotonic() < deadline
