@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 CORES ?= all
 
-.PHONY: study test test-slurm lint bench bench-train clean
+.PHONY: study test test-slurm lint site bench bench-train clean
 
 $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jstar needs Python 3.11 or newer")'
@@ -13,13 +13,13 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	touch $@
 
 study: $(VENV)/installed  ## the default study, from nothing to report.html
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
+	$(BIN)/jstar study config/digits.yaml --cores $(CORES)
 
 test: $(VENV)/installed  ## unit tests of every stage and one tiny study
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slurm: $(VENV)/installed  ## studies on a real SLURM that is started on this machine
-	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[slurm]'
+	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[dev,slurm]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 bench: $(VENV)/installed  ## the whole default study, timed; see benchmarks/ for the others
@@ -34,6 +34,10 @@ lint: $(VENV)/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+site: $(VENV)/installed  ## the documents as pages, in site/: no network is needed to read them
+	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove the environment; results stay
 	rm -rf $(VENV)

@@ -2,13 +2,16 @@
 # A study is one file in config/: snakemake --cores all --configfile config/<study>.yaml
 from snakemake.utils import min_version
 
+from jstar.application import application
+
 min_version("9.0")
 
 
-# Two config files would be merged key by key, so the default is read only where none is given.
+# Two config files would be merged key by key, so the default is read only where none is given; a
+# module's config is what the other workflow says.
 if not workflow.configfiles:
 
-    configfile: "config/digits.yaml"
+    configfile: application() / "config/digits.yaml"
 
 
 include: "workflow/rules/study.smk"

@@ -22,7 +22,7 @@ from jstar.cli import main
 main()
 """
 COPIED = ["Snakefile", "workflow", "profiles", "envs", "config", "notebooks", "src"]
-TINY = ROOT / "tests/workflow/tiny.yaml"
+TINY = ROOT / ".test/tiny.yaml"
 
 
 def copy_project(folder: Path) -> Path:

@@ -11,9 +11,9 @@ FILES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACK
 # it here, and of the rest only what its own list names.
 FREE = {"errors", "constants", "records", "progress", "noise", "curve", "config"}
 ROOMS = {
-    "errors": set(), "constants": set(), "torch_device": set(), "private": set(),
+    "errors": set(), "constants": set(), "extras": set(), "torch_device": set(), "private": set(),
     "records": {"__version__"}, "progress": set(), "pool": set(),
-    "typeset": set(), "native": {"private"},
+    "application": set(), "typeset": set(), "native": {"private"},
     "noise": set(), "curve": set(), "averages": set(),
     "config": {"averages"}, "layout": set(), "data": {"pool", "private", "torch_device"},
     "optimal": {"data", "native", "torch_device"},
@@ -22,13 +22,15 @@ ROOMS = {
     "evaluate": {"data", "optimal", "torch_device", "train"},
     "scaling": {"pool", "typeset"},
     "tune": {"data", "evaluate", "layout", "model", "optimal", "scaling", "train"},
-    "plan": {"data", "layout", "model", "scaling", "train", "tune"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
     "figures": {"layout", "sampling", "scaling"},
     "report": {"figures", "layout", "scaling"},
+    "stage_costs": {"data", "figures", "layout", "train"},
+    "plan": {"data", "layout", "model", "pool", "scaling", "stage_costs", "train", "tune"},
+    "run_study": {"application", "layout", "pool", "scaling", "stage_costs", "train"},
     "diagnose": {"data", "evaluate", "optimal", "torch_device", "train", "typeset"},
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
-    "cluster": {"private", "train"},
+    "cluster": {"pool", "private", "train"},
 }  # fmt: skip
 TOP = {"commands", "cli", "__main__", "__init__"}  # import what they call
 

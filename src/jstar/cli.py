@@ -6,11 +6,13 @@ import typer
 
 # Importing adds the subcommands, in the order of the help.
 # isort: off
-from jstar.commands import stages, planning, diagnose, variants, fits, sampling  # noqa: F401
+from jstar.commands import application, stages, planning, diagnose  # noqa: F401
+from jstar.commands import variants, fits, sampling  # noqa: F401
 
 # isort: on
 from jstar.commands.options import app
 from jstar.errors import JstarError
+from jstar.extras import absent_extra
 
 # click's UsageError, of which newer versions of typer have a copy of their own.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -23,6 +25,12 @@ def main() -> None:
         status = app(prog_name="jstar", standalone_mode=False)
     except JstarError as error:
         _say(str(error))
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        sentence = absent_extra(error)
+        if sentence is None:
+            raise
+        _say(sentence)
         raise SystemExit(2) from None
     except UsageError as error:
         _say_usage(error)

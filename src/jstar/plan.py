@@ -12,6 +12,7 @@ from jstar.constants import COOLDOWN
 from jstar.data.check import source_shape
 from jstar.errors import JstarError
 from jstar.layout import Layout
+from jstar.pool import cpu_count
 from jstar.progress import clock
 from jstar.records import read_json
 from jstar.scaling.design import JointTruth, StudyDesign
@@ -34,23 +35,28 @@ class RunPlan:
     disk_bytes: int
 
 
-def plan_study(layout: Layout) -> str:
-    """The plan of a study as a printed table: its runs and, where it tunes, the trials before them.
+def plan_study(layout: Layout, cores: int | None = None) -> str:
+    """The plan of a study as printed tables: its runs and, where it tunes, the trials before them;
+    then every stage, and the time of all on so many cores (default: those of this machine).
 
     Speed is, in this order: measured by a finished run of the same size, stated in
     `resources.flops_per_second`, or guessed from a matrix product timed now.
     """
     from jstar.model import model_config, parameters
+    from jstar.stage_costs import stage_costs, stage_table
     from jstar.train.events import run_events
     from jstar.tune.trials import planned_images, planned_trials
 
     tuned_models, layout = layout.study.tuned_models, layout.tuned()
     study = layout.study
     count, *shape = source_shape(study.dataset)
-    guessed = study.resources.flops_per_second or UTILISATION * _matrix_rate()
+    matrix_rate = _matrix_rate()
+    threads, stated = study.resources.train_threads, study.resources.flops_per_second
+    guessed = stated or UTILISATION * threads * matrix_rate
     rows: list[RunPlan] = []
     tuning: list[RunPlan] = []
     cooldowns: list[float] = []  # FLOPs of each run's
+    speeds: dict[str, float] = {}
     sources: set[str] = set()
     for name, seed in study.runs():
         # The label table costs no FLOPs, so the number of classes can wait for prepare.
@@ -58,13 +64,14 @@ def plan_study(layout: Layout) -> str:
         run, chosen = run_events(study, name, (shape[0], shape[1], shape[2])), study.train_of(name)
         cost = run.flops_per_image
         measured = _measured(layout, name)
-        if measured is None and study.resources.flops_per_second:
+        if measured is None and stated:
             sources.add("stated in resources.flops_per_second")
         elif measured is None:
             sources.add(f"guessed: {UTILISATION:.0%} of the fp32 matrix rate timed just now")
         else:
             sources.add("measured by finished runs")
-        speed, weights = measured or guessed, 4 * parameters(config)
+        speeds[name] = speed = measured or guessed
+        weights = 4 * parameters(config)
         snapshots = (len(run.snapshots) * len(chosen.ema) + len(run.branches)) * weights
         # Two checkpoints, each with weights, two Adam moments and the EMAs; every cooldown has
         # one of where it begins, and one more while it is trained.
@@ -83,7 +90,12 @@ def plan_study(layout: Layout) -> str:
                 RunPlan(f"tune {name}", parameters(config), images, cost * images,
                         cost * images / speed, (trials + 8) * weights)
             )  # fmt: skip
-    return _table(layout, rows, tuning, count, sources, sum(cooldowns))
+    costs = stage_costs(
+        layout, count, (shape[0], shape[1], shape[2]), [row.device_seconds for row in rows],
+        [row.device_seconds for row in tuning], speeds, matrix_rate,
+    )  # fmt: skip
+    stages = stage_table(costs, cores or cpu_count(), gpus=study.resources.train_gpus > 0)
+    return _table(layout, rows, tuning, count, sources, sum(cooldowns)) + "\n\n" + stages
 
 
 def _table(
@@ -242,16 +254,20 @@ def _measured(layout: Layout, model: str) -> float | None:
 
 
 def _matrix_rate() -> float:
-    """FLOP/s of fp32 matrix products on this machine, timed for a fraction of a second."""
+    """FLOP/s of fp32 matrix products on one core, timed for a fraction of a second."""
     import torch
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     a = torch.randn(1024, 1024)
     a @ a
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < 0.3:
         a @ a
         done += 1
-    return done * 2 * 1024**3 / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    torch.set_num_threads(threads)
+    return done * 2 * 1024**3 / seconds
 
 
 def _bytes(count: float) -> str:

@@ -23,6 +23,12 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Let this process get a signal when its parent is gone, where the system can."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Worker processes, made at once, that end with their parent even if that is killed.
 
@@ -43,8 +49,7 @@ def _watch(parent: int) -> None:
     files of the next one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
     def wait() -> None:
         while os.getppid() == parent:

@@ -19,5 +19,6 @@ rule evaluate:
     params:
         content=STUDY.content("evaluate"),
     shell:
-        "jstar evaluate --config $JSTAR_STUDY --model {wildcards.model} --seed {wildcards.seed}"
+        f"jstar evaluate --config ${VARIABLE}"
+        " --model {wildcards.model} --seed {wildcards.seed}"
         " --threads {threads} 2> {log}"

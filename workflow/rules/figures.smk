@@ -1,5 +1,6 @@
 # One rule a figure, so that each has its own caption; each reads result tables only. Seconds each:
 # too little to queue for on a cluster, hence localrule.
+from jstar.application import application
 from jstar.figures import figures_of
 
 COOLDOWN = STUDY.train.cooldown is not None
@@ -32,14 +33,14 @@ for figure in STUDY_FIGURES:
             content=STUDY.content("figures"),
             figure=figure,
         shell:
-            "jstar figures {params.figure} --config $JSTAR_STUDY 2> {log}"
+            f"jstar figures {{params.figure}} --config ${VARIABLE} 2> {{log}}"
 
 
 rule notebook:
     input:
         STUDY_TABLES,
         LAYOUT.curve,
-        notebook="notebooks/{notebook}.ipynb",
+        notebook=str(application() / "notebooks/{notebook}.ipynb"),
     output:
         report(
             LAYOUT.notebooks / "{notebook}.html",
@@ -53,7 +54,7 @@ rule notebook:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar notebook {input.notebook} --config $JSTAR_STUDY --out {output} 2> {log}"
+        f"jstar notebook {{input.notebook}} --config ${VARIABLE} --out {{output}} 2> {{log}}"
 
 
 rule figures:

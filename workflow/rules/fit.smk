@@ -27,4 +27,4 @@ rule fit:
     params:
         content=STUDY.content("fit"),
     shell:
-        "jstar fit --config $JSTAR_STUDY 2> {log}"
+        f"jstar fit --config ${VARIABLE} 2> {{log}}"

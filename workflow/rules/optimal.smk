@@ -10,15 +10,16 @@ if STUDY.optimal.shards == 1:
         log:
             LAYOUT.curve.with_suffix(".log"),
         cache: True
+        priority: BEFORE_TRAINING
         conda:
             "../../envs/cpu.yaml"
-        threads: STUDY.resources.optimal_threads
+        threads: OPTIMAL_THREADS
         resources:
             mem_mb=STUDY.resources.optimal_mem_mb,
         params:
             content=STUDY.content("optimal"),
         shell:
-            "jstar optimal --config $JSTAR_STUDY --threads {threads} 2> {log}"
+            f"jstar optimal --config ${VARIABLE} --threads {{threads}} 2> {{log}}"
 
 else:
 
@@ -36,15 +37,17 @@ else:
         wildcard_constraints:
             shard=r"\d+",
             shards=r"\d+",
+        priority: BEFORE_TRAINING
         conda:
             "../../envs/cpu.yaml"
-        threads: STUDY.resources.optimal_threads
+        threads: OPTIMAL_THREADS
         resources:
             mem_mb=STUDY.resources.optimal_mem_mb,
         params:
             content=STUDY.content("optimal"),
         shell:
-            "jstar optimal --config $JSTAR_STUDY --shard {wildcards.shard}/{wildcards.shards} "
+            f"jstar optimal --config ${VARIABLE}"
+            " --shard {wildcards.shard}/{wildcards.shards} "
             "--threads {threads} 2> {log}"
 
     rule optimal:
@@ -59,6 +62,7 @@ else:
             multiext(str(LAYOUT.curve.with_suffix("")), ".csv", ".json"),
         log:
             LAYOUT.curve.with_suffix(".log"),
+        priority: BEFORE_TRAINING
         conda:
             "../../envs/cpu.yaml"
         resources:
@@ -66,7 +70,7 @@ else:
         params:
             content=STUDY.content("optimal"),
         shell:
-            "jstar optimal-merge --config $JSTAR_STUDY {input.shards} 2> {log}"
+            f"jstar optimal-merge --config ${VARIABLE} {{input.shards}} 2> {{log}}"
 
 
 rule oracle:
@@ -87,4 +91,4 @@ rule oracle:
     params:
         content=STUDY.content("oracle"),
     shell:
-        "jstar oracle --config $JSTAR_STUDY --threads {threads} 2> {log}"
+        f"jstar oracle --config ${VARIABLE} --threads {{threads}} 2> {{log}}"

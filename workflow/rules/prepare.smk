@@ -19,4 +19,4 @@ rule prepare:
     params:
         content=STUDY.content("prepare"),
     shell:
-        "jstar prepare --config $JSTAR_STUDY 2> {log}"
+        f"jstar prepare --config ${VARIABLE} 2> {{log}}"

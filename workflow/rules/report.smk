@@ -43,5 +43,6 @@ rule snakemake_report:
             ]
         ),
     shell:
-        "snakemake {params.targets} --configfile $JSTAR_STUDY --cores 1 --nolock --report {output}"
+        f"snakemake {{params.targets}} --snakefile {SNAKEFILE} --configfile ${VARIABLE} --cores 1"
+        " --nolock --report {output}"
         " > {log} 2>&1 && jstar report-check {output} 2>> {log}"

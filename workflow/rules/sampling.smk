@@ -20,7 +20,7 @@ rule sampling_features:
     params:
         features=STUDY.sampling.features,
     shell:
-        "jstar sampling features --config $JSTAR_STUDY --threads 1 2> {log}"
+        f"jstar sampling features --config ${VARIABLE} --threads 1 2> {{log}}"
 
 
 rule sampling_draw:
@@ -44,7 +44,8 @@ rule sampling_draw:
     params:
         content=STUDY.content("sampling"),
     shell:
-        "jstar sampling draw --config $JSTAR_STUDY --model {wildcards.model} --seed {wildcards.seed}"
+        f"jstar sampling draw --config ${VARIABLE}"
+        " --model {wildcards.model} --seed {wildcards.seed}"
         " --threads {threads} 2> {log}"
 
 
@@ -73,7 +74,7 @@ rule sampling_quality:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar sampling quality --config $JSTAR_STUDY 2> {log}"
+        f"jstar sampling quality --config ${VARIABLE} 2> {{log}}"
 
 
 rule sampling_theory:
@@ -97,7 +98,7 @@ rule sampling_theory:
     params:
         content=STUDY.content("sampling"),
     shell:
-        "jstar sampling theory --config $JSTAR_STUDY 2> {log}"
+        f"jstar sampling theory --config ${VARIABLE} 2> {{log}}"
 
 
 rule sampling:

@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 
+from jstar.application import application
 from jstar.cluster.launch import allocation
 from jstar.config import Study
 from jstar.data import Card
@@ -12,16 +13,23 @@ from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.records import fingerprint, read_json, write_text
 
+# Used as a module of another workflow this is the module's name; several may stand in one workflow,
+# so each has a variable of its own that names its study.
+MODULE = "" if __name__ == "snakemake.workflow" else __name__
+VARIABLE = f"JSTAR_STUDY_{MODULE}" if MODULE else "JSTAR_STUDY"
+ORIGIN = f"module {MODULE}" if MODULE else str(workflow.configfiles[-1])
+SNAKEFILE = application() / "Snakefile"
+
 # A job on a cluster is a Snakemake of its own. It reads the study that the run began with, not an
 # edit of config/ since. SLURM warns all its processes with SIGUSR1 before the time limit; only the
 # trainer answers, the others (and what they start) must not die of it.
 try:
     if workflow.remote_exec:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        STUDY = Study.load(os.environ["JSTAR_STUDY"])
+        STUDY = Study.load(os.environ[VARIABLE])
     else:
-        STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
-        check_study(STUDY, str(workflow.configfiles[-1]))
+        STUDY = Study.parse(dict(config), ORIGIN)
+        check_study(STUDY, ORIGIN)
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 
@@ -34,6 +42,14 @@ RUN = LAYOUT.run("{model}", "{seed}")
 LOSSES = [LAYOUT.losses(*run) for run in STUDY.runs()]
 QUALITY = [LAYOUT.quality(*run) for run in STUDY.runs()]
 MODELS = [entry.name for entry in STUDY.ladder]
+
+# J* comes before every run, so that `jstar status` can show gaps while they train; on half of the
+# cores, so that the runs need not wait for it.
+BEFORE_TRAINING = len(MODELS) + 1
+OPTIMAL_THREADS = min(
+    STUDY.resources.optimal_threads,
+    max(1, (workflow.cores or 2 * STUDY.resources.optimal_threads) // 2),
+)
 
 # Captions read their numbers from the result files when the report is made; what a fit could not
 # give (null) is shown as a dash.
@@ -57,13 +73,17 @@ wildcard_constraints:
 # rule would hide changed params: Snakemake does not look at jobs below one that is to run.)
 STUDY_ID = fingerprint(STUDY.model_dump_json())
 STUDY_FILE = str(LAYOUT.fits / "config" / f"{STUDY_ID}.json")
-os.environ["JSTAR_STUDY"] = STUDY_FILE
-shell.prefix(f"export JSTAR_STUDY={STUDY_FILE}; ")
+os.environ[VARIABLE] = STUDY_FILE
 
 
 envvars:
-    "JSTAR_STUDY",
+    VARIABLE,
 
 
 onstart:
+    write_text(STUDY_FILE, STUDY.model_dump_json(indent=2) + "\n")
+
+
+# Snakemake hears `onstart` of the main workflow alone.
+if MODULE and not workflow.remote_exec:
     write_text(STUDY_FILE, STUDY.model_dump_json(indent=2) + "\n")

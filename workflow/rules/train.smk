@@ -34,5 +34,5 @@ for rank, entry in enumerate(STUDY.ladder):
             model=entry.name,
         # exec: a signal to the job must not end a shell in between while the trainer still saves.
         shell:
-            "exec jstar train --config $JSTAR_STUDY --model {params.model}"
+            f"exec jstar train --config ${VARIABLE} --model {{params.model}}"
             f" --seed {{wildcards.seed}} --threads {{threads}} {REQUEUE} 2> {{log}}"

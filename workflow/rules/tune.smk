@@ -34,7 +34,7 @@ for rank, entry in enumerate(STUDY.ladder):
             content=STUDY.content("tune", entry.name),
             model=entry.name,
         shell:
-            "exec jstar tune --config $JSTAR_STUDY --model {params.model}"
+            f"exec jstar tune --config ${VARIABLE} --model {{params.model}}"
             f" --threads {{threads}} {REQUEUE} 2> {{log}}"
 
 
@@ -66,4 +66,4 @@ if TUNED:
         conda:
             "../../envs/cpu.yaml"
         shell:
-            "jstar tune --config $JSTAR_STUDY 2> {log}"
+            f"jstar tune --config ${VARIABLE} 2> {{log}}"

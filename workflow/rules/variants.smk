@@ -28,7 +28,7 @@ if STUDY.kind == "variants":
         params:
             content=STUDY.content("variants"),
         shell:
-            "jstar variants losses --config $JSTAR_STUDY 2> {log}"
+            f"jstar variants losses --config ${VARIABLE} 2> {{log}}"
 
 
 rule variants_noise_laws:
@@ -64,7 +64,7 @@ rule variants_noise_laws:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar variants noise-laws --config $JSTAR_STUDY 2> {log}"
+        f"jstar variants noise-laws --config ${VARIABLE} 2> {{log}}"
 
 
 NOISE_LAWS = [LAYOUT.noise_laws / "effect.png"] if STUDY.noise_pairs() else []

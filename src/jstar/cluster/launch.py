@@ -4,7 +4,6 @@ One process trains by itself. Several are started by torchrun: one agent a node 
 `srun` if there are several nodes), one worker a GPU. All of them run the same command line.
 """
 
-import ctypes
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from jstar.cluster.gpus import claim_gpus
 from jstar.errors import JstarError
+from jstar.pool import end_with_parent
 
 if TYPE_CHECKING:
     from jstar.train import TrainStatus
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SLICE_OVER = ("SIGUSR1", "time budget")  # go on in another slice; SIGTERM means: do not
 AGENT = "JSTAR_AGENT"  # set in the processes that srun starts, one a node
 REQUEUE_SECONDS = 120  # SLURM's default KillWait is 30
-PR_SET_PDEATHSIG = 1
 
 
 def allocation(gpus: int, nodes: int = 1) -> dict[str, int | str]:
@@ -64,7 +63,7 @@ def launch(
     from jstar.train.loop import EXIT_CONTINUE  # imports torch, which the rules need not
 
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a worker
-        _die_with_parent()
+        end_with_parent()  # an agent that is gone holds no GPUs
         return train().exit_code
     if nodes > 1 and AGENT not in os.environ:
         code = _srun(gpus, nodes, threads)
@@ -153,9 +152,3 @@ def _requeue() -> None:
         print(f"train: SLURM does not requeue job {job}: {done.stderr.strip()}", file=sys.stderr)
         return
     time.sleep(REQUEUE_SECONDS)
-
-
-def _die_with_parent() -> None:
-    """A worker must not outlive its agent, which holds the locks of the GPUs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -83,10 +83,14 @@ def plan(
     optimal_error: OptimalError = 0.0,
     studies: Studies = STUDIES,
     seed: Seed = 0,
+    cores: Annotated[
+        int | None, typer.Option("--cores", help="CPU cores of the machine; default: this one's")
+    ] = None,
 ) -> None:
     """Print what a study costs and what it can tell, before anything is spent.
 
-    Parameters, FLOPs, hours and disk of every run. Below, whether its sizes
+    Parameters, FLOPs, hours and disk of every run, and the time of every stage
+    on so many cores. Below, whether its sizes
     cross, the images that would make them, the interval that alpha would get and
     how often the verdict would be right: 'corrected' if there is a floor J*,
     'raw' if there is none.
@@ -97,7 +101,9 @@ def plan(
     study = layout.study
     errors = run_noise, snapshot_noise, correlation, optimal_error
     truth = _errors_of(errors, studies, study.fit.confidence)
-    typer.echo(plan_study(layout))
+    if cores is not None and cores < 1:
+        raise JstarError(f"--cores = {cores} is not allowed, at least 1 is needed")
+    typer.echo(plan_study(layout, cores))
     if study.kind != "scaling":
         return
     try:

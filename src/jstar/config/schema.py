@@ -37,8 +37,7 @@ def config_readme() -> str:
     for name, field in Study.model_fields.items():
         part = _part(field.annotation)
         if part is not None:
-            title = f"{name} (a list)" if name == "ladder" else name
-            sections.append(_section(title, part))
+            sections.append(_section(name, part))
             sections += [
                 _section(f"{name}.{key}", nested)
                 for key, inner in part.model_fields.items()
@@ -63,7 +62,8 @@ def _section(title: str, part: type[Part]) -> str:
     lines += ["| key | default | meaning |", "|---|---|---|"]
     for name, field in part.model_fields.items():
         nested = _part(field.annotation)
-        meaning = field.description or (f"see [{name}](#{name})" if nested else "")
+        many = ", a list" if "list" in str(field.annotation) else ""
+        meaning = field.description or (f"see [{name}](#{name}){many}" if nested else "")
         lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
     return "\n".join(lines) + "\n"
 

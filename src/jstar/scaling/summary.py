@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jstar.constants import TOTAL
-from jstar.records import read_json
+from jstar.records import read_json, read_table
 from jstar.scaling.noise_scales import ScaleFits, StudyFits
 from jstar.scaling.paper_tables import NOT_STATED, WITHOUT_DATA, interval_text, number
 from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, floor_says
@@ -47,6 +47,33 @@ def summary(study: StudyFits, out: Path) -> list[str]:
         lines.append(f"what {' and '.join(unsaid)} are: {NOT_STATED} (--loss-name, "
                      "--flop-convention)")  # fmt: skip
     return [*lines, f"tables: {out}"]
+
+
+def verdict_table(fits: Path) -> list[str]:
+    """The verdicts in a study's folder, a noise scale a line, as aligned text for the console."""
+    verdicts = read_table(fits / "verdicts.csv", ("sigma", "verdict", "optimal"))
+    laws = read_table(fits / "approaches.csv", ("sigma", "approach", "alpha", "status"))
+    laws = laws[laws["approach"] == "joint"].set_index("sigma")
+    lines = [f"{'sigma':>9}  {'verdict':<11}{'J*':>11}{'floor':>11}  alpha (joint law)"]
+    for _, row in verdicts.iterrows():
+        law = laws.loc[row["sigma"]]
+        alpha = str(law["status"])
+        if alpha == "converged":
+            alpha = interval_text(law["alpha"], law["alpha_low"], law["alpha_high"])
+        sigma = row["sigma"] if row["sigma"] == TOTAL else f"{float(row['sigma']):.4g}"
+        optimal, floor = (
+            number(value) if np.isfinite(value) else "–" for value in row[["optimal", "floor"]]
+        )
+        lines.append(f"{sigma:>9}  {row['verdict']:<11}{optimal:>11}{floor:>11}  {alpha}")
+    total = verdicts.iloc[-1]
+    lines += ["", f"{total['sigma']}: {total['verdict']}; {total['reason']}"]
+    wrong = total["rate_raw_if_corrected"], total["rate_corrected_if_raw"]
+    if np.isfinite(wrong).all():
+        lines.append(
+            f"this design says 'raw' in {wrong[0]:.0%} of studies with the floor J*, 'corrected' "
+            f"in {wrong[1]:.0%} of those without one"
+        )
+    return lines
 
 
 def _floor(scale: ScaleFits) -> str:

@@ -1,0 +1,198 @@
+"""A whole study by one command: Snakemake does the work, one line says how far it is.
+
+The jobs live in a session of their own, so that a signal reaches Snakemake and its jobs together,
+once, whoever sent it: from the keyboard, from a batch system, from a terminal that is closed. Of a
+`jstar study` that is killed Snakemake finishes the jobs that run, and starts no other.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
+from types import FrameType
+from typing import Any
+
+from jstar.application import application
+from jstar.config import Study
+from jstar.errors import JstarError, nearest
+from jstar.layout import Layout
+from jstar.pool import cpu_count, end_with_parent
+from jstar.progress import Line, clock, short
+from jstar.scaling.summary import verdict_table
+from jstar.stage_costs import seconds_left
+
+POLL_SECONDS = 2.0
+FORWARDED = (SIGINT, SIGTERM, SIGHUP)
+# What Snakemake prints about its jobs.
+RULE = re.compile(r"(?:local)?rule (\S+):$")
+FAILED = re.compile(r"Error in (?:local)?rule \S+:$")
+JOB = re.compile(r"    jobid: (\d+)$")
+FINISHED = re.compile(r"Finished jobid: (\d+)")
+STEPS = re.compile(r"(\d+) of (\d+) steps")
+SENTENCE = re.compile(r"^ *jstar: (.+)$", re.MULTILINE)
+STAGE_OF = {"oracle": "optimal", "figure": "figures", "notebook": "figures", "all": ""}
+
+
+class Jobs:
+    """Which jobs run, and how many are done, from what Snakemake has printed so far."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.place, self.done, self.total = log, 0, 0, 0
+        self.running: dict[str, str] = {}
+        self._rule: str | None = None
+
+    def update(self) -> None:
+        """Read the whole lines that came since the last time."""
+        with self.log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self.place)
+            while (line := file.readline()).endswith("\n"):
+                self.place = file.tell()
+                self._read(line.rstrip("\n"))
+
+    @property
+    def stages(self) -> str:
+        """The stages that run now, in one word each."""
+        words = [rule.split("_")[0] for rule in self.running.values()]
+        return ", ".join(dict.fromkeys(filter(None, (STAGE_OF.get(w, w) for w in words))))
+
+    def _read(self, line: str) -> None:
+        if found := RULE.match(line):
+            self._rule = found[1]
+        elif FAILED.match(line):
+            self._rule = None
+        elif found := JOB.match(line):
+            if self._rule is None:
+                self.running.pop(found[1], None)
+            else:
+                self.running[found[1]] = self._rule
+        elif found := FINISHED.match(line):
+            self.running.pop(found[1], None)
+        elif found := STEPS.match(line):
+            self.done, self.total = int(found[1]), int(found[2])
+
+
+def run_study(
+    study: Study, config: Path, cores: str, profile: str | None, more: tuple[str, ...]
+) -> int:
+    """Run the DAG of a study in the present folder, results below ./results; the exit status.
+
+    more: options for Snakemake, whose own output is then shown.
+    Raises JstarError with the first sentence of what failed.
+    """
+    layout = Layout(study)
+    command = _command(config, cores, profile, more)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = {**os.environ, "PATH": path}
+    start: dict[str, Any] = {
+        "env": env, "start_new_session": True, "preexec_fn": partial(end_with_parent, SIGTERM),
+    }  # fmt: skip
+    if more:
+        with (
+            subprocess.Popen(command, **start) as job,
+            _forwarding(job) as stopped,
+        ):
+            code = job.wait()
+            return 128 + stopped[0] if stopped else code
+    log = layout.logs / "study.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, **start) as job,
+        _forwarding(job) as stopped,
+    ):
+        code = _watch(job, layout, Jobs(log), cores)
+    if stopped:
+        return 128 + stopped[0]
+    if code:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        found = SENTENCE.search(text)
+        why = found[1].rstrip() if found else f"Snakemake ends with exit status {code}"
+        raise JstarError(f"study '{study.study}': {why} (all of it: {log})")
+    return 0
+
+
+def _command(config: Path, cores: str, profile: str | None, more: tuple[str, ...]) -> list[str]:
+    """Snakemake's command line. Its own way to find a profile depends on the present folder."""
+    files = application()
+    chosen = ["--workflow-profile", str(files / "profiles/default")]
+    if profile is not None:
+        own = {path.name: path for path in sorted((files / "profiles").iterdir())}
+        if profile not in own and not Path(profile).is_dir():
+            raise JstarError(
+                f"--profile = {profile} is neither a folder nor one of {', '.join(own)}"
+                f"{nearest(profile, own)}"
+            )
+        chosen += ["--profile", str(own.get(profile, profile))]
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(files / "Snakefile"), "--configfile",
+        str(config), "--cores", cores, *chosen, *more,
+    ]  # fmt: skip
+
+
+@contextmanager
+def _forwarding(job: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Hand signals on to the job and all that it started; yields the list of those that came."""
+    came: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if job.poll() is None:
+            os.killpg(job.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(job: "subprocess.Popen[bytes]", layout: Layout, jobs: Jobs, cores: str) -> int:
+    """Say how far the study is until the job ends; its exit status."""
+    line, start = Line(), time.monotonic()
+    many = cpu_count() if cores == "all" else int(cores)
+    while True:
+        try:
+            code = job.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            jobs.update()
+            if line.due():
+                line.show(study_line(layout, jobs, many))
+            continue
+        line.end(f"{layout.study.study}  took {clock(time.monotonic() - start)}")
+        return code
+
+
+def study_line(layout: Layout, jobs: Jobs, cores: int) -> str:
+    """Stage, runs and jobs done, images a second, and the time left on so many cores."""
+    parts = [layout.study.study, jobs.stages or "starts"]
+    if (layout.data / "card.json").is_file():
+        from jstar.train.status import study_status  # imports torch: not before it is needed
+
+        runs = study_status(layout.tuned())
+        finished = sum(run.state == "finished" for run in runs)
+        parts.append(f"{finished}/{len(runs)} runs")
+        if speed := sum(r.images_per_second or 0 for r in runs if r.state == "running"):
+            parts.append(f"{short(speed)} images/s")
+        if (left := seconds_left(layout, runs, cores)) is not None:
+            parts.append(f"{clock(left)} left")
+    if jobs.total:
+        parts.insert(3, f"{jobs.done}/{jobs.total} jobs")
+    return "  ".join(parts)
+
+
+def result_lines(study: Study) -> list[str]:
+    """What a finished study found, and where its page lies."""
+    layout = Layout(study)
+    if study.kind == "scaling":
+        found = verdict_table(layout.fits)
+    else:
+        found = (layout.variants / "summary.md").read_text(encoding="utf-8").splitlines()
+    return [*found, "", f"report: {layout.report}"]

@@ -1,0 +1,153 @@
+"""The tiny study from an empty folder: by `jstar study`, by `snakemake -s -d`, as a module.
+
+One study is run whole, interrupted on its way; the other two ways get a copy of what it left, see
+that nothing is to be done there, and make what is taken away.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from project import ROOT, TINY, environment, images_seen
+
+from jstar.records import read_json
+
+STUDY = "results/studies/tiny"
+HOST = """
+module jstar:
+    snakefile: "{root}/Snakefile"
+    config: config["tiny"]
+
+use rule * from jstar as jstar_*
+
+rule mine:
+    default_target: True
+    input: rules.jstar_all.input
+    output: "mine.txt"
+    shell: "wc -l {study}/verdicts.csv > {{output}}"
+"""
+
+
+def run(folder, *command):
+    """`python -m COMMAND` in a folder that is no checkout: exit status and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=folder, env=environment(ROOT),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def interrupted(folder):
+    """`jstar study` in a terminal's way: Ctrl-C once a run has begun. What it printed."""
+    job = subprocess.Popen(
+        [sys.executable, "-m", "jstar", "study", "tiny.yaml", "--cores", "2"], cwd=folder,
+        env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    states = [folder / f"results/state/tiny/d{k}-s0" for k in (1, 2)]
+    deadline = time.monotonic() + 500
+    while not any(images_seen(state) > 0 for state in states):
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    text, _ = job.communicate(timeout=60)
+    assert job.returncode == 130, text
+    for state in filter(lambda state: (state / "lock").is_file(), states):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((state / "lock").read_text()), 0)
+    return text
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An empty folder in which `jstar study` made everything; and what it said, both times."""
+    folder = tmp_path_factory.mktemp("anywhere")
+    shutil.copy(TINY, folder)
+    first = interrupted(folder)
+    status, last = run(folder, "jstar", "study", "tiny.yaml", "--cores", 2)
+    assert status == 0, last
+    return folder, first, last
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of that folder, as if the next command had made it."""
+    return shutil.copytree(finished[0], tmp_path / "study", dirs_exist_ok=True)
+
+
+def test_jstar_study_goes_on_and_ends_with_the_verdicts_and_the_page(finished):
+    folder, first, last = finished
+    assert "jstar: interrupted; what was finished is kept" in first
+    assert "Traceback" not in first + last
+    assert f"report: {STUDY}/report.html" in last
+    assert (folder / STUDY / "report.html").is_file()
+    for word in ("sigma", "verdict", "total: undecided; 2 sizes, a joint law needs 3"):
+        assert word in last
+    assert "3/3 runs" in last  # the line for the whole study, as a log has it
+    assert {path.name for path in folder.iterdir()} <= {"tiny.yaml", "results", ".snakemake"}
+
+
+def test_optimal_loss_comes_first_and_a_run_need_not_wait_for_it(finished):
+    folder = finished[0]
+    text = "".join(p.read_text() for p in (folder / ".snakemake/log").glob("*.log"))
+    started = [line for line in text.splitlines() if line.startswith("localrule ")]
+    assert started[:3] == ["localrule prepare:", "localrule optimal:", "localrule train_d2:"]
+    before = text.split("localrule train_d2:")[0]
+    assert "(Rule: optimal)" not in before
+
+
+def test_snakemake_from_elsewhere(copied, tmp_path):
+    command = ["snakemake", "-s", ROOT / "Snakefile", "-d", copied, "--configfile",
+               copied / "tiny.yaml", "--cores", 2]  # fmt: skip
+    status, text = run(tmp_path, *command, "-n")
+    assert status == 0, text
+    assert "Nothing to be done" in text
+    (copied / STUDY / "notebooks/inspect_fits.html").unlink()
+    status, text = run(tmp_path, *command)
+    assert status == 0, text
+    assert (copied / STUDY / "notebooks/inspect_fits.html").is_file()
+    assert (copied / STUDY / "report.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_as_a_module_of_another_workflow(copied):
+    (copied / "Snakefile").write_text(HOST.format(root=ROOT, study=STUDY))
+    lines = TINY.read_text().splitlines()
+    (copied / "host.yaml").write_text("tiny:\n" + "".join(f"  {line}\n" for line in lines))
+    shutil.rmtree(copied / STUDY / "config")
+    (copied / "results/runs/tiny/d1-s0/losses.csv").unlink()
+    status, text = run(copied, "snakemake", "--configfile", "host.yaml", "--cores", 2)
+    assert status == 0, text
+    assert text.count("localrule jstar_evaluate:") == 1
+    assert "jstar_train" not in text
+    assert "localrule jstar_report:" in text
+    assert (copied / "mine.txt").is_file()
+    (config,) = (copied / STUDY / "config").iterdir()
+    assert read_json(config)["study"] == "tiny"
+
+
+def test_a_wrong_module_is_named(tmp_path):
+    (tmp_path / "Snakefile").write_text(HOST.format(root=ROOT, study=STUDY))
+    (tmp_path / "host.yaml").write_text("tiny: {studdy: tiny}\n")
+    status, text = run(tmp_path, "snakemake", "--configfile", "host.yaml", "--cores", 1, "-n")
+    assert status != 0
+    sentences = [line for line in text.splitlines() if line.startswith("jstar:")]
+    assert len(sentences) == 1
+    assert "module jstar" in sentences[0]
+    assert "'studdy'" in sentences[0]
+
+
+def test_what_failed_is_one_sentence(tmp_path):
+    """A job that fails: its sentence, the exit status of a mistake, and where all of it stands."""
+    shutil.copy(TINY, tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/state").write_text("in the way")
+    status, text = run(tmp_path, "jstar", "study", "tiny.yaml", "--cores", 1)
+    assert status == 2, text
+    assert text.count("jstar:") == 1
+    assert "results/state/tiny" in text
+    assert "results/studies/tiny/logs/study.log" in text
