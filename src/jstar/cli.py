@@ -6,7 +6,7 @@ import typer
 
 # Importing adds the subcommands, in the order of the help.
 # isort: off
-from jstar.commands import stages, planning, diagnose, variants, fits, sampling  # noqa: F401
+from jstar.commands import stages, planning, diagnose, variants, fits, sampling, verify  # noqa: F401
 
 # isort: on
 from jstar.commands.options import app

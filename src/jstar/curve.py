@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.errors import JstarError
+from jstar.manifest import parents
 from jstar.noise import Process, process, total_weights
 from jstar.records import (
     CURVE_COLUMNS,
@@ -183,8 +184,11 @@ class OptimalLoss:
         columns = (self.sigma, self.loss, self.stderr)
         return fingerprint([[f"{v:.9g}" for v in column] for column in columns])
 
-    def write(self, path: str | Path, **origin: Any) -> None:
-        """Write curve.csv and, beside it, curve.json: what is known of it, and `origin`."""
+    def write(self, path: str | Path, *, card: Path | None = None, **origin: Any) -> None:
+        """Write curve.csv and, beside it, curve.json: what is known of it, and `origin`.
+
+        card: card.json of its data.
+        """
         facts = {
             **{key: getattr(self, key) for key in FACTS},
             "closure": self.closure[0],
@@ -192,6 +196,7 @@ class OptimalLoss:
             "fingerprint": self.fingerprint,
             "correlation": np.round(self.correlation_SS, 6),
         }
+        facts |= parents(Path(path), [card])
         write_table(path, self.to_frame(), provenance(**origin, **facts))
 
 

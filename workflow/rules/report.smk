@@ -7,6 +7,7 @@ rule report:
         TUNING,
         SAMPLES,
         NOISE_LAWS,
+        LAYOUT.verified,
     output:
         LAYOUT.report,
     log:

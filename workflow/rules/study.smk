@@ -5,7 +5,7 @@ import sys
 
 from jstar.cluster.launch import allocation
 from jstar.config import Study
-from jstar.data.check import check_study
+from jstar.data.check import check_study, source_changed
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.records import fingerprint, read_json, write_text
@@ -20,6 +20,9 @@ try:
     else:
         STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
         check_study(STUDY, str(workflow.configfiles[-1]))
+        changed = source_changed(Layout(STUDY).data)
+        if changed and workflow.is_main_process:
+            print(f"jstar: {changed}", file=sys.stderr)
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 
@@ -38,6 +41,11 @@ MODELS = [entry.name for entry in STUDY.ladder]
 config["numbers"] = lambda output: read_json(
     next(f for f in map(str, output) if f.endswith(".json"))
 )["numbers"]
+config["verified"] = lambda: (
+    read_json(LAYOUT.verified)["summary"]
+    if LAYOUT.verified.is_file()
+    else "not looked at yet"
+)
 config["show"] = lambda value, form: "–" if value is None else format(value, form)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jstar.commands.options import RESULTS, Config, Results, app, layout_of
+from jstar.commands.options import RESULTS, Config, Results, app, layout_of, say_changed_source
 from jstar.errors import JstarError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def plan(
     study = layout.study
     errors = run_noise, snapshot_noise, correlation, optimal_error
     truth = _errors_of(errors, studies, study.fit.confidence)
+    say_changed_source(layout)
     typer.echo(plan_study(layout))
     if study.kind != "scaling":
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jstar.errors import JstarError
-from jstar.records import fingerprint, read_json, write_json
+from jstar.records import SEAL, fingerprint, read_json, sealed, write_json
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Card:
     channel_std: tuple[float, ...] = ()  # latents: each channel was divided by it
     left_out: tuple[tuple[str, int], ...] = ()  # (suffix or reason, files) that were not read
     encoder: str = ""  # the VAE that made the latents, and the sha256 of its weights
+    holdout_sha256: tuple[tuple[str, str], ...] = ()  # (images, labels or stds, of the held-out)
+    source_stamp: str = ""  # of the names, sizes and times of the files that were read
 
     @property
     def dim(self) -> int:
@@ -64,12 +66,19 @@ class Card:
         return {"id": self.id, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
-        write_json(path, self.to_dict())
+        write_json(path, sealed(self.to_dict()))
+
+    def checksum(self, split: str, stem: str) -> str:
+        """sha256 of the values of images, labels or stds; empty where the card is older."""
+        if split == "holdout":
+            return dict(self.holdout_sha256).get(stem, "")
+        return str(getattr(self, f"{stem}_sha256"))
 
     @classmethod
     def load(cls, path: str | Path) -> "Card":
         tree = read_json(path)
         stored = tree.pop("id", None)
+        tree.pop(SEAL, None)
         try:
             card = cls(**{key: _tuples(value) for key, value in tree.items()})
         except (TypeError, KeyError) as error:

@@ -17,7 +17,7 @@ from jstar.figures.style import (
     panel_title,
     save,
 )
-from jstar.records import read_table
+from jstar.records import read_json, read_table, write_record
 
 LOSS_COLOR, GAP_COLOR, MEAN_COLOR = LAW_COLOR["raw"], LAW_COLOR["corrected"], "#777777"
 READ = ("sigma", "loss", "loss_se", "optimal", "gap", "gap_se", "gap_share", "mean_image", "weight")
@@ -41,7 +41,9 @@ def draw_denoiser(table: Path, stem: Path) -> None:
         Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="loss of the mean image"),
     ]
     figure.legend(handles=lines, loc="outside upper center", ncols=4)
-    save([figure], stem)
+    files = save([figure], stem)
+    if (record := table.with_suffix(".json")).is_file():
+        write_record(record, read_json(record), files)
 
 
 def _losses(panel: Axes, frame: pd.DataFrame) -> None:
