@@ -25,10 +25,10 @@ def empty(path):
 
 
 def zeros(path, share=0.01):
-    """The last bytes zeroed, and at least four of them."""
+    """A share of the bytes zeroed, up to the last that is not zero."""
     content = path.read_bytes()
-    count = max(4, int(len(content) * share))
-    rewrite(path, content[:-count] + bytes(count))
+    stop, count = len(content.rstrip(b"\0")), max(4, int(len(content) * share))
+    rewrite(path, content[: stop - count] + bytes(count) + content[stop:])
 
 
 def shuffle(path):

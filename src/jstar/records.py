@@ -151,8 +151,14 @@ def require_intact(path: str | Path, record: str | Path | None = None, then: str
     path = Path(path)
     record = path.with_suffix(".json") if record is None else Path(record)
     known = made_by(record).get(os.path.relpath(path, record.parent))
-    if known is None:
-        return
+    if known is not None:
+        require_as_made(path, record, known, then)
+
+
+def require_as_made(path: Path, record: Path, known: dict[str, Any], then: str = "") -> None:
+    """Raise JstarError where a file is not as `known`, what its record says of it."""
+    if not path.exists():
+        raise JstarError(f"{path}: is missing, {record} names it{f'; {then}' if then else ''}")
     try:
         size = path.stat().st_size
         if size == known["bytes"] and sha256_of(path) == known["sha256"]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jstar.errors import JstarError
 from jstar.figures import figures_of
 from jstar.layout import FIT_TABLES, Layout
 from jstar.manifest import CARD, PARENTS, identity, require_of_run
-from jstar.records import facts_beside, made_by, read_json, require_intact
+from jstar.records import MADE, facts_beside, made_by, read_json, require_as_made
 
 INTACT, DAMAGED, FOREIGN, STALE, MISSING = "intact", "damaged", "foreign", "stale", "missing"
 UNRECORDED = "without a record"  # of an older jstar, or of another program: nothing to hold it to
@@ -45,10 +45,19 @@ def verify_folder(folder: Path) -> list[Finding]:
     if not folder.is_dir():
         raise JstarError(f"{folder}: is no folder, allowed are folders of results")
     records = [path for path in sorted(folder.rglob("*.json")) if made_by_or_broken(path)]
-    found = [one for record in records for one in _of_record(record) if one.state != MISSING]
+    found = _once(one for record in records for one in _of_record(record) if one.state != MISSING)
     known = {one.path for one in found}
     bare = [path for path in sorted(folder.rglob("*.csv")) if path not in known]
     return found + [Finding(path, UNRECORDED) for path in bare]
+
+
+def _once(found: Iterable[Finding]) -> list[Finding]:
+    """One finding a file, the first that is not good: a table has two records in a study's fits."""
+    kept: dict[Path, Finding] = {}
+    for one in found:
+        if one.path not in kept or (one.state in BAD and kept[one.path].state not in BAD):
+            kept[one.path] = one
+    return list(kept.values())
 
 
 def made_by_or_broken(path: Path) -> bool:
@@ -65,7 +74,8 @@ def verify_study(layout: Layout) -> list[Finding]:
     card_id = identity(layout.data / "card.json") if found[0].state == INTACT else None
     for record, remake in _records(layout):
         found += _of_record(record, remake, card_id)
-    return [*found, *_of_changed_runs(layout, {one.path for one in found if one.state in BAD})]
+    changed = _of_changed_runs(layout, {one.path for one in found if one.state in BAD})
+    return _once([*found, *changed])
 
 
 def summary(found: list[Finding]) -> str:
@@ -141,17 +151,17 @@ def _of_record(record: Path, remake: str = "", card_id: str | None = None) -> li
         there = table.is_file()
         return [Finding(table, UNRECORDED) if there else Finding(record, MISSING, "", remake)]
     try:
-        facts, made = read_json(record), made_by(record)
+        facts = read_json(record)
     except JstarError as error:
         return [Finding(record, DAMAGED, _words(error, record), remake)]
-    if not made:
+    if not (made := facts.get(MADE)):
         return [Finding(table if table.is_file() else record, UNRECORDED)]
     state, says = _state(record, facts.get(CARD), facts.get(PARENTS, {}), card_id)
     found = [Finding(record, state, says, remake if state != INTACT else "")]
     for name in made:
         file = record.parent / name
         try:
-            require_intact(file, record)
+            require_as_made(file, record, made[name])
             found.append(Finding(file, INTACT))
         except JstarError as error:
             state = DAMAGED if file.is_file() else MISSING
@@ -165,10 +175,12 @@ def _state(
     """Whether what a record was made of is still what lies there."""
     if None not in (of, card_id) and of != card_id:
         return FOREIGN, f"of the training distribution {of}, the data are {card_id}"
+    run = record.parent / "run.json"
     try:
-        require_of_run([record] if (record.parent / "run.json").is_file() else [])
+        require_of_run([record] if run.is_file() else [])
     except JstarError as error:
-        return FOREIGN, _words(error, record)
+        if str(error).startswith(f"{record}: "):
+            return FOREIGN, _words(error, record)  # else run.json is damaged
     for name, known in parents.items():
         parent = Path(os.path.normpath(record.parent / name))
         try:

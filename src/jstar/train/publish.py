@@ -30,6 +30,7 @@ from jstar.train.run import BRANCHES, CHECKPOINTS, Run
 from jstar.train.snapshots import FOLDER, cooldown_file, snapshot_file
 from jstar.train.writer import FOLDERS as WRITER_FOLDERS
 
+OLD, NEW = f".{FOLDER}.old", f".{FOLDER}.new"  # beside the folder that is swapped
 PUBLISHED = "published.json"  # in the state folder of a run whose results are in place
 
 
@@ -57,6 +58,8 @@ def set_aside(run: Run) -> None:
 
 def require_snapshots(run: Run, out: Path) -> None:
     """Raise JstarError if one that the run has behind it is lost or damaged, before it goes on."""
+    if (out / OLD).is_dir() and not (out / FOLDER).exists():
+        (out / OLD).rename(out / FOLDER)  # killed between the two renames of `publish`
     for index, step in enumerate(run.events.snapshots):
         if step <= run.step:
             _whole(run, out, snapshot_file(run.state, index))
@@ -69,9 +72,7 @@ def publish(run: Run, out: Path) -> None:
     that is published already stays until all of the new one is there, and then the folders swap.
     Raises JstarError, with nothing changed, where a snapshot is lost or damaged.
     """
-    old, new = out / f".{FOLDER}.old", out / f".{FOLDER}.new"
-    if old.is_dir() and not (out / FOLDER).exists():
-        old.rename(out / FOLDER)  # killed between the two renames below
+    old, new = out / OLD, out / NEW
     files = [snapshot_file(run.state, index) for index in range(len(run.events.snapshots))]
     files += [cooldown_file(run.state, branch.index) for branch in run.events.branches]
     whole = [_whole(run, out, file) for file in files]
