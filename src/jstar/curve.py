@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
          "repeats")  # fmt: skip
+WORDS = ("estimator", "ended")
 SAME = 1e-6  # relative distance at which two noise scales are one
 
 Floats = NDArray[np.float64]
@@ -231,13 +232,21 @@ def read_curve(path: str | Path) -> OptimalLoss:
     size = len(frame)
     correlation_SS = np.ones((size, size))
     if origin.get("correlation") is not None:
-        correlation_SS = np.array(origin["correlation"], dtype=float)
+        try:
+            correlation_SS = np.array(origin["correlation"], dtype=float)
+        except (TypeError, ValueError) as error:
+            raise JstarError(f"{beside}: correlation is no matrix of numbers ({error})") from error
         if correlation_SS.shape != (size, size):
             raise JstarError(
                 f"{beside}: correlation has shape {correlation_SS.shape}, the curve has {size} "
                 "noise scales"
             )
     known = {key: origin[key] for key in FACTS if origin.get(key) is not None}
+    for key, value in known.items():
+        if isinstance(value, str) != (key in WORDS) or not isinstance(value, str | int | float):
+            raise JstarError(
+                f"{beside}: {key} = {value!r}, a {'word' if key in WORDS else 'number'} is needed"
+            )
     return OptimalLoss(
         sigma, loss, stderr, correlation_SS=correlation_SS,
         form=tuple(frame["form"]) if "form" in frame else ("",) * size,

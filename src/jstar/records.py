@@ -37,6 +37,7 @@ VARIANTS_COLUMNS = (
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a TAB"}
 CURVE_COLUMNS = ("sigma", "loss", "stderr", "lower", "upper")
 MADE, SEAL = "made", "seal"
+RECORD_KEYS = (MADE, SEAL, "jstar")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -175,13 +176,26 @@ def require_as_made(path: Path, record: Path, known: dict[str, Any], then: str =
 
 
 def facts_beside(path: Path) -> dict[str, Any]:
-    """What the .json beside a table says, or one itself; nothing without, or if it holds no keys.
+    """What the .json beside a table says, or one itself; nothing without, or if it is another's.
 
-    Raises JstarError where it is no JSON, or its seal is broken.
+    Raises JstarError where it is a record that was cut or edited.
     """
     record = path.with_suffix(".json")
-    tree = _load(record) if record.is_file() else None
+    if not record.is_file():
+        return {}
+    try:
+        tree = _load(record)
+    except JstarError:
+        if _was_record(record):
+            raise
+        return {}
     return _unbroken(record, tree) if isinstance(tree, dict) else {}
+
+
+def _was_record(path: Path) -> bool:
+    """Whether a file that is no JSON is the rest of a record: empty, or with a key of one."""
+    text = path.read_bytes() if path.is_file() else b""
+    return not text.strip(b"\0 \n") or any(f'"{k}":'.encode() in text for k in RECORD_KEYS)
 
 
 def made_by(record: Path) -> dict[str, Any]:

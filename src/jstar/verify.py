@@ -13,7 +13,7 @@ from jstar.errors import JstarError
 from jstar.figures import figures_of
 from jstar.layout import FIT_TABLES, Layout
 from jstar.manifest import CARD, PARENTS, identity, require_of_run
-from jstar.records import MADE, facts_beside, made_by, read_json, require_as_made
+from jstar.records import MADE, SEAL, facts_beside, made_by, read_json, require_as_made
 
 INTACT, DAMAGED, FOREIGN, STALE, MISSING = "intact", "damaged", "foreign", "stale", "missing"
 UNRECORDED = "without a record"  # of an older jstar, or of another program: nothing to hold it to
@@ -154,7 +154,7 @@ def _of_record(record: Path, remake: str = "", card_id: str | None = None) -> li
         facts = read_json(record)
     except JstarError as error:
         return [Finding(record, DAMAGED, _words(error, record), remake)]
-    if not (made := facts.get(MADE)):
+    if SEAL not in facts or not (made := facts.get(MADE)):
         return [Finding(table if table.is_file() else record, UNRECORDED)]
     state, says = _state(record, facts.get(CARD), facts.get(PARENTS, {}), card_id)
     found = [Finding(record, state, says, remake if state != INTACT else "")]

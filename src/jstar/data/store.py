@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from jstar.errors import JstarError
 from jstar.noise import gaussian
 from jstar.records import sha256_of
 
+# Of a damaged .npy file: NumPy parses the header's text as Python.
+HEADER_FAULTS = (OSError, EOFError, ValueError, TypeError, OverflowError, SyntaxError, TokenError,
+                 BadZipFile)  # fmt: skip
 SPLITS = {"train": "", "holdout": "holdout_"}
 
 
@@ -115,20 +120,30 @@ def read_array(
     return _read(path, shape, dtype, card.checksum(split, name) if verify else "")
 
 
+def load_array(path: str | Path) -> "np.memmap[Any, Any]":
+    """A .npy file, memory-mapped: a header that promises more than there is reserves nothing.
+
+    Raises JstarError where it is no whole one.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except HEADER_FAULTS as error:
+        raise JstarError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(array, np.memmap):
+        array.close()
+        raise JstarError(f"{path}: cannot be read (an archive, not an array)")
+    return array
+
+
 def _read(path: Path, shape: tuple[int, ...], dtype: str, sha256: str) -> NDArray[Any]:
     """The array, memory-mapped; `sha256`: of its values, empty where they are not looked at."""
-    try:
-        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:  # NumPy parses a header's text
-        raise JstarError(f"{path}: cannot be read ({error})") from error
+    array = load_array(path)
     kind = np.dtype(dtype)
-    if (
-        getattr(array, "shape", None) != shape
-        or array.dtype != kind
-        or not array.flags.c_contiguous
-    ):
-        found = f"{array.dtype} of shape {array.shape}" if hasattr(array, "dtype") else "no array"
-        raise JstarError(f"{path}: holds {found}, the card says {dtype} {shape}; run prepare again")
+    if array.shape != shape or array.dtype != kind or not array.flags.c_contiguous:
+        raise JstarError(
+            f"{path}: holds {array.dtype} of shape {array.shape}, the card says {dtype} {shape}; "
+            "run prepare again"
+        )
     if path.stat().st_size != array.offset + array.nbytes or (
         sha256 and sha256_of(path, array.offset) != sha256
     ):
@@ -136,4 +151,4 @@ def _read(path: Path, shape: tuple[int, ...], dtype: str, sha256: str) -> NDArra
             f"{path}: is damaged or was edited, its checksum is not the one in {path.parent}/"
             "card.json; run prepare again"
         )
-    return array  # type: ignore[no-any-return]
+    return array

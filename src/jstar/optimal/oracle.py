@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.data.card import require_same
-from jstar.data.store import Dataset
+from jstar.data.store import Dataset, load_array
 from jstar.errors import JstarError
 from jstar.manifest import parents
 from jstar.noise import gaussian
@@ -165,17 +165,17 @@ def open_oracle(folder: str | Path, *, verify: bool = True) -> Oracle:
     for name in ARRAYS if verify else ARRAYS[:2]:
         require_intact(folder / name, folder / "oracle.json", "run 'jstar oracle' again")
     try:
-        mean = np.load(folder / "posterior_mean.npy", mmap_mode="r", allow_pickle=False)
-        index = np.load(folder / "index.npy", allow_pickle=False)
-        mirrored = np.load(folder / "mirrored.npy", allow_pickle=False)
+        index, mirrored, mean = (load_array(folder / name) for name in ARRAYS)
         shape = tuple(int(n) for n in facts["shape"])
         expected = (len(facts["sigma"]), facts["queries"], *shape)
         card_id, seed = str(facts["card_id"]), int(facts["seed"])
         sigma = np.array(facts["sigma"], dtype=np.float64)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise JstarError(f"{folder}: is not a complete oracle set ({error})") from error
+    if index.dtype.kind not in "iu" or mirrored.dtype != bool or mean.dtype.kind != "f":
+        raise JstarError(f"{folder}: is not a complete oracle set (arrays of other types)")
     if mean.shape != expected or index.shape != expected[1:2] or mirrored.shape != index.shape:
         raise JstarError(
             f"{folder}/posterior_mean.npy: has shape {mean.shape}, oracle.json says {expected}"
         )
-    return Oracle(card_id, sigma, index, mirrored, seed, shape, mean)
+    return Oracle(card_id, sigma, np.array(index), np.array(mirrored), seed, shape, mean)

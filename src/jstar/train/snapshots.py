@@ -168,4 +168,11 @@ def _run_info(run: str | Path) -> dict[str, Any]:
     path = Path(run) / "run.json"
     if not path.is_file():
         raise JstarError(f"{run}: is not a finished run, it holds no run.json")
-    return read_json(path)
+    info = read_json(path)
+    try:
+        _ = [Snapshot(**entry) for entry in info["snapshots"]]
+        _ = DiTConfig(**info["model_config"]), process(**info["process"]), info["card_id"]
+        _ = [float(length) for length in info["config"]["train"]["ema"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise JstarError(f"{path}: is not the record of a run ({error!r})") from error
+    return info
