@@ -1,5 +1,6 @@
 """The DAG: a tiny study end to end, what reruns what, and what stops before any job starts."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -29,6 +30,7 @@ def test_the_tiny_study_makes_everything(finished):
     page = (study / "report.html").read_text()
     assert len(page) > 200_000
     assert "Loss gap E|D" in page  # captions are inside, with their numbers
+    assert re.search(r"everything that this page is made of: \d+ files: \d+ intact\.", page)
     assert "<html" in (study / "notebooks/inspect_fits.html").read_text()[:500]
     losses = pd.read_csv(study / "losses.csv")
     assert set(losses["run"]) == {"d1-s0", "d1-s1", "d2-s0"}
@@ -89,7 +91,7 @@ def test_a_deleted_figure_comes_back_alone_and_a_broken_caption_fails_the_report
     before = path.read_text()
     command = ("--configfile", "config/tiny.yaml")
     figure.unlink()
-    assert dry_run(finished) == ["figure_gap", "report"]
+    assert dry_run(finished) == ["figure_gap", "report", "verify"]
     try:
         path.write_text(before + "- a list\n  without its blank line\n")
         done = snakemake(finished, *command, check=False)

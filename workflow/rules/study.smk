@@ -20,8 +20,8 @@ try:
     else:
         STUDY = Study.parse(dict(config), str(workflow.configfiles[-1]))
         check_study(STUDY, str(workflow.configfiles[-1]))
-        changed = source_changed(Layout(STUDY).data)
-        if changed and workflow.is_main_process:
+        # Once a run, not in each of its jobs: a folder of a million files takes seconds.
+        if workflow.is_main_process and (changed := source_changed(Layout(STUDY).data)):
             print(f"jstar: {changed}", file=sys.stderr)
 except JstarError as error:
     sys.exit(f"jstar: {error}")
