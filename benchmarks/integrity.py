@@ -23,7 +23,7 @@ from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.data.partial import ArrayWriter
 from jstar.records import provenance, read_json, sealed, sha256_of, write_json
-from jstar.verify import summary, verify_folder
+from jstar.verify import count_states, verify_folder
 
 ROW = 3 * 64 * 64  # bytes of an image
 BLOCK = 4096  # images written at a time
@@ -98,7 +98,7 @@ def study(results: Path) -> None:
     """Seconds to check everything below a folder once."""
     found: list = []
     seconds = timed(lambda: found.extend(verify_folder(results)))
-    print(f"{seconds:.2f} s for {summary(found)}")
+    print(f"{seconds:.2f} s for {count_states(found)}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from jstar.manifest import parents
 from jstar.noise import Process, process, total_weights
 from jstar.records import (
     CURVE_COLUMNS,
+    facts_beside,
     fingerprint,
     numeric_column,
     provenance,
     read_any_table,
-    read_json,
     refuse_rows,
     write_table,
 )
@@ -210,7 +210,7 @@ def read_curve(path: str | Path) -> OptimalLoss:
     path = Path(path)
     beside = path.with_suffix(".json")
     frame = read_any_table(path, ("sigma", "loss"))
-    origin = read_json(beside) if beside.is_file() else {}
+    origin = facts_beside(path)
     if frame.empty:
         raise JstarError(f"{path}: holds no rows, at least one is needed")
     for column in [c for c in CURVE_COLUMNS if c in frame]:

@@ -78,7 +78,7 @@ def verify_study(layout: Layout) -> list[Finding]:
     return _once([*found, *changed])
 
 
-def summary(found: list[Finding]) -> str:
+def count_states(found: list[Finding]) -> str:
     """How many files are in which state."""
     counts = Counter(one.state for one in found)
     return f"{len(found)} files: " + ", ".join(

@@ -26,7 +26,7 @@ def verify_command(
     status 1 if there is one.
     """
     from jstar.records import provenance, write_json
-    from jstar.verify import BAD, summary, verify_folder, verify_study
+    from jstar.verify import BAD, count_states, verify_folder, verify_study
 
     if (config is None) == (not folders):
         raise JstarError("verify: give either --config, or folders of results")
@@ -37,8 +37,8 @@ def verify_command(
     bad = [one for one in found if one.state in BAD]
     for one in bad:
         typer.echo(one.line())
-    typer.echo(summary(found))
+    typer.echo(count_states(found))
     if out is not None:
         lines = [{**asdict(one), "path": str(one.path)} for one in found]
-        write_json(out, provenance(summary=summary(found), bad=len(bad), files=lines))
+        write_json(out, provenance(summary=count_states(found), bad=len(bad), files=lines))
     raise typer.Exit(1 if bad else 0)
