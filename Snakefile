@@ -30,6 +30,7 @@ if STUDY.kind == "scaling":
 include: "workflow/rules/variants.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/sampling.smk"
+include: "workflow/rules/verify.smk"
 include: "workflow/rules/report.smk"
 
 

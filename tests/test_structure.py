@@ -9,10 +9,10 @@ PACKAGE = ROOT / "src" / "jstar"
 FILES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 # Rooms and files at the top, from the ground up. Each may import what FREE names and stands above
 # it here, and of the rest only what its own list names.
-FREE = {"errors", "constants", "records", "progress", "noise", "curve", "config"}
+FREE = {"errors", "constants", "records", "manifest", "progress", "noise", "curve", "config"}
 ROOMS = {
     "errors": set(), "constants": set(), "extras": set(), "torch_device": set(), "private": set(),
-    "records": {"__version__"}, "progress": set(), "pool": set(),
+    "records": {"__version__"}, "manifest": set(), "progress": set(), "pool": set(),
     "application": set(), "typeset": set(), "native": {"private"},
     "noise": set(), "curve": set(), "averages": set(),
     "config": {"averages"}, "layout": set(), "data": {"pool", "private", "torch_device"},
@@ -30,6 +30,7 @@ ROOMS = {
     "run_study": {"application", "layout", "pool", "scaling", "stage_costs", "train"},
     "diagnose": {"data", "evaluate", "optimal", "torch_device", "train", "typeset"},
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
+    "verify": {"data", "figures", "layout"},
     "cluster": {"pool", "private", "train"},
 }  # fmt: skip
 TOP = {"commands", "cli", "__main__", "__init__"}  # import what they call

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from jstar.constants import CRITICAL_SHARE, NORMAL_95
 from jstar.errors import JstarError
+from jstar.manifest import parents
 from jstar.noise import Process, process, total_weights
 from jstar.records import (
     CURVE_COLUMNS,
+    facts_beside,
     fingerprint,
     numeric_column,
     provenance,
     read_any_table,
-    read_json,
     refuse_rows,
     write_table,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FACTS = ("estimator", "queries", "count", "dim", "variance", "log_count", "ended", "subset",
          "repeats")  # fmt: skip
+WORDS = ("estimator", "ended")
 SAME = 1e-6  # relative distance at which two noise scales are one
 
 Floats = NDArray[np.float64]
@@ -183,8 +185,11 @@ class OptimalLoss:
         columns = (self.sigma, self.loss, self.stderr)
         return fingerprint([[f"{v:.9g}" for v in column] for column in columns])
 
-    def write(self, path: str | Path, **origin: Any) -> None:
-        """Write curve.csv and, beside it, curve.json: what is known of it, and `origin`."""
+    def write(self, path: str | Path, *, card: Path | None = None, **origin: Any) -> None:
+        """Write curve.csv and, beside it, curve.json: what is known of it, and `origin`.
+
+        card: card.json of its data.
+        """
         facts = {
             **{key: getattr(self, key) for key in FACTS},
             "closure": self.closure[0],
@@ -192,6 +197,7 @@ class OptimalLoss:
             "fingerprint": self.fingerprint,
             "correlation": np.round(self.correlation_SS, 6),
         }
+        facts |= parents(Path(path), [card])
         write_table(path, self.to_frame(), provenance(**origin, **facts))
 
 
@@ -204,7 +210,7 @@ def read_curve(path: str | Path) -> OptimalLoss:
     path = Path(path)
     beside = path.with_suffix(".json")
     frame = read_any_table(path, ("sigma", "loss"))
-    origin = read_json(beside) if beside.is_file() else {}
+    origin = facts_beside(path)
     if frame.empty:
         raise JstarError(f"{path}: holds no rows, at least one is needed")
     for column in [c for c in CURVE_COLUMNS if c in frame]:
@@ -226,13 +232,21 @@ def read_curve(path: str | Path) -> OptimalLoss:
     size = len(frame)
     correlation_SS = np.ones((size, size))
     if origin.get("correlation") is not None:
-        correlation_SS = np.array(origin["correlation"], dtype=float)
+        try:
+            correlation_SS = np.array(origin["correlation"], dtype=float)
+        except (TypeError, ValueError) as error:
+            raise JstarError(f"{beside}: correlation is no matrix of numbers ({error})") from error
         if correlation_SS.shape != (size, size):
             raise JstarError(
                 f"{beside}: correlation has shape {correlation_SS.shape}, the curve has {size} "
                 "noise scales"
             )
     known = {key: origin[key] for key in FACTS if origin.get(key) is not None}
+    for key, value in known.items():
+        if isinstance(value, str) != (key in WORDS) or not isinstance(value, str | int | float):
+            raise JstarError(
+                f"{beside}: {key} = {value!r}, a {'word' if key in WORDS else 'number'} is needed"
+            )
     return OptimalLoss(
         sigma, loss, stderr, correlation_SS=correlation_SS,
         form=tuple(frame["form"]) if "form" in frame else ("",) * size,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jstar.config import Study
 from jstar.errors import JstarError
-from jstar.records import read_json
+from jstar.records import read_json, require_intact
 
 # What the stage fit writes into a study's folder, and what figures and notebooks read.
 FIT_TABLES = (
@@ -100,7 +100,10 @@ class Layout:
         facts = self.trials(model).with_suffix(".json")
         if not (facts.is_file() and self.rate(model).is_file()):
             return False
-        return bool(read_json(facts)["content"] == json.loads(self.study.content("tune", model)))
+        if read_json(facts)["content"] != json.loads(self.study.content("tune", model)):
+            return False
+        require_intact(self.rate(model), facts, f"run 'jstar tune --model {model}' again")
+        return True
 
     def noise_law(self, model: str, seed: int | str) -> Path:
         """Table of the noise law that a run with train.noise followed (stage train)."""
@@ -143,6 +146,11 @@ class Layout:
     def logs(self) -> Path:
         """Folder of what the study's last stages print."""
         return self.fits / "logs"
+
+    @property
+    def verified(self) -> Path:
+        """What `jstar verify` found of the study (stage report)."""
+        return self.fits / "verify.json"
 
     @property
     def report(self) -> Path:

@@ -1,6 +1,7 @@
 """Every result is written here: tidy tables and their provenance, whole or not at all.
 
-A table `x.csv` always has a neighbour `x.json` that says where it comes from.
+A table `x.csv` always has a neighbour `x.json`, its record: where it comes from, under `made` the
+checksum of each file it stands for, and `seal`, its own. Reading checks both.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ VARIANTS_COLUMNS = (
 )  # fmt: skip
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a TAB"}
 CURVE_COLUMNS = ("sigma", "loss", "stderr", "lower", "upper")
+MADE, SEAL = "made", "seal"
+RECORD_KEYS = (MADE, SEAL, "jstar")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -79,25 +82,159 @@ def write_array(path: str | Path, array: Any) -> None:
     write_atomically(path, lambda p: np.save(p, array))
 
 
-def write_table(path: str | Path, frame: "pd.DataFrame", provenance: dict[str, Any]) -> None:
-    """Write a tidy table to `path` (.csv) and its provenance beside it (.json).
+def write_table(
+    path: str | Path,
+    frame: "pd.DataFrame",
+    provenance: dict[str, Any],
+    beside: Iterable[Path] = (),
+) -> None:
+    """Write a tidy table to `path` (.csv) and its record beside it (.json).
 
     Floats keep 9 significant digits: more than any error bar here, and the same on every machine.
+    beside: files of the same stage, which have no record of their own.
     """
     path = Path(path)
     write_text(path, frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
-    write_json(path.with_suffix(".json"), provenance)
+    write_record(path.with_suffix(".json"), provenance, [path, *beside])
+
+
+def write_record(path: str | Path, facts: dict[str, Any], made: Iterable[Path] = ()) -> None:
+    """Write `facts` with the size and sha256 of every file in `made`, and sealed.
+
+    The files lie in the record's folder or below it, and are whole already. Facts read from a
+    record keep the files that it stands for.
+    """
+    path = Path(path)
+    known = facts.get(MADE, {})
+    files = {file.relative_to(path.parent).as_posix(): describe(file) for file in made}
+    write_json(path, sealed({**facts, MADE: {**known, **files}}))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """bytes and sha256 of a file; of a table (.csv) also its rows."""
+    facts = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return facts | ({"rows": _rows(path)} if path.suffix == ".csv" else {})
+
+
+def _rows(path: Path) -> int:
+    """Rows of a table, its head not counted."""
+    return path.read_bytes().count(b"\n") - 1
+
+
+def sealed(tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the fingerprint of all the rest of it."""
+    rest = {key: value for key, value in tree.items() if key != SEAL}
+    return {**rest, SEAL: fingerprint(rest)}
+
+
+def sha256_of(path: str | Path, start: int = 0) -> str:
+    """sha256 of a file from byte `start` on, read in blocks; once, while the file stays the same.
+
+    Raises OSError.
+    """
+    facts = Path(path).stat()
+    return _sha256(str(path), start, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: str, start: int, *_: int) -> str:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_intact(path: str | Path, record: str | Path | None = None, then: str = "") -> None:
+    """Raise JstarError where a record says that the file was another one when it was made.
+
+    record: default: the .json beside it. What has no record is anybody's, and passes. then: what
+    is to be done.
+    """
+    path = Path(path)
+    record = path.with_suffix(".json") if record is None else Path(record)
+    known = made_by(record).get(os.path.relpath(path, record.parent))
+    if known is not None:
+        require_as_made(path, record, known, then)
+
+
+def require_as_made(path: Path, record: Path, known: dict[str, Any], then: str = "") -> None:
+    """Raise JstarError where a file is not as `known`, what its record says of it."""
+    if not path.exists():
+        raise JstarError(f"{path}: is missing, {record} names it{f'; {then}' if then else ''}")
+    try:
+        size = path.stat().st_size
+        if size == known["bytes"] and sha256_of(path) == known["sha256"]:
+            return
+        found = "other bytes" if size == known["bytes"] else f"{size} bytes of {known['bytes']}"
+        if "rows" in known and (rows := _rows(path)) != known["rows"]:
+            found = f"{rows} rows of {known['rows']}"
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+    raise JstarError(
+        f"{path}: is damaged or was edited, {record} says otherwise ({found})"
+        + (f"; {then}" if then else "")
+    )
+
+
+def facts_beside(path: Path) -> dict[str, Any]:
+    """What the .json beside a table says, or one itself; nothing without, or if it is another's.
+
+    Raises JstarError where it is a record that was cut or edited.
+    """
+    record = path.with_suffix(".json")
+    if not record.is_file():
+        return {}
+    try:
+        tree = _load(record)
+    except JstarError:
+        if _was_record(record):
+            raise
+        return {}
+    return _unbroken(record, tree) if isinstance(tree, dict) else {}
+
+
+def _was_record(path: Path) -> bool:
+    """Whether a file that is no JSON is the rest of a record: empty, or with a key of one."""
+    text = path.read_bytes() if path.is_file() else b""
+    return not text.strip(b"\0 \n") or any(f'"{k}":'.encode() in text for k in RECORD_KEYS)
+
+
+def made_by(record: Path) -> dict[str, Any]:
+    """The files that a record stands for and what it says of each; none where it is no record."""
+    made = facts_beside(record).get(MADE)
+    return dict(made) if made is not None and _is_made(made) else {}
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file. Raises JstarError with one sentence."""
+    """Read a JSON file; of a record the seal is checked. Raises JstarError with one sentence."""
+    tree = _load(Path(path))
+    if not isinstance(tree, dict):
+        raise JstarError(f"{path}: holds {type(tree).__name__}, a set of keys is needed")
+    return _unbroken(Path(path), tree)
+
+
+def _load(path: Path) -> Any:
     try:
-        tree: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
         raise JstarError(f"{path}: is not valid JSON ({error})") from error
+
+
+def _unbroken(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree itself, where its seal is whole or it never had one."""
+    if (SEAL in tree or _is_made(tree.get(MADE))) and tree != sealed(tree):
+        raise JstarError(
+            f"{path}: is damaged or was edited, its seal is not of its content; make it again"
+        )
     return tree
+
+
+def _is_made(value: Any) -> bool:
+    """Whether the key `made` is that of a record, which has a seal."""
+    return isinstance(value, dict) and all(
+        isinstance(facts, dict) and "sha256" in facts for facts in value.values()
+    )
 
 
 def read_table(
@@ -106,6 +243,7 @@ def read_table(
     """Read a tidy table and check that the required columns are there."""
     import pandas as pd
 
+    require_intact(path, then="make it again, or remove that .json if the change is meant")
     try:
         frame = pd.read_csv(path, sep=separator)
     except OSError as error:

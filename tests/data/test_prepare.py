@@ -97,6 +97,10 @@ def test_an_edited_card_and_a_wrong_array_are_noticed(npz, tmp_path):
     prepare(config(npz), out)
     tree = json.loads((out / "card.json").read_text())
     (out / "card.json").write_text(json.dumps({**tree, "scale": 1.0}))
+    with pytest.raises(JstarError, match="is damaged or was edited"):
+        Card.load(out / "card.json")
+    older = {key: tree[key] for key in tree if key != "seal"}
+    (out / "card.json").write_text(json.dumps({**older, "scale": 1.0}))
     with pytest.raises(JstarError, match="edited by hand"):
         Card.load(out / "card.json")
     (out / "card.json").write_text(json.dumps(tree))

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from jstar.cli import app
 from jstar.errors import JstarError
-from jstar.records import read_json
+from jstar.records import read_json, sealed, write_json
 
 ADAPTERS = """
 import numpy as np, torch
@@ -89,7 +89,7 @@ def test_a_denoiser_that_knows_the_class_is_held_against_its_class(folder):
     frame = pd.read_csv("diagnosis/diagnosis.csv")
     assert frame["gap"].max() > 1e-6  # it does not use the label, and that is a gap
     oracle = folder / "diagnosis/optimal/oracle/oracle.json"
-    oracle.write_text(oracle.read_text().replace("exact_by_class", "exact"))
+    write_json(oracle, sealed({**read_json(oracle), "estimator": "exact"}))
     with pytest.raises(JstarError, match="'exact_by_class' .* denoiser that is given no labels"):
         run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz")
 

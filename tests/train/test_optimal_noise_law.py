@@ -14,6 +14,7 @@ from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.noise import process
 from jstar.optimal import posterior_mean
+from jstar.records import read_json, sealed, write_json, write_table
 from jstar.train.control import LinearControl
 from jstar.train.optimal_noise_law import OptimalLossNoiseLaw, OptimalWeight
 from jstar.train.parallel import Ranks
@@ -194,7 +195,7 @@ def test_what_does_not_fit_is_refused(run_tiny, curve, digits, tmp_path):
     foreign = tmp_path / "curve.csv"
     foreign.write_bytes(curve.read_bytes())
     facts = json.loads(curve.with_suffix(".json").read_text())
-    foreign.with_suffix(".json").write_text(json.dumps({**facts, "card_id": "another"}))
+    write_json(foreign.with_suffix(".json"), sealed({**facts, "card_id": "another"}))
     with pytest.raises(JstarError, match=r"belongs to training distribution .* to another"):
         run_tiny(curve=foreign, train={"noise": LAW})
     assert not (tmp_path / "run" / "out").exists()
@@ -204,10 +205,9 @@ def test_another_curve_does_not_continue_a_run(run_tiny, curve, tmp_path):
     train = {"noise": LAW, "time_budget_minutes": 1e-9}
     assert not run_tiny(curve=curve, train=train)[0].finished
     other = tmp_path / "curve.csv"
-    other.with_suffix(".json").write_bytes(curve.with_suffix(".json").read_bytes())
     frame = pd.read_csv(curve)
     frame["loss"] *= 1.01
-    frame.to_csv(other, index=False)
+    write_table(other, frame, read_json(curve.with_suffix(".json")))
     with pytest.raises(JstarError, match="holds a run of another configuration .curve was"):
         run_tiny(curve=other, train=train)
 

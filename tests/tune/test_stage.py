@@ -14,7 +14,7 @@ from jstar.data.check import check_study
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.plan import plan_study
-from jstar.records import read_json, write_json
+from jstar.records import read_json, write_json, write_record
 from jstar.train import loop, train
 from jstar.train.run import Run
 from jstar.train.status import study_status
@@ -128,6 +128,10 @@ def test_the_chosen_rate_is_what_its_runs_train_with_and_depend_on(tuning):
     assert run()["seconds"] > 0
     assert (layout.run("d1", 0) / "telemetry.csv").read_bytes() == first
     write_json(layout.rate("d1"), {"learning_rate": rate["learning_rate"] / 2})
+    with pytest.raises(JstarError, match=r"rate.json: is damaged or was edited.*jstar tune"):
+        layout.tuned("d1")
+    record = layout.trials("d1").with_suffix(".json")
+    write_record(record, read_json(record), [layout.rate("d1")])  # as if it had been chosen
     assert study_status(layout.tuned())[0].state == "outdated"
     run()
     assert (layout.run("d1", 0) / "telemetry.csv").read_bytes() != first

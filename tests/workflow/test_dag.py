@@ -1,5 +1,6 @@
 """The DAG: a tiny study end to end, what reruns what, and what stops before any job starts."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -30,6 +31,7 @@ def test_the_tiny_study_makes_everything(finished):
     assert 1e6 < len(page) < 8e6
     assert "images sha256" in page  # the card, and what the runs cost
     assert "3 runs" in page
+    assert re.search(r"verified</th><td>\d+ files: \d+ intact</td>", page)
     assert page.count("<img") >= len(list((study / "figures").glob("*.png")))
     assert "<html" in (study / "notebooks/inspect_fits.html").read_text()[:500]
     losses = pd.read_csv(study / "losses.csv")
@@ -90,7 +92,7 @@ def test_a_deleted_figure_comes_back_alone_and_a_broken_caption_fails_the_report
     before = path.read_text()
     command = ("--configfile", "config/tiny.yaml")
     figure.unlink()
-    assert dry_run(finished) == ["figure_gap", "report"]
+    assert dry_run(finished) == ["figure_gap", "report", "verify"]
     try:
         path.write_text(before + "- a list\n  without its blank line\n")
         done = snakemake(finished, "snakemake_report", *command, check=False)

@@ -7,6 +7,7 @@ rule report:
         NOISE_LAWS,
         LAYOUT.data / "card.json",
         [LAYOUT.run(*run) / "run.json" for run in STUDY.runs()],
+        LAYOUT.verified,
     output:
         LAYOUT.report,
     log:
@@ -15,7 +16,7 @@ rule report:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar report --config $JSTAR_STUDY > {log} 2>&1"
+        f"jstar report --config ${VARIABLE} > {{log}} 2>&1"
 
 
 # Snakemake's own report of everything that is marked `report(...)`, with the captions, the rules and

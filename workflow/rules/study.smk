@@ -7,7 +7,7 @@ from jstar.application import application
 from jstar.cluster.launch import allocation
 from jstar.config import Study
 from jstar.data import Card
-from jstar.data.check import check_study
+from jstar.data.check import check_study, source_changed
 from jstar.data.reading import reading_of
 from jstar.errors import JstarError
 from jstar.layout import Layout
@@ -30,6 +30,9 @@ try:
     else:
         STUDY = Study.parse(dict(config), ORIGIN)
         check_study(STUDY, ORIGIN)
+        # Once a run, not in each of its jobs: a folder of a million files takes seconds.
+        if workflow.is_main_process and (changed := source_changed(Layout(STUDY).data)):
+            print(f"jstar: {changed}", file=sys.stderr)
 except JstarError as error:
     sys.exit(f"jstar: {error}")
 
@@ -58,6 +61,11 @@ config["numbers"] = lambda output: read_json(
 )["numbers"]
 config["reading"] = lambda output: reading_of(Card.load(output.card)).lines(
     STUDY.train.sigma_data
+)
+config["verified"] = lambda: (
+    read_json(LAYOUT.verified)["summary"]
+    if LAYOUT.verified.is_file()
+    else "not looked at yet"
 )
 config["show"] = lambda value, form: "–" if value is None else format(value, form)
 

@@ -68,6 +68,7 @@ def fit(
     case. J* is interpolated between the noise scales of its table.
     """
     from jstar.config import FitConfig
+    from jstar.manifest import require_of_run
     from jstar.noise import process as named_process
     from jstar.scaling.stage import write_fits
     from jstar.scaling.summary import summary
@@ -84,6 +85,7 @@ def fit(
         layout = layout_of(config, results)
         study = layout.study
         tables = [layout.losses(model, seed) for model, seed in study.runs()]
+        require_of_run(tables)
         fits = write_fits(
             tables,
             layout.curve,

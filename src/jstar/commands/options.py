@@ -87,6 +87,14 @@ def layout_of(config: Path, results: Path) -> Layout:
     return Layout(Study.load(config), results)
 
 
+def say_changed_source(layout: Layout) -> None:
+    """A line on stderr where the dataset's files are others than those that were prepared."""
+    from jstar.data.check import source_changed
+
+    if changed := source_changed(layout.data):
+        typer.echo(changed, err=True)
+
+
 def set_threads(threads: int | None) -> None:
     """Let torch use so many CPU threads; None leaves its own choice."""
     if threads is not None:

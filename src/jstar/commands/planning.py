@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jstar.commands.options import RESULTS, Config, Results, app, layout_of
+from jstar.commands.options import RESULTS, Config, Results, app, layout_of, say_changed_source
 from jstar.errors import JstarError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def plan(
     truth = _errors_of(errors, studies, study.fit.confidence)
     if cores is not None and cores < 1:
         raise JstarError(f"--cores = {cores} is not allowed, at least 1 is needed")
+    say_changed_source(layout)
     typer.echo(plan_study(layout, cores))
     if study.kind != "scaling":
         return

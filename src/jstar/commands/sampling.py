@@ -140,15 +140,18 @@ def theory(
 
 
 def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    from jstar.manifest import require_of_run
     from jstar.records import read_json
     from jstar.sampling.theory.stage import write_theory
 
     study, runs = layout.study, layout.study.runs()
+    losses = [layout.losses(*run) for run in runs]
     quality = [path for run in runs if (path := layout.quality(*run)).is_file()]
+    require_of_run([*losses, *quality])
     # The second moment is measured with the features; without samples the data count as centred.
     facts = read_json(quality[0].with_suffix(".json")) if quality else {}
     return write_theory(
-        [layout.losses(*run) for run in runs],
+        losses,
         layout.curve,
         layout.sampling,
         quality=quality,

@@ -15,10 +15,12 @@ from jstar.commands.options import (
     Threads,
     app,
     layout_of,
+    say_changed_source,
     set_threads,
 )
 from jstar.config import Study
 from jstar.errors import JstarError
+from jstar.layout import Layout
 
 if TYPE_CHECKING:
     from jstar.train import TrainStatus
@@ -33,6 +35,7 @@ def check(
     text: Annotated[str | None, typer.Option(help="Study as JSON text, instead of a file")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the complete study here")] = None,
+    results: Results = RESULTS,
 ) -> None:
     """Check a study file, and its dataset as far as that is possible before prepare."""
     from jstar.config.reading import parse_json
@@ -46,6 +49,7 @@ def check(
     else:
         study, origin = Study.parse(parse_json(text or "", "--text"), "--text"), "--text"
     check_study(study, origin)
+    say_changed_source(Layout(study, results))
     if out is not None:
         write_text(out, study.model_dump_json(indent=2) + "\n")
     else:
@@ -70,7 +74,8 @@ def prepare_command(
         typer.echo("\n".join(read_sample(layout.study.dataset).lines(sigma_data)))
         return
     card = prepare(layout.study.dataset, layout.data)
-    open_dataset(layout.data).labels_for(layout.study.conditional)  # refuses, before more is spent
+    dataset = open_dataset(layout.data, verify=False)
+    dataset.labels_for(layout.study.conditional)  # refuses, before more is spent
     typer.echo("\n".join(reading_of(card).lines(sigma_data)))
     typer.echo(f"{layout.data}: {card.count} images of shape {card.shape}, card {card.id}")
 
@@ -276,6 +281,7 @@ def status(config: Config, results: Results = RESULTS) -> None:
     from jstar.tune.status import tune_status
 
     layout = layout_of(config, results)
+    say_changed_source(layout)
     typer.echo(status_table(study_status(layout.tuned()), tune_status(layout)))
 
 

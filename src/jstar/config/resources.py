@@ -25,4 +25,9 @@ class ResourcesConfig(Part):
     optimal_threads: PositiveInt = Field(
         16, description="CPU threads of an optimal-loss job; fewer if --cores allows no more"
     )
+    verify_arrays: bool = Field(
+        True,
+        description="compare images and posterior means with their checksums before every job that "
+        "reads them, seconds a GB; false: only shape and size",
+    )
     optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")

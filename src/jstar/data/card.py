@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jstar.errors import JstarError
-from jstar.records import fingerprint, read_json, write_json
+from jstar.records import SEAL, fingerprint, read_json, sealed, write_json
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Card:
     images_a_class: tuple[int, int, int] = (0, 0, 0)  # the fewest, the (lower) median, the most
     traits: tuple[tuple[str, int], ...] = ()  # (colour mode that became another, ICC ..., files)
     facts: tuple[tuple[str, str], ...] = ()  # what was recognised: (split, ...), (class, ...)
+    holdout_sha256: tuple[tuple[str, str], ...] = ()  # (images, labels or stds, of the held-out)
+    source_stamp: str = ""  # of the names, sizes and times of the files that were read
 
     @property
     def dim(self) -> int:
@@ -71,12 +73,19 @@ class Card:
         return {"id": self.id, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
-        write_json(path, self.to_dict())
+        write_json(path, sealed(self.to_dict()))
+
+    def checksum(self, split: str, stem: str) -> str:
+        """sha256 of the values of images, labels or stds; empty where the card is older."""
+        if split == "holdout":
+            return dict(self.holdout_sha256).get(stem, "")
+        return str(getattr(self, f"{stem}_sha256"))
 
     @classmethod
     def load(cls, path: str | Path) -> "Card":
         tree = read_json(path)
         stored = tree.pop("id", None)
+        tree.pop(SEAL, None)
         try:
             card = cls(**{key: _tuples(value) for key, value in tree.items()})
         except (TypeError, KeyError) as error:

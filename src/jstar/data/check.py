@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from jstar.config import DatasetConfig, Study
+from jstar.data.card import Card
 from jstar.data.classes import require_classes
 from jstar.data.prepare import split_of
 from jstar.data.sources import Shape, present, reader
+from jstar.data.sources.base import tree_stamp
 from jstar.data.vae import latent_shape
 from jstar.errors import JstarError
 
@@ -25,6 +27,24 @@ def source_shape(config: DatasetConfig) -> tuple[int, int, int, int]:
     """
     count, shape = _glance(config)
     return count, *latent_shape(config, shape)
+
+
+def source_changed(folder: Path) -> str | None:
+    """A sentence where the files that the dataset in `folder` was read from are others since.
+
+    By their names, sizes and times; None where they are not there any more, or nothing is prepared.
+    """
+    if not (folder / "card.json").is_file():
+        return None
+    card = Card.load(folder / "card.json")
+    source = Path(card.origin)
+    if not card.source_stamp or not source.exists() or tree_stamp(source) == card.source_stamp:
+        return None
+    return (
+        f"dataset '{card.name}': {source} has changed since it was prepared (names, sizes or times "
+        f"of its files), {folder} holds the old images; to read it anew run 'jstar prepare', or "
+        "snakemake with --forcerun prepare"
+    )
 
 
 def _glance(config: DatasetConfig) -> tuple[int, Shape]:

@@ -25,6 +25,7 @@ from jstar.data.image import UNAPPLIED
 from jstar.data.partial import SHEET, ArrayWriter, Partial, ResumableError
 from jstar.data.sheet import draw_sheet
 from jstar.data.sources import Job, Rows, Source, paired, present
+from jstar.data.sources.base import tree_stamp
 from jstar.data.store import Dataset
 from jstar.data.survey import Survey, duplicates, shared, survey
 from jstar.data.vae import with_vae
@@ -58,6 +59,7 @@ def prepare(
     chosen = present(config)
     if chosen.free and config.path is None:
         config = config.model_copy(update={"path": str(fetch(config.source))})
+    stamp = tree_stamp(Path(config.path)) if config.path else ""  # before anything is read of it
     _check_sum(config)
     with ExitStack() as stack:
         # The workers are made before the index of perhaps a million files is in memory.
@@ -68,9 +70,9 @@ def prepare(
         source = with_vae(chosen.open(config), config)
         split = split_of(config, source.count)
         require_range(source.labels(), source.classes, f"dataset '{config.name}'")
-        partial.open(_key(config, source), _arrays(split, source))
+        partial.open(_key(config, source, stamp), _arrays(split, source))
         _fill(partial, source, split, config.name, workers, shard, pool)
-        card = _card(partial, config, source, split, workers)
+        card = _card(partial, config, source, split, workers, stamp)
         partial.publish()
         _save_sheet(card, out)
         card.save(out / "card.json")
@@ -136,9 +138,9 @@ def _arrays(split: Split, source: Source) -> dict[str, tuple[tuple[int, ...], st
     return arrays
 
 
-def _key(config: DatasetConfig, source: Source) -> str:
+def _key(config: DatasetConfig, source: Source, stamp: str) -> str:
     """What a half-written dataset must agree on to be continued."""
-    return fingerprint([LAYOUT, config.model_dump(mode="json"), source.identity])
+    return fingerprint([LAYOUT, config.model_dump(mode="json"), source.identity, stamp])
 
 
 def _check_sum(config: DatasetConfig) -> None:
@@ -288,18 +290,29 @@ def _save_sheet(card: Card, out: Path) -> None:
 
 
 def _card(
-    partial: Partial, config: DatasetConfig, source: Source, split: Split, workers: int
+    partial: Partial,
+    config: DatasetConfig,
+    source: Source,
+    split: Split,
+    workers: int,
+    stamp: str,
 ) -> Card:
     """Survey the written arrays and describe them."""
     arrays = partial.arrays
     facts = survey(arrays["images.npy"], workers)
     twins = duplicates(arrays["images.npy"], facts.keys_N)
     labels_N = arrays["labels.npy"].read(0, split.train)
-    largest, repeated = int(labels_N.max()), 0
+    largest, repeated, sums = int(labels_N.max()), 0, {}
     if "holdout_images.npy" in arrays:
         held = arrays["holdout_images.npy"]
-        repeated = shared(held, survey(held, workers).keys_N, arrays["images.npy"], facts.keys_N)
-        largest = max(largest, int(arrays["holdout_labels.npy"].read(0, len(split.held_out)).max()))
+        held_facts = survey(held, workers)
+        repeated = shared(held, held_facts.keys_N, arrays["images.npy"], facts.keys_N)
+        held_labels = arrays["holdout_labels.npy"].read(0, len(split.held_out))
+        largest = max(largest, int(held_labels.max()))
+        sums["images"] = held_facts.sha256
+        sums["labels"] = hashlib.sha256(held_labels.tobytes()).hexdigest()
+        if source.sampled:
+            sums["stds"] = survey(arrays["holdout_stds.npy"], workers).sha256
     spread = survey(arrays["stds.npy"], workers) if source.sampled else None
     classes = max(source.classes or 0, largest + 1)
     return Card(
@@ -337,6 +350,8 @@ def _card(
         images_a_class=images_a_class(labels_N, classes),
         traits=tuple(sorted(partial.traits.items())),
         facts=source.facts,
+        holdout_sha256=tuple(sums.items()),
+        source_stamp=stamp,
     )
 
 

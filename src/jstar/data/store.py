@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,11 @@ from jstar.data.card import Card
 from jstar.data.classes import require_classes
 from jstar.errors import JstarError
 from jstar.noise import gaussian
+from jstar.records import sha256_of
 
+# Of a damaged .npy file: NumPy parses the header's text as Python.
+HEADER_FAULTS = (OSError, EOFError, ValueError, TypeError, OverflowError, SyntaxError, TokenError,
+                 BadZipFile)  # fmt: skip
 SPLITS = {"train": "", "holdout": "holdout_"}
 
 
@@ -71,37 +77,78 @@ class Dataset:
         return mean + self.scaled_stds(index_M) * eps
 
 
-def open_dataset(folder: str | Path, split: str = "train") -> Dataset:
+def open_dataset(folder: str | Path, split: str = "train", *, verify: bool = True) -> Dataset:
     """Open the dataset that prepare wrote to `folder`; `split` is `train` or `holdout`.
 
+    verify: whether images are compared with the card's checksums, at the speed of reading and once
+    in a process; labels always are.
     Raises JstarError where the folder holds no dataset, no such split, or not what its card says.
     """
     folder = Path(folder)
     if split not in SPLITS:
         raise JstarError(f"split = '{split}' is unknown, allowed are {', '.join(SPLITS)}")
-    prefix = SPLITS[split]
     if not (folder / "card.json").is_file():
         raise JstarError(f"{folder}: holds no card.json, run 'jstar prepare' first")
     card = Card.load(folder / "card.json")
-    expected = card.count if split == "train" else card.holdout
-    if expected == 0:
+    if not stored_arrays(card, split):
         raise JstarError(f"{folder}: holds no held-out images, set dataset.holdout")
-    images = _read(folder / f"{prefix}images.npy", (expected, *card.shape), card.dtype)
-    labels = _read(folder / f"{prefix}labels.npy", (expected,), "int64")
-    stds = None
+
+    def read(name: str) -> NDArray[Any]:
+        return read_array(folder, card, split, name, verify=verify or name == "labels")
+
+    images, labels = read("images"), np.asarray(read("labels"))
+    return Dataset(card, images, labels, read("stds") if card.sampled else None)
+
+
+def stored_arrays(card: Card, split: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Arrays of a split: name -> (shape, dtype); none where the card holds nothing out."""
+    count = card.count if split == "train" else card.holdout
+    arrays = {"images": ((count, *card.shape), card.dtype), "labels": ((count,), "int64")}
     if card.sampled:
-        stds = _read(folder / f"{prefix}stds.npy", (expected, *card.shape), card.dtype)
-    return Dataset(card, images, np.asarray(labels), stds)
+        arrays["stds"] = arrays["images"]
+    return arrays if count else {}
 
 
-def _read(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def read_array(
+    folder: Path, card: Card, split: str, name: str, *, verify: bool = True
+) -> NDArray[Any]:
+    """One of `stored_arrays`, memory-mapped; `verify`: compared with the card's checksum.
+
+    Raises JstarError where it is not what the card says.
+    """
+    path, (shape, dtype) = folder / f"{SPLITS[split]}{name}.npy", stored_arrays(card, split)[name]
+    return _read(path, shape, dtype, card.checksum(split, name) if verify else "")
+
+
+def load_array(path: str | Path) -> "np.memmap[Any, Any]":
+    """A .npy file, memory-mapped: a header that promises more than there is reserves nothing.
+
+    Raises JstarError where it is no whole one.
+    """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise JstarError(f"{path}: cannot be read ({error})") from error
-    if array.shape != shape or array.dtype != np.dtype(dtype):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except HEADER_FAULTS as error:
+        raise JstarError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(array, np.memmap):
+        array.close()
+        raise JstarError(f"{path}: cannot be read (an archive, not an array)")
+    return array
+
+
+def _read(path: Path, shape: tuple[int, ...], dtype: str, sha256: str) -> NDArray[Any]:
+    """The array, memory-mapped; `sha256`: of its values, empty where they are not looked at."""
+    array = load_array(path)
+    kind = np.dtype(dtype)
+    if array.shape != shape or array.dtype != kind or not array.flags.c_contiguous:
         raise JstarError(
             f"{path}: holds {array.dtype} of shape {array.shape}, the card says {dtype} {shape}; "
             "run prepare again"
+        )
+    if path.stat().st_size != array.offset + array.nbytes or (
+        sha256 and sha256_of(path, array.offset) != sha256
+    ):
+        raise JstarError(
+            f"{path}: is damaged or was edited, its checksum is not the one in {path.parent}/"
+            "card.json; run prepare again"
         )
     return array

@@ -96,7 +96,8 @@ def open_truth(
     if not curve_file.is_file():
         config = OptimalConfig(estimator=estimator, queries=CURVE_QUERIES)
         curve = dataset_curve(data, list(oracle.sigma), config, conditional)
-        curve.write(curve_file, card_id=data.card.id, seed=config.seed, label_drop=0.0)
+        curve.write(curve_file, card_id=data.card.id, seed=config.seed, label_drop=0.0,
+                    card=folder / "card.json")  # fmt: skip
     loss, stderr = _checked_curve(curve_file, data, folder, conditional).at(oracle.sigma)
     return Truth(
         card=data.card,

@@ -42,8 +42,8 @@ def write_diagnosis(
         problems=problems,
         words=text,
     )
-    write_table(out / "diagnosis.csv", found.frame, facts)
     write_text(out / "diagnosis.md", _page(found, text))
+    write_table(out / "diagnosis.csv", found.frame, facts, [out / "diagnosis.md"])
     return text
 
 

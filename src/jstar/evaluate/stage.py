@@ -12,6 +12,7 @@ from jstar.constants import COOLDOWN, TOTAL
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
+from jstar.manifest import parents
 from jstar.noise import gaussian, total_weights
 from jstar.optimal.exact.mixture_form import LATENT_STREAM
 from jstar.optimal.oracle import Oracle, open_oracle
@@ -22,6 +23,7 @@ from jstar.train.snapshots import (
     list_cooldowns,
     list_snapshots,
     load_denoiser,
+    require_whole,
     run_process,
     stored_averages,
 )
@@ -45,14 +47,17 @@ def write_losses(
     optimal loss is that of `exact_by_class`. (The objective that it was trained on also counts the
     unlabelled share: `optimal_loss(..., label_drop=)`.)
     """
-    dataset, draws = open_dataset(data), open_oracle(oracle)
+    verify = study.resources.verify_arrays
+    dataset, draws = open_dataset(data, verify=verify), open_oracle(oracle, verify=verify)
     info = read_json(run / "run.json")
+    require_whole(run)
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     require_same(dataset.card.id, draws.card_id, str(data), str(oracle))
     where = str(default_device(device))
     sets = [SplitDraws("train", dataset, draws, study)]
     if dataset.card.holdout:
-        sets.append(SplitDraws("holdout", open_dataset(data, "holdout"), draws, study))
+        held = open_dataset(data, "holdout", verify=verify)
+        sets.append(SplitDraws("holdout", held, draws, study))
 
     objective = total_weights(run_process(run), draws.sigma)
     weights = np.vstack([np.eye(len(draws.sigma)), objective])
@@ -88,6 +93,7 @@ def write_losses(
         process=info["process"]["name"],
         total="sum over sigma of W * loss, W = trapezoids of p(ln sigma) weight(sigma)",
         profile_error={f"{ema:g}": stored.combine(ema)[1] for ema in study.lengths},
+        **parents(out, [run / "run.json", oracle / "oracle.json", data / "card.json"]),
     )
     write_table(out, frame, facts)
     return frame

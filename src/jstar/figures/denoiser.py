@@ -20,7 +20,7 @@ from jstar.figures.style import (
     save,
     sigma_axis,
 )
-from jstar.records import read_table
+from jstar.records import read_json, read_table, write_record
 
 LOSS_COLOR, GAP_COLOR, MEAN_COLOR = LAW_COLOR["raw"], LAW_COLOR["corrected"], "#777777"
 READ = ("sigma", "loss", "loss_se", "optimal", "gap", "gap_se", "gap_share", "mean_image", "weight")
@@ -46,7 +46,9 @@ def draw_denoiser(table: Path, stem: Path) -> None:
         Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="loss of the mean image"),
     ]
     legend(figure, lines)
-    save([figure], stem)
+    files = save([figure], stem)
+    if (record := table.with_suffix(".json")).is_file():
+        write_record(record, read_json(record), files)
 
 
 def _losses(panel: Axes, frame: pd.DataFrame) -> None:

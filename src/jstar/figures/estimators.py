@@ -33,7 +33,7 @@ from jstar.figures.style import (
     save,
     sigma_axis,
 )
-from jstar.records import provenance, read_json, read_table, write_json
+from jstar.records import provenance, read_json, read_table, write_record
 
 LOSS_LABEL = r"optimal loss $J^*$ per dimension"
 ESTIMATORS = {
@@ -93,8 +93,8 @@ def draw_estimators(curves: list[Path], comparison: Path | None, out: Path) -> l
         }
         drawn |= {name: draw(found) for name, draw in parts.items()}
     for name, (figure, numbers) in drawn.items():
-        save([figure], out / name)
-        write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers))
+        files = save([figure], out / name)
+        write_record(out / f"{name}.json", provenance(figure=name, numbers=numbers), files)
     return list(drawn)
 
 

@@ -27,7 +27,7 @@ from jstar.figures.style import (
     save,
     sigma_axis,
 )
-from jstar.records import read_json, read_table
+from jstar.records import read_json, read_table, write_record
 
 COLORS = (LAW_COLOR["corrected"], LAW_COLOR["raw"], LAW_COLOR["free"])
 OWN = (0, (4, 2))
@@ -39,9 +39,10 @@ def draw_noise(folder: Path) -> None:
     """Draw folder/law and folder/effect (.pdf, .png) from the tables that `write_noise` wrote."""
     mpl.use("Agg")
     law, gaps, effect = (read_table(folder / f"{name}.csv") for name in ("law", "gaps", "effect"))
-    confidence = float(read_json(folder / "effect.json")["confidence"])
-    save([law_figure(law)], folder / "law")
-    save([effect_figure(gaps, effect, confidence)], folder / "effect")
+    facts = read_json(folder / "effect.json")
+    files = save([law_figure(law)], folder / "law")
+    files += save([effect_figure(gaps, effect, float(facts["confidence"]))], folder / "effect")
+    write_record(folder / "effect.json", facts, files)
 
 
 def law_figure(law: pd.DataFrame) -> Figure:

@@ -1,7 +1,9 @@
 """Tables and figures of a study's samples and of the sampling theory, brought together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +14,13 @@ from jstar.errors import JstarError
 from jstar.figures import gap_quality, samples, theory
 from jstar.figures.style import save
 from jstar.layout import Layout
-from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_json
+from jstar.records import (
+    LOSSES_COLUMNS,
+    provenance,
+    read_table,
+    require_intact,
+    write_record,
+)
 from jstar.sampling.quality.correlation import write_quality_tables
 
 
@@ -26,8 +34,9 @@ def draw_quality(layout: Layout) -> None:
     own = together.drop_duplicates(["run", "snapshot"])
     measured = pd.concat([read_table(path, LOSSES_COLUMNS) for path in losses])
     measured = measured[measured["split"] == "train"]
-    save([samples.draw_samples(_strips(layout, own))], out / "samples")
-    _keep(out / "gap_quality", *gap_quality.draw_gap_quality(own, measured, correlation))
+    strips = save([samples.draw_samples(_strips(layout, own))], out / "samples")
+    drawn = gap_quality.draw_gap_quality(own, measured, correlation)
+    _keep(out / "gap_quality", *drawn, strips)
 
 
 def draw_theory(folder: Path) -> None:
@@ -57,15 +66,16 @@ def _strips(layout: Layout, quality: pd.DataFrame) -> list[samples.Drawn]:
 def _archive(layout: Layout, row: "pd.Series[Any]", name: str) -> Any:
     """Images of one snapshot, or of the data, from a run's samples.npz."""
     path = layout.quality(str(row["model"]), int(row["seed"])).with_name("samples.npz")
+    require_intact(path, path.with_name("quality.json"), "sample the run again")
     try:
         with np.load(path, allow_pickle=False) as stored:
             if name == "real":
                 return stored["real"]
             return stored["images"][list(stored["snapshot"]).index(row["snapshot"])]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise JstarError(f"{path}: holds no such images ({error}), sample the run again") from error
 
 
-def _keep(stem: Path, figure: Figure, numbers: dict[str, Any]) -> None:
-    save([figure], stem)
-    write_json(stem.with_suffix(".json"), provenance(figure=stem.name, numbers=numbers))
+def _keep(stem: Path, figure: Figure, numbers: dict[str, Any], others: Sequence[Path] = ()) -> None:
+    files = [*save([figure], stem), *others]
+    write_record(stem.with_suffix(".json"), provenance(figure=stem.name, numbers=numbers), files)

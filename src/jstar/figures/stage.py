@@ -10,7 +10,8 @@ from jstar.errors import JstarError, nearest
 from jstar.figures import figures_of
 from jstar.figures.style import save
 from jstar.figures.tables import StudyTables, VariantTables, load_tables, load_variants
-from jstar.records import provenance, write_json
+from jstar.manifest import parents, say_unrecorded
+from jstar.records import provenance, write_record
 
 
 def draw_study_figure(name: str, study: Study, fits: Path, curve: Path, out: Path) -> None:
@@ -47,7 +48,10 @@ def draw_figure(
     drawn, numbers = getattr(import_module(known[name]), f"draw_{name}")(
         tables, shown or FiguresConfig()
     )
-    save(drawn if isinstance(drawn, list) else [drawn], out / name)
+    files = save(drawn if isinstance(drawn, list) else [drawn], out / name)
     stated = tables.origin if isinstance(tables, StudyTables) else {}
     units = {key: stated[key] for key in ("loss_unit", "flop_convention") if key in stated}
-    write_json(out / f"{name}.json", provenance(figure=name, numbers=numbers, **units))
+    record = out / f"{name}.json"
+    of = parents(record, [fits / tables.record, curve])
+    write_record(record, provenance(figure=name, numbers=numbers, **units, **of), files)
+    say_unrecorded([fits / tables.record, *([curve] if curve else [])])

@@ -268,7 +268,7 @@ def size_handles(models: Sequence[str], params: dict[str, int], **line: Any) -> 
     return [heading, *(Line2D([], [], color=colors[m], label=labels[m], **line) for m in shown)]
 
 
-def save(pages: Sequence[Figure], stem: Path) -> None:
+def save(pages: Sequence[Figure], stem: Path) -> list[Path]:
     """Write `stem`.pdf (vector) and `stem`.png (300 dpi, pages below one another), whole or not.
 
     No dates: the same tables give the same bytes.
@@ -297,7 +297,9 @@ def save(pages: Sequence[Figure], stem: Path) -> None:
     for page in pages:  # the layout is found once, not once a file
         page.draw_without_rendering()
         page.set_layout_engine("none")
-    write_atomically(stem.with_suffix(".pdf"), pdf)
-    write_atomically(stem.with_suffix(".png"), png)
+    files = [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
+    for file, write in zip(files, (pdf, png), strict=True):
+        write_atomically(file, write)
     for page in pages:
         plt.close(page)
+    return files

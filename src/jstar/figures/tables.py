@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 
 from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss, read_curve
+from jstar.errors import JstarError
 from jstar.layout import FIT_TABLES
-from jstar.records import CURVE_COLUMNS, LOSSES_COLUMNS, VARIANTS_COLUMNS, read_json, read_table
+from jstar.manifest import CARD, require_together
+from jstar.records import (
+    CURVE_COLUMNS,
+    LOSSES_COLUMNS,
+    VARIANTS_COLUMNS,
+    read_json,
+    read_table,
+    require_intact,
+)
 from jstar.scaling.inputs import REQUIRED, select
 from jstar.scaling.tables import ENDS, INTERVALS
 
@@ -80,6 +89,7 @@ class StudyTables:
     facts: dict[str, Any]
     confidence: float
     origin: dict[str, Any]
+    record: ClassVar[str] = "fits.json"
 
     @property
     def loss_word(self) -> str:
@@ -141,11 +151,15 @@ class StudyTables:
 def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTables:
     """Read the tables that the stages optimal (if it ran: `curve`) and fit wrote.
 
-    Raises JstarError: one sentence with the file and what is missing in it.
+    Raises JstarError: one sentence with the file and what is missing in it, or that a table is of
+    another fit than the rest, or the fit of another table of J*.
     """
+    for name in FIT_TABLES:
+        require_intact(fits / f"{name}.csv", fits / StudyTables.record, "fit again")
     frames = {name: _read(fits / f"{name}.csv", COLUMNS[name]) for name in FIT_TABLES}
     optimal = read_curve(curve) if curve is not None else None
-    origin = read_json(fits / "fits.json")
+    origin = read_json(fits / StudyTables.record)
+    _require_fitted(fits, origin, curve, optimal)
     losses = select(frames["losses"].assign(source=str(fits / "losses.csv")), ema=ema)
     return StudyTables(
         **{**frames, "losses": _with_gap(losses, optimal)},
@@ -155,6 +169,19 @@ def load_tables(fits: Path, curve: Path | None, ema: float | None) -> StudyTable
         confidence=float(origin["confidence"]),
         origin=origin,
     )
+
+
+def _require_fitted(
+    fits: Path, origin: dict[str, Any], curve: Path | None, optimal: OptimalLoss | None
+) -> None:
+    """Refuse a table of J* that is not the one that was fitted with."""
+    known = origin.get("optimal_fingerprint")
+    if optimal is not None and known is not None and optimal.fingerprint != known:
+        raise JstarError(
+            f"{curve}: is the J* {optimal.fingerprint} of the distribution "
+            f"{optimal.origin.get('card_id', '?')}, the fits in {fits} were made with the J* "
+            f"{known} of {origin.get('card_id') or '?'}; fit again, or give the other table"
+        )
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -186,6 +213,7 @@ class VariantTables:
     last: pd.DataFrame
     losses: pd.DataFrame
     facts: dict[str, Any]
+    record: ClassVar[str] = "last.json"
 
     @property
     def models(self) -> list[str]:
@@ -212,9 +240,10 @@ class VariantTables:
 
 def load_variants(folder: Path, curve: Path) -> VariantTables:
     """Read the tables that `jstar variants losses` wrote. Raises JstarError."""
+    require_together([folder / VariantTables.record, folder / "losses.csv", curve], CARD)
     return VariantTables(
         curve=read_curve(curve).to_frame(),
         last=read_table(folder / "last.csv", VARIANTS_COLUMNS),
         losses=read_table(folder / "losses.csv", LOSSES_COLUMNS),
-        facts=read_json(folder / "last.json"),
+        facts=read_json(folder / VariantTables.record),
     )

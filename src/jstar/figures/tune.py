@@ -21,7 +21,7 @@ from jstar.figures.style import (
     size_colors,
     size_handles,
 )
-from jstar.records import read_table
+from jstar.records import read_json, read_table, write_record
 
 CHOSEN: dict[str, Any] = {"marker": "*", "ms": 7, "mec": "black", "mew": 0.4, "ls": ""}
 PRIOR: dict[str, Any] = {"marker": "D", "ms": 3.6, "mfc": "white", "mew": 0.8, "ls": ""}
@@ -34,7 +34,8 @@ def draw_tuning(folder: Path) -> None:
     mpl.use("Agg")
     tune, trials = read_table(folder / "tune.csv"), read_table(folder / "trials.csv")
     tune, trials = (t.assign(model=t["model"].astype(str)) for t in (tune, trials))
-    save([tuning_figure(tune, trials)], folder / "tune")
+    files = save([tuning_figure(tune, trials)], folder / "tune")
+    write_record(folder / "tune.json", read_json(folder / "tune.json"), files)
 
 
 def tuning_figure(tune: pd.DataFrame, trials: pd.DataFrame) -> Figure:

@@ -14,15 +14,25 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.data.card import require_same
-from jstar.data.store import Dataset
+from jstar.data.store import Dataset, load_array
 from jstar.errors import JstarError
+from jstar.manifest import parents
 from jstar.noise import gaussian
 from jstar.optimal.draws import gaussian_noise
 from jstar.optimal.exact.mixture_form import LATENT_STREAM, component_draws, posterior_moments
 from jstar.optimal.exact.problem import pose_problem
 from jstar.optimal.points import DataPoints, as_points
 from jstar.optimal.posterior import mean_of_points
-from jstar.records import provenance, read_json, write_array, write_atomically, write_json
+from jstar.records import (
+    provenance,
+    read_json,
+    require_intact,
+    write_array,
+    write_atomically,
+    write_record,
+)
+
+ARRAYS = ("index.npy", "mirrored.npy", "posterior_mean.npy")  # the large one last
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,12 @@ class Oracle:
         Of sampled latents: one draw from each image's Gaussian, a function of (seed, m).
         """
         require_same(self.card_id, dataset.card.id, "the oracle set", "the dataset")
+        if self.index_M.min() < 0 or self.index_M.max() >= len(dataset):
+            raise JstarError(
+                f"the oracle set: index.npy names images {self.index_M.min()} to "
+                f"{self.index_M.max()}, the dataset has 0 to {len(dataset) - 1}; run "
+                "'jstar oracle' again"
+            )
         draw_M = np.arange(len(self.index_M)) + LATENT_STREAM
         images = dataset.sampled(self.index_M, self.seed, draw_M)
         flipped_MCHW: NDArray[np.float32] = images[..., ::-1]
@@ -77,6 +93,7 @@ def build_oracle(
     seed: int,
     estimator: str,
     out: str | Path,
+    card: Path | None = None,
     progress: Callable[[float], None] | None = None,
     device: torch.device | str | None = None,
 ) -> None:
@@ -85,7 +102,7 @@ def build_oracle(
     queries: draws M, each image (or mirror image) at most once, so at most N. With the estimator
     `exact_by_class` the posterior runs over the points of the draw's class: models are evaluated
     with all labels given, whatever share of them was dropped in training. Of sampled latents the
-    draws come from the Gaussians, and so does D*.
+    draws come from the Gaussians, and so does D*. card: card.json of the dataset.
     progress: called with the number of draws that are done, S times M in all.
     """
     out, points = Path(out), dataset_points(dataset)
@@ -118,11 +135,11 @@ def build_oracle(
                 if progress is not None:
                     progress(len(group.rows_M))
         means.flush()
+        (out / "oracle.json").unlink(missing_ok=True)  # no marker while the files change
 
-    (out / "oracle.json").unlink(missing_ok=True)  # no marker while the arrays change
+    write_atomically(out / "posterior_mean.npy", write_means)
     write_array(out / "index.npy", index_M)
     write_array(out / "mirrored.npy", mirrored_M)
-    write_atomically(out / "posterior_mean.npy", write_means)
     facts = provenance(
         card_id=dataset.card.id,
         sigma=sigma_S,
@@ -130,27 +147,35 @@ def build_oracle(
         seed=seed,
         estimator=estimator,
         shape=dataset.card.shape,
+        **parents(out / "oracle.json", [card]),
     )
-    write_json(out / "oracle.json", facts)
+    write_record(out / "oracle.json", facts, [out / name for name in ARRAYS])
 
 
-def open_oracle(folder: str | Path) -> Oracle:
-    """Open the oracle set in `folder`; its posterior means stay on disk."""
+def open_oracle(folder: str | Path, *, verify: bool = True) -> Oracle:
+    """Open the oracle set in `folder`; its posterior means stay on disk.
+
+    verify: whether the posterior means are compared with their checksum, as in `open_dataset`.
+    Raises JstarError where a file is missing, damaged or not what oracle.json says.
+    """
     folder = Path(folder)
     if not (folder / "oracle.json").is_file():
         raise JstarError(f"{folder}: holds no oracle.json, run 'jstar oracle' first")
     facts = read_json(folder / "oracle.json")
+    for name in ARRAYS if verify else ARRAYS[:2]:
+        require_intact(folder / name, folder / "oracle.json", "run 'jstar oracle' again")
     try:
-        mean = np.load(folder / "posterior_mean.npy", mmap_mode="r", allow_pickle=False)
-        index = np.load(folder / "index.npy", allow_pickle=False)
-        mirrored = np.load(folder / "mirrored.npy", allow_pickle=False)
+        index, mirrored, mean = (load_array(folder / name) for name in ARRAYS)
         shape = tuple(int(n) for n in facts["shape"])
         expected = (len(facts["sigma"]), facts["queries"], *shape)
-    except (OSError, ValueError, KeyError) as error:
+        card_id, seed = str(facts["card_id"]), int(facts["seed"])
+        sigma = np.array(facts["sigma"], dtype=np.float64)
+    except (ValueError, KeyError, TypeError) as error:
         raise JstarError(f"{folder}: is not a complete oracle set ({error})") from error
+    if index.dtype.kind not in "iu" or mirrored.dtype != bool or mean.dtype.kind != "f":
+        raise JstarError(f"{folder}: is not a complete oracle set (arrays of other types)")
     if mean.shape != expected or index.shape != expected[1:2] or mirrored.shape != index.shape:
         raise JstarError(
             f"{folder}/posterior_mean.npy: has shape {mean.shape}, oracle.json says {expected}"
         )
-    sigma = np.array(facts["sigma"], dtype=np.float64)
-    return Oracle(facts["card_id"], sigma, index, mirrored, int(facts["seed"]), shape, mean)
+    return Oracle(card_id, sigma, np.array(index), np.array(mirrored), seed, shape, mean)

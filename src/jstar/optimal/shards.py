@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jstar.config import Study, estimator_conflict
 from jstar.curve import OptimalLoss
+from jstar.data.card import Card
 from jstar.data.store import Dataset, open_dataset
 from jstar.errors import JstarError
 from jstar.optimal.exact.pair_form import shard_tiles
@@ -66,7 +67,8 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
 def write_merged(study: Study, data: Path, files: list[Path], out: Path) -> OptimalLoss:
     """`merge_shards`, written to `out` (curve.csv) as `write_curve` does."""
     curve = merge_shards(study, data, files)
-    curve.write(out, card_id=open_dataset(data).card.id, seed=study.optimal.seed, label_drop=0.0)
+    card = data / "card.json"
+    curve.write(out, card=card, card_id=Card.load(card).id, seed=study.optimal.seed, label_drop=0.0)
     return curve
 
 
@@ -79,7 +81,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _posed(study: Study, data: Path) -> tuple[Dataset, ExactProblem, DrawForm]:
-    dataset, config = open_dataset(data), study.optimal
+    config = study.optimal
+    dataset = open_dataset(data, verify=study.resources.verify_arrays)
     conflict = estimator_conflict(
         config.estimator, form=config.form, sampled=dataset.stds_NCHW is not None, sharded=True,
         relative_se=config.relative_se,

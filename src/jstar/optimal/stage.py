@@ -15,11 +15,12 @@ def write_curve(study: Study, data: Path, out: Path, *, label_drop: float = 0.0)
 
     label_drop: as in `optimal_loss`; 0 is what evaluation measures.
     """
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, verify=study.resources.verify_arrays)
     curve = dataset_curve(
         dataset, study.sigmas.values, study.optimal, study.conditional, label_drop=label_drop
     )
-    curve.write(out, card_id=dataset.card.id, seed=study.optimal.seed, label_drop=label_drop)
+    curve.write(out, card_id=dataset.card.id, seed=study.optimal.seed, label_drop=label_drop,
+                card=data / "card.json")  # fmt: skip
     return curve
 
 
@@ -57,7 +58,8 @@ def dataset_curve(
 
 def write_oracle(study: Study, data: Path, out: Path) -> None:
     """Write the oracle set of the dataset in `data` to the folder `out`."""
-    dataset, sigmas = open_dataset(data), study.sigmas.values
+    dataset = open_dataset(data, verify=study.resources.verify_arrays)
+    sigmas = study.sigmas.values
     points = len(dataset) * (2 if dataset.card.mirror else 1)
     total = len(sigmas) * min(study.evaluate.queries, points)
     with Progress(f"oracle {dataset.card.name}", total, "draws") as bar:
@@ -68,5 +70,6 @@ def write_oracle(study: Study, data: Path, out: Path) -> None:
             seed=study.evaluate.seed,
             estimator=study.optimal.estimator,
             out=out,
+            card=data / "card.json",
             progress=bar.advance,
         )

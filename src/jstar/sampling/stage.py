@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jstar.config import SamplerConfig, Study
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
+from jstar.manifest import parents
 from jstar.progress import Progress
 from jstar.records import provenance, read_json, write_atomically, write_table
 from jstar.sampling.quality.distances import fid, kid, precision_recall
@@ -21,7 +22,7 @@ from jstar.sampling.quality.reference import Reference, reference
 from jstar.sampling.samplers import LABEL, Denoiser, Sampler, draw_images
 from jstar.sampling.steps import noise_steps
 from jstar.torch_device import default_device
-from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser
+from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser, require_whole
 
 SHOWN = 64  # images of each snapshot that are kept for the eye
 NORMAL_95 = 1.959964
@@ -65,8 +66,9 @@ def write_quality(
     Beside it samples.npz: the first images of every snapshot. One row a snapshot, and for the last
     snapshot one for each entry of `sampling.sweep`.
     """
-    dataset, config = open_dataset(data), study.sampling
+    dataset, config = open_dataset(data, verify=study.resources.verify_arrays), study.sampling
     info = read_json(run / "run.json")
+    require_whole(run)
     require_same(dataset.card.id, info["card_id"], str(data), str(run))
     where = str(default_device(device))
     known = reference(dataset, config.features, references, where)
@@ -81,20 +83,21 @@ def write_quality(
             rows.append((*key, *_row(trial, ema, features_NF, known)))
             if trial.config is config:
                 shown.append(first)
-    write_atomically(
-        out.with_name("samples.npz"), _archive(np.stack(shown), _real(dataset), trials)
-    )
+    samples = out.with_name("samples.npz")
+    write_atomically(samples, _archive(np.stack(shown), _real(dataset), trials))
     facts = provenance(
         card_id=dataset.card.id,
+        run=run.name,
         fingerprint=info["fingerprint"],
         start_seed=config.seed,
         features=known.network.name,
         reference_images=known.moments.count,
         second_moment=known.second_moment,
         intervals="95 %, jackknife over groups of generated images",
+        **parents(out, [run / "run.json", data / "card.json"]),
     )
     frame = pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
-    write_table(out, frame, facts)
+    write_table(out, frame, facts, [samples])
     return frame
 
 

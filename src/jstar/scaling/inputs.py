@@ -10,9 +10,9 @@ from jstar.constants import COOLDOWN, TOTAL
 from jstar.errors import JstarError
 from jstar.noise import Process, process, total_weights
 from jstar.records import (
+    facts_beside,
     numeric_column,
     read_any_table,
-    read_json,
     read_table,
     refuse_rows,
 )
@@ -91,13 +91,7 @@ def stated(paths: list[Path], key: str) -> str | None:
 
     That is how this package's own tables are known; of another's nothing is claimed.
     """
-    said = set()
-    for path in paths:
-        try:
-            facts = read_json(path.with_suffix(".json"))
-        except JstarError:  # there is none, or it is another's
-            return None
-        said.add(facts.get(key) if isinstance(facts, dict) else None)
+    said = {facts_beside(path).get(key) for path in paths}
     return said.pop() if len(said) == 1 else None
 
 

@@ -5,8 +5,16 @@ from pathlib import Path
 from jstar.config import FitConfig
 from jstar.constants import TOTAL
 from jstar.curve import OptimalLoss, read_curve
+from jstar.manifest import (
+    CARD,
+    CONVENTION,
+    UNIT,
+    parents,
+    require_together,
+    say_unrecorded,
+)
 from jstar.noise import Process
-from jstar.records import provenance, write_json, write_table, write_text
+from jstar.records import provenance, write_record, write_table, write_text
 from jstar.scaling import tables as frames
 from jstar.scaling.approaches import agreements, approaches_frame, isoflop_of
 from jstar.scaling.cooldown import cooldown_frame, cooldown_laws_frame
@@ -48,9 +56,13 @@ def write_fits(
     process: the training process, whose weights make the total. loss_name, flop_convention: what
     loss and compute are; default: what the .json beside the tables says.
     tune: table of the stage tune, whose cost of mistuning widens the joint law's intervals.
-    Raises JstarError: one sentence with file, line and column.
+    Raises JstarError: one sentence with file, line and column, or with the two tables that are of
+    different training distributions or units.
     """
     paths = [Path(p) for p in losses]
+    every = [p for p in (*paths, optimal, tune) if p is not None]
+    require_together(every, CARD, UNIT)
+    require_together(paths, CONVENTION)
     table = read_losses(paths)
     if tune is not None:
         table = with_mistuning(table, tune)
@@ -73,6 +85,7 @@ def write_fits(
         confidence=config.confidence,
         bootstrap=config.bootstrap,
         seed=config.seed,
+        **parents(Path(out) / "fits.json", every),
     )
     found = [isoflop_of(scale, study) for scale in study.scales]
     curves, minima = frames.isoflop_frames(study, found)
@@ -107,5 +120,7 @@ def write_fits(
         "approaches": written["approaches"].to_dict("records"),
         "agreement": agreements(written["approaches"]),
     }
-    write_json(Path(out) / "fits.json", tree)
+    made = [*(f"{name}.csv" for name in written), *(f"tables/{name}" for name in paper)]
+    write_record(Path(out) / "fits.json", tree, [Path(out) / name for name in made])
+    say_unrecorded(every)
     return study

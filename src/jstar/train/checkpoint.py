@@ -1,10 +1,10 @@
 """Resumable checkpoints: written whole, checked when read, the newest two kept.
 
 A checkpoint is NAME.safetensors (tensors only, nothing executable) and, written after it, its
-marker NAME.json with size, checksum and the facts of the run. Without a marker it does not count.
+record NAME.json with size, checksum and the facts of the run. Without its record it does not
+count.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jstar.errors import JstarError
-from jstar.records import read_json, write_atomically, write_json
+from jstar.records import (
+    read_json,
+    require_intact,
+    sha256_of,
+    write_atomically,
+    write_record,
+)
 
 KEEP = 2
 
@@ -33,8 +39,7 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> None:
     """Write the checkpoint at `images` images; removes older ones, all but `KEEP`."""
     path = folder / f"{images:015d}.safetensors"
     write_tensors(path, checkpoint.tensors)
-    marker = {**checkpoint.facts, "images": images, "sha256": _sha256(path)}
-    write_json(path.with_suffix(".json"), marker)
+    write_record(path.with_suffix(".json"), {**checkpoint.facts, "images": images}, [path])
     _sync_folder(folder)
     complete = sorted(folder.glob("[0-9]*.json"), reverse=True)
     for old in complete[KEEP:]:
@@ -53,7 +58,9 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         path = marker.with_suffix(".safetensors")
         try:
             facts = read_json(marker)
-            if facts.get("sha256") != _sha256(path):
+            if "sha256" not in facts:
+                require_intact(path)
+            elif facts["sha256"] != sha256_of(path):  # of an older jstar
                 raise JstarError(f"{path}: is damaged (its checksum differs from its marker's)")
             return Checkpoint(load_file(path), facts), complaints
         except (JstarError, OSError, SafetensorError) as error:
@@ -89,11 +96,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
             raise OSError(getattr(error, "errno", 0), str(error)) from error
 
     write_atomically(path, write)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

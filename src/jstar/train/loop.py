@@ -18,7 +18,7 @@ from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import learning_rate
 from jstar.train.parallel import Ranks, gradient_sync, join_ranks
-from jstar.train.publish import publish, set_aside
+from jstar.train.publish import publish, require_snapshots, set_aside
 from jstar.train.run import Run
 from jstar.train.snapshots import cooldown_file
 from jstar.train.status import hold_state, write_state
@@ -95,6 +95,8 @@ def train_among(
             set_aside(run)
         ranks.barrier()
         run.restore()
+        if ranks.first:
+            require_snapshots(run, out)
         status = _go(run, out, stop)
         if not status.finished and ranks.first:
             print(

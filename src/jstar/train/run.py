@@ -16,6 +16,7 @@ from jstar.constants import COOLDOWN
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
+from jstar.records import write_record
 from jstar.train.checkpoint import (
     Checkpoint,
     load_newest,
@@ -48,14 +49,14 @@ class Run:
         self, study: Study, model: str, seed: int, data: Path, state: Path, ranks: Ranks,
         curve: Path | None = None,
     ) -> None:  # fmt: skip
-        self.study, self.model, self.seed = study, model, seed
+        self.study, self.model, self.seed, self.data = study, model, seed, data
         self.state, self.ranks, self.config = state, ranks, study.train_of(model)
         if self.config.batch % ranks.world:
             raise JstarError(
                 f"train.batch = {self.config.batch} is not a multiple of the {ranks.world} "
                 "processes"
             )
-        self.dataset = open_dataset(data)
+        self.dataset = open_dataset(data, verify=ranks.first and study.resources.verify_arrays)
         self.dataset.labels_for(study.conditional)  # refuses what cannot be learned
         card = self.dataset.card
         self.process = self.config.make_process()
@@ -146,6 +147,7 @@ class Run:
         }
         if self.ranks.first:
             write_tensors(path, tensors)
+            write_record(path.with_suffix(".json"), {"images": self.images}, [path])
 
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All state that is shaped like a weight: name -> (local part, its parameter)."""

@@ -18,7 +18,7 @@ from jstar.constants import COOLDOWN
 from jstar.errors import JstarError
 from jstar.model import DiT, DiTConfig
 from jstar.noise import Process, process
-from jstar.records import read_json
+from jstar.records import made_by, read_json, require_intact
 
 FOLDER = "snapshots"
 
@@ -52,6 +52,13 @@ def list_snapshots(run: str | Path) -> list[Snapshot]:
     return [Snapshot(**entry) for entry in _run_info(run)["snapshots"]]
 
 
+def require_whole(run: str | Path) -> None:
+    """Raise JstarError if a file of a finished run is not the one that was published."""
+    record = Path(run) / "run.json"
+    for name in made_by(record):
+        require_intact(record.parent / name, record, "train the run again")
+
+
 def list_cooldowns(run: str | Path) -> list[Snapshot]:
     """The snapshots of a finished run at which a cooldown ends. Raises as `list_snapshots`."""
     ends = _run_info(run).get("cooldowns", [])
@@ -83,6 +90,7 @@ def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -
     with ExitStack() as stack:
         files = {}
         for path in {path for path, _, _ in terms}:
+            require_intact(path, Path(run) / "run.json", "train the run again")
             with _reading(path):
                 files[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
         for name, parameter in network.named_parameters():
@@ -90,6 +98,11 @@ def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -
             for path, length, coefficient in terms:
                 with _reading(path):
                     part = files[path].get_tensor(tensor_key(length, name))
+                if part.shape != parameter.shape:
+                    raise JstarError(
+                        f"{path}: '{name}' has the shape {tuple(part.shape)}, run.json says "
+                        f"{tuple(parameter.shape)}; train the run again"
+                    )
                 total.add_(part, alpha=coefficient)
             weights[name] = total.float()
     network.load_state_dict(weights, strict=True, assign=True)
@@ -155,4 +168,11 @@ def _run_info(run: str | Path) -> dict[str, Any]:
     path = Path(run) / "run.json"
     if not path.is_file():
         raise JstarError(f"{run}: is not a finished run, it holds no run.json")
-    return read_json(path)
+    info = read_json(path)
+    try:
+        _ = [Snapshot(**entry) for entry in info["snapshots"]]
+        _ = DiTConfig(**info["model_config"]), process(**info["process"]), info["card_id"]
+        _ = [float(length) for length in info["config"]["train"]["ema"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise JstarError(f"{path}: is not the record of a run ({error!r})") from error
+    return info

@@ -9,6 +9,7 @@ import pandas as pd
 
 from jstar.errors import JstarError
 from jstar.layout import Layout
+from jstar.manifest import parents
 from jstar.model import flops, model_config, parameters
 from jstar.records import fingerprint, provenance, read_json, read_table, write_json, write_table
 from jstar.train.loop import TrainStatus
@@ -156,9 +157,10 @@ def _write(bench: Bench, prior: float, found: list[tuple[Minimum, list[RateTrial
         seed=study.tune.seed,
         content=json.loads(study.content("tune", model)),
         chosen=chosen,
+        **parents(table, [layout.oracle / "oracle.json", layout.data / "card.json"]),
     )
     frame = pd.DataFrame(rows, columns=list(TRIALS_COLUMNS)).replace(np.inf, np.nan)
-    write_table(table, frame, facts)
+    write_table(table, frame, facts, [layout.rate(model)])
 
 
 def write_tuning(layout: Layout) -> pd.DataFrame:
@@ -182,6 +184,7 @@ def write_tuning(layout: Layout) -> pd.DataFrame:
         share=layout.study.tune.share,
         factors=layout.study.tune.factors,
         numbers=_numbers(frame),
+        **parents(layout.tune / "tune.json", [layout.trials(model) for model in models]),
     )
     write_table(layout.tune / "trials.csv", trials, origin)
     write_table(layout.tune / "tune.csv", frame, origin)

@@ -91,8 +91,9 @@ class Bench:
 
     def __init__(self, layout: Layout, model: str, ranks: Ranks, stop: Stop) -> None:
         self.layout, self.model, self.ranks, self.stop = layout, model, ranks, stop
-        study, self.dataset = layout.study, open_dataset(layout.data)
-        self.draws = open_oracle(layout.oracle)
+        study, verify = layout.study, layout.study.resources.verify_arrays and ranks.first
+        self.dataset = open_dataset(layout.data, verify=verify)
+        self.draws = open_oracle(layout.oracle, verify=verify)
         card_id = self.dataset.card.id
         require_same(card_id, self.draws.card_id, str(layout.data), str(layout.oracle))
         self.split = SplitDraws("train", self.dataset, self.draws, study)

@@ -1,22 +1,24 @@
 """The variants of a study side by side: their losses against one floor."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from jstar.config import Study
 from jstar.constants import CRITICAL_SHARE, TOTAL
 from jstar.curve import OptimalLoss, read_curve
-from jstar.data.card import require_same
 from jstar.diagnose.measure import floor_share
 from jstar.diagnose.words import bulk, percent, scales, times, worse_than_mean_image
 from jstar.errors import JstarError
 from jstar.layout import Layout
+from jstar.manifest import CARD, parents, require_of_run, require_together
 from jstar.noise import process, total_weights
 from jstar.records import (
     LOSSES_COLUMNS,
     VARIANTS_COLUMNS,
+    facts_beside,
     provenance,
-    read_json,
     read_table,
     write_table,
     write_text,
@@ -41,16 +43,15 @@ def write_variants(layout: Layout) -> str:
     summary = summary_rows(study, frame, curve)
     text = _words(study, frame, summary, curve)
     facts = provenance(
-        card_id=read_json(layout.curve.with_suffix(".json"))["card_id"],
+        card_id=facts_beside(layout.curve).get("card_id"),
         study=study.study,
         ema=study.ema,
         variance=curve.variance,
         critical_sigma=curve.critical_sigma,
+        **parents(layout.variants / "last.json", [layout.curve, *_tables(layout)]),
         images=int(frame["images"].max()),
         words=text,
     )
-    write_table(layout.variants / "losses.csv", losses, facts)
-    write_table(layout.variants / "last.csv", frame, facts)
     caption = (
         f"{len(summary)} variants after {int(frame['images'].max()):,} images: J* as a share of "
         "the loss that each one trains; where half of its weighted gap lies; gap / J* at the "
@@ -58,22 +59,25 @@ def write_variants(layout: Layout) -> str:
     )
     table = [SUMMARY, *summary]
     page = f"# Variants of study '{study.study}'\n\n{text}\n\n{markdown(table, caption)}"
-    write_text(layout.variants / "summary.md", page)
-    write_text(layout.variants / "summary.tex", latex(table, caption, "tab:variants"))
+    summaries = [layout.variants / f"summary.{end}" for end in ("md", "tex")]
+    for path, words in zip(summaries, (page, latex(table, caption, "tab:variants")), strict=True):
+        write_text(path, words)
+    write_table(layout.variants / "losses.csv", losses, facts)
+    write_table(layout.variants / "last.csv", frame, facts, summaries)
     return text
+
+
+def _tables(layout: Layout) -> list[Path]:
+    """The tables of losses of all runs."""
+    return [layout.losses(*run) for run in layout.study.runs()]
 
 
 def _losses(layout: Layout) -> pd.DataFrame:
     """The losses of all runs, of one EMA length; a run on other data is refused."""
-    card_id = read_json(layout.curve.with_suffix(".json"))["card_id"]
-    tables = []
-    for model, seed in layout.study.runs():
-        path = layout.losses(model, seed)
-        require_same(
-            card_id, read_json(path.with_suffix(".json"))["card_id"], str(layout.curve), str(path)
-        )
-        tables.append(read_table(path, LOSSES_COLUMNS))
-    frame = pd.concat(tables, ignore_index=True)
+    tables = _tables(layout)
+    require_of_run(tables)
+    require_together([layout.curve, *tables], CARD)
+    frame = pd.concat([read_table(path, LOSSES_COLUMNS) for path in tables], ignore_index=True)
     return frame[np.isclose(frame["ema"], layout.study.ema)].reset_index(drop=True)
 
 

@@ -16,11 +16,11 @@ from scipy.stats import t as student
 from jstar.config import Study
 from jstar.constants import CONFIDENCE, TOTAL
 from jstar.curve import OptimalLoss, read_curve
-from jstar.data.card import require_same
 from jstar.errors import JstarError
 from jstar.layout import Layout
+from jstar.manifest import CARD, parents, require_of_run, require_together
 from jstar.noise import process, total_weights
-from jstar.records import provenance, read_json, read_table, write_table, write_text
+from jstar.records import facts_beside, provenance, read_table, write_table, write_text
 from jstar.typeset import markdown
 
 LAW_COLUMNS = ("process", "model", "seed", "images", "sigma", "weight", "gap", "density", "draws",
@@ -62,24 +62,23 @@ def write_noise(layout: Layout) -> None:
     Raises JstarError if no two of its entries differ only in the noise law.
     """
     curve, pairs = read_curve(layout.curve), _pairs(layout.study)
-    facts = provenance(study=layout.study.study, card_id=_card(layout, pairs),
-                       confidence=CONFIDENCE)  # fmt: skip
+    tables = [layout.losses(name, seed) for pair in pairs for seed in pair.seeds
+              for name in (pair.own, pair.optimal)]  # fmt: skip
+    require_of_run(tables)
+    require_together([layout.curve, *tables, *(t.with_name("run.json") for t in tables)], CARD)
+    facts = provenance(
+        study=layout.study.study,
+        card_id=facts_beside(layout.curve).get("card_id"),
+        confidence=CONFIDENCE,
+        **parents(layout.noise_laws / "effect.json", [layout.curve, *tables]),
+    )
     gaps = pd.concat([_gaps(layout, pair, curve) for pair in pairs], ignore_index=True)
     law = pd.concat([_law(layout, pair) for pair in pairs], ignore_index=True)
     effect = pd.concat([_effect(layout, pair, curve) for pair in pairs], ignore_index=True)
     write_table(layout.noise_laws / "law.csv", law, facts)
     write_table(layout.noise_laws / "gaps.csv", gaps, facts)
-    write_table(layout.noise_laws / "effect.csv", effect, facts)
     write_text(layout.noise_laws / "effect.md", _page(effect))
-
-
-def _card(layout: Layout, pairs: list[Pair]) -> str:
-    """The one training distribution of curve and runs."""
-    known = str(read_json(layout.curve.with_suffix(".json"))["card_id"])
-    for path in (layout.run(name, seed) / "run.json" for pair in pairs for seed in pair.seeds
-                 for name in (pair.own, pair.optimal)):  # fmt: skip
-        require_same(known, str(read_json(path)["card_id"]), str(layout.curve), str(path))
-    return known
+    write_table(layout.noise_laws / "effect.csv", effect, facts, [layout.noise_laws / "effect.md"])
 
 
 def _final(path: Path, ema: float) -> pd.DataFrame:

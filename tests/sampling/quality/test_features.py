@@ -9,6 +9,7 @@ import torch
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.errors import JstarError
+from jstar.records import MADE, SEAL, read_json, write_json
 from jstar.sampling.quality.distances import feature_moments
 from jstar.sampling.quality.features import quantised
 from jstar.sampling.quality.reference import reference
@@ -96,6 +97,10 @@ def test_refusals(digits, known, tmp_path):
         reference(digits, str(tmp_path / "bad.pt"), tmp_path)
     folder = shutil.copytree(known[0], tmp_path / "reference")
     (folder / "classifier.safetensors").write_bytes(b"cut")
+    with pytest.raises(JstarError, match=r"classifier.safetensors: is damaged.*remove .*json"):
+        reference(digits, "classifier", folder)
+    facts = read_json(folder / "classifier.json")
+    write_json(folder / "classifier.json", {k: facts[k] for k in facts if k not in (MADE, SEAL)})
     with pytest.raises(JstarError, match="is no classifier of 'digits'"):
         reference(digits, "classifier", folder)
 

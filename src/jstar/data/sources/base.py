@@ -1,5 +1,7 @@
 """What every reader returns: a `Source`, opened but not yet read."""
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.errors import JstarError
+from jstar.records import fingerprint
 
 PIXEL_OFFSET, PIXEL_SCALE = 127.5, 1 / 127.5  # 8-bit pixels to -1..1
 
@@ -140,6 +143,36 @@ def stamp(path: Path) -> list[Any]:
     """What tells that a file changed, without reading it."""
     facts = path.stat()
     return [str(path), facts.st_size, facts.st_mtime_ns]
+
+
+def tree_stamp(path: Path) -> str:
+    """Fingerprint of the names, sizes and times of a file, or of all files below a folder.
+
+    A million files take seconds: none is read. Hidden ones are not looked at, no reader takes them.
+    Raises JstarError where a folder cannot be listed.
+    """
+    if not path.is_dir():
+        return fingerprint(stamp(path)[1:])
+    digest, seen = hashlib.sha256(), set()
+    try:
+        for folder, inside, names in os.walk(path, followlinks=True, onerror=_refuse_folder):
+            facts = os.stat(folder)
+            place = (facts.st_dev, facts.st_ino)
+            # Links may lead in a circle: no folder is walked twice.
+            inside[:] = [] if place in seen else sorted(n for n in inside if n[0] != ".")
+            for name in sorted(n for n in names if place not in seen and n[0] != "."):
+                file = os.path.join(folder, name)
+                found = os.stat(file) if os.path.exists(file) else os.lstat(file)
+                known = [os.path.relpath(file, path), found.st_size, found.st_mtime_ns]
+                digest.update(repr(known).encode())
+            seen.add(place)
+    except OSError as error:
+        raise JstarError(f"{path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()[:16]
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise error
 
 
 def in_memory(images_NCHW: NDArray[Any], labels_N: NDArray[Any]) -> Callable[..., Iterator[Job]]:

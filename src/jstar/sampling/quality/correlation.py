@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
+from jstar.manifest import CARD, parents, require_of_run, require_together, say_unrecorded
 from jstar.records import LOSSES_COLUMNS, provenance, read_table, write_table
 
 Floats = NDArray[np.float64]
@@ -23,8 +24,11 @@ LEAST_RUNS = 4  # fewer have no bootstrap worth the name
 def write_quality_tables(quality: list[Path], losses: list[Path], out: Path) -> pd.DataFrame:
     """Write quality.csv (all runs) and correlation.csv to the folder `out`; returns the latter.
 
-    Raises JstarError if the tables hold values of different feature networks.
+    Raises JstarError if the tables are of different feature networks or training distributions, or
+    of other runs than those in whose folders they lie.
     """
+    require_of_run([*quality, *losses])
+    require_together([*quality, *losses], CARD)
     needed = ("run", "snapshot", "ema", "features", "fid")
     tables = [read_table(path, needed) for path in quality]
     together = pd.concat(tables, ignore_index=True)
@@ -44,9 +48,11 @@ def write_quality_tables(quality: list[Path], losses: list[Path], out: Path) -> 
         features=networks[0] if len(networks) else None,
         of="ln loss or ln gap against ln FID",
         intervals=f"95 %, bootstrap of whole runs, {DRAWS} draws",
+        **parents(out / "quality.csv", [*quality, *losses]),
     )
     write_table(out / "quality.csv", together, facts)
     write_table(out / "correlation.csv", frame, facts)
+    say_unrecorded([*quality, *losses])
     return frame
 
 

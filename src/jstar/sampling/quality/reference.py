@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jstar.data import Dataset
 from jstar.data.card import require_same
 from jstar.errors import JstarError
-from jstar.records import provenance, read_json, write_atomically, write_json
+from jstar.records import provenance, read_json, require_intact, write_atomically, write_record
 from jstar.sampling.quality.distances import FeatureMoments, feature_moments, merged_moments
 from jstar.sampling.quality.features import (
     SEED,
@@ -55,6 +55,8 @@ def reference(
         require_same(
             dataset.card.id, str(read_json(facts_file)["card_id"]), "the dataset", str(facts_file)
         )
+        for file in (weights, _stored(facts_file)):
+            require_intact(file, facts_file, f"remove {facts_file} to make it again")
     if features != CLASSIFIER:
         network = load_script(dataset, Path(features))
     elif facts_file.is_file():
@@ -86,7 +88,8 @@ def _write(
             np.savez(file, mean=known.mean_F, cov=known.cov_FF, features=np.concatenate(chosen))
 
     write_atomically(_stored(facts_file), save)
-    write_json(
+    weights = facts_file.with_suffix(".safetensors")
+    write_record(
         facts_file,
         provenance(
             card_id=dataset.card.id,
@@ -96,6 +99,7 @@ def _write(
             accuracy=network.accuracy,
             second_moment=squares / (len(dataset) * dataset.card.dim),
         ),
+        [_stored(facts_file), *([weights] if weights.is_file() else [])],
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from jstar.curve import read_curve
 from jstar.errors import JstarError
+from jstar.manifest import CARD, UNIT, parents, require_together, say_unrecorded
 from jstar.records import provenance, read_any_table, read_table, write_table
 from jstar.sampling.steps import noise_steps, theory_rho
 from jstar.sampling.theory.bound import (
@@ -103,6 +104,9 @@ def write_theory(
     The noise scales are cut to those measured: nothing is extrapolated.
     Raises JstarError: one sentence with file and column.
     """
+    tables = [*losses, *(quality or [])]
+    require_together([*tables, curve], CARD)
+    require_together([*losses, curve], UNIT)
     frame = read_gaps(losses, ema)
     data = read_data_facts(curve, dim, second_moment)
     measured = frame["sigma"].to_numpy()
@@ -120,11 +124,13 @@ def write_theory(
         sigma_max=high,
         theory_rho=theory_rho(low, high),
         unit="nats an image; KL of the paths from sigma_max to sigma_min",
+        **parents(out / "bounds.csv", [*tables, curve]),
     )
     write_table(out / "bounds.csv", parts, facts)
     write_table(out / "steps.csv", chosen, facts)
     if quality:
         write_table(out / "theory_quality.csv", bounds_of_trials(quality, frame, data), facts)
+    say_unrecorded([*tables, curve])
     return parts, chosen
 
 

@@ -1,0 +1,17 @@
+# Every file of the study against the record of what was made, before it goes into the report. The
+# same at any time later: jstar verify --config config/<study>.yaml
+rule verify:
+    input:
+        rules.figures.input,
+        TUNING,
+        SAMPLES,
+        NOISE_LAWS,
+    output:
+        LAYOUT.verified,
+    log:
+        LAYOUT.logs / "verify.log",
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    shell:
+        "jstar verify --config $JSTAR_STUDY --out {output} > {log} 2>&1"
