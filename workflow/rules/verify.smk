@@ -14,4 +14,4 @@ rule verify:
     conda:
         "../../envs/cpu.yaml"
     shell:
-        "jstar verify --config $JSTAR_STUDY --out {output} > {log} 2>&1"
+        f"jstar verify --config ${VARIABLE} --out {{output}} > {{log}} 2>&1"

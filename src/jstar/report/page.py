@@ -38,7 +38,10 @@ ORIGIN = ("jstar", "commit", "losses", "optimal", "card_id", "optimal_fingerprin
 
 @dataclass(frozen=True)
 class Sources:
-    """What a page is made of. main: the picture at the top; runs: their run.json."""
+    """What a page is made of. main: the picture at the top; runs: their run.json.
+
+    verified: the table of `jstar verify`, every file of the study against its record.
+    """
 
     title: str
     finding: str
@@ -48,6 +51,7 @@ class Sources:
     card: Path | None = None
     sheet: Path | None = None
     runs: list[Path] = field(default_factory=list)
+    verified: Path | None = None
 
 
 def write_study_report(layout: Layout) -> None:
@@ -69,7 +73,7 @@ def write_study_report(layout: Layout) -> None:
         finding=said, tables=tables,
         main=layout.figures / ("variants.png" if study.kind == "variants" else "scaling.png"),
         pictures=pictures, card=layout.data / "card.json", sheet=layout.data / "samples.png",
-        runs=[layout.run(*run) / "run.json" for run in study.runs()],
+        runs=[layout.run(*run) / "run.json" for run in study.runs()], verified=layout.verified,
     )  # fmt: skip
     write_page(layout.report, sources)
 
@@ -105,7 +109,7 @@ def write_page(out: Path, sources: Sources) -> None:
         colors=charts.COLOR,
         chips=charts.size_chips(tables) if tables else [],
         checks=checks(tables) if tables else [],
-        origin=_origin(tables.origin) if tables else [],
+        origin=[*(_origin(tables.origin) if tables else []), *_verified(sources.verified)],
         data=_data(tables) if tables else None,
         plotly=Markup(get_plotlyjs()) if tables else "",
         script=Markup((Path(__file__).parent / "templates" / "page.js").read_text("utf-8")),
@@ -183,6 +187,11 @@ def _origin(facts: dict[str, Any]) -> list[tuple[str, str]]:
     shown = [(key.replace("_", " "), facts.get(key)) for key in ORIGIN]
     return [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
             for key, value in shown if value is not None]  # fmt: skip
+
+
+def _verified(path: Path | None) -> list[tuple[str, str]]:
+    """What `jstar verify` said when the page was made."""
+    return [("verified", str(read_json(path)["summary"]))] if path and path.is_file() else []
 
 
 @dataclass(frozen=True)
