@@ -100,3 +100,46 @@ def test_two_processes_follow_the_gap_as_one_does(tmp_path, tiny_study):
     a, b = (pd.read_csv(run / "noise_law.csv") for run in (one, two))
     np.testing.assert_allclose(a["density"], b["density"], rtol=1e-3)
     assert a.groupby("sigma")["density"].std().max() > 0.01  # it moved
+
+
+ONE_GRAPH = """
+import sys
+import torch
+from pathlib import Path
+from jstar.config import Study
+from jstar.train.loop import run_chunk
+from jstar.train.parallel import join_ranks
+from jstar.train.run import Run
+
+calls = []
+
+def backend(graph, inputs):  # what DDP cuts in pieces comes here piece by piece
+    calls.append(graph)
+    return graph.forward
+
+plain = torch.nn.Module.compile
+torch.nn.Module.compile = lambda self, **options: plain(self, backend=backend, **options)
+with join_ranks("cpu") as ranks:
+    run = Run(Study.load(sys.argv[1]), "wide", 0, Path(sys.argv[2]), Path(sys.argv[3]), ranks)
+    run_chunk(run, 2)
+    sizes = run.objective._get_ddp_logging_data()["bucket_sizes"]
+    print(len(calls), len(sizes.split(",")), flush=True)
+"""
+
+
+def test_every_block_is_one_graph_in_two_processes_with_many_buckets(tiny_study, digits, tmp_path):
+    """The blocks share their code, so one graph serves all of them."""
+    ladder = [{"name": "wide", "depth": 3, "width": 256}]
+    study = tiny_study(ladder=ladder, train={"compile": True, "parallel": "ddp"})
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "work.py").write_text(ONE_GRAPH)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        str(tmp_path / "work.py"), str(tmp_path / "study.yaml"), str(digits), str(tmp_path / "s"),
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for graphs, buckets in (map(int, line.split()) for line in done.stdout.splitlines()):
+        assert (graphs, buckets > 2) == (1, True)
+    assert len(done.stdout.splitlines()) == 2

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from jstar.config.base import Part, Positive, PositiveInt
+from jstar.config.base import Part, Positive, PositiveInt, one_of
+from jstar.hardware import PLANNED
 
 
 class ResourcesConfig(Part):
@@ -15,6 +16,12 @@ class ResourcesConfig(Part):
         0, description="GPUs of a training job, on each of its nodes"
     )
     train_nodes: PositiveInt = Field(1, description="nodes of a training job; several need SLURM")
+    gpu: Annotated[str, one_of(*PLANNED)] = Field(
+        "H100", description="kind of these GPUs, for jstar plan: whether every size fits, how fast"
+    )
+    disk_gb_per_second: Positive = Field(
+        0.5, description="how fast one process writes a large file to results/, for jstar plan"
+    )
     train_minutes: PositiveInt = Field(
         60, description="time limit of a training job; a longer run goes on in the next"
     )
@@ -26,3 +33,8 @@ class ResourcesConfig(Part):
         16, description="CPU threads of an optimal-loss job; fewer if --cores allows no more"
     )
     optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")
+
+    @property
+    def processes(self) -> int:
+        """Processes of a training run: one a GPU, one without."""
+        return max(1, self.train_gpus) * self.train_nodes

@@ -30,7 +30,7 @@ from jstar.noise import Process
 # How often a run is saved, and how its memory is split, changes no number.
 UNCHANGING = (
     "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
-    "activation_checkpointing", "parallel", "peak_flops", "writer",
+    "activation_checkpointing", "parallel", "resident", "peak_flops", "writer",
 )  # fmt: skip
 
 

@@ -218,7 +218,7 @@ def run_chunk(run: Run, border: int) -> float:
 def _gradient(run: Run, chunk: Chunk, k: int, error_B: Tensor) -> None:
     """Gradients of step k into `.grad`, its squared errors into `error_B`; in microbatches."""
     size = len(error_B)
-    part = min(run.config.microbatch or size, size)
+    part = run.cut.microbatch
     for start in range(0, size, part):
         rows = slice(start, min(start + part, size))
         with gradient_sync(run.objective, rows.stop == size):

@@ -25,6 +25,7 @@ from jstar.train.checkpoint import (
 )
 from jstar.train.ema import PowerEMA
 from jstar.train.events import Branch, training_events
+from jstar.train.footprint import Load, cut_here
 from jstar.train.objective import Objective, noise_scale
 from jstar.train.optimal_noise_law import choose_noise_law
 from jstar.train.optimizer import Optimizer
@@ -62,14 +63,15 @@ class Run:
         shape = model_config(study.model, study.entry(model), card.shape, card.classes)
         self.shape = replace(shape, noise_scale=noise_scale(self.process))
         self.train_flops = 3 * flops(self.shape)  # of one image
-        self.events = training_events(self.config, self.train_flops, 4 * card.dim)
+        self.events = training_events(self.config, self.train_flops, 4 * card.dim, ranks.world)
+        self.cut = cut_here(self._load(), ranks)
         self.noise_law = choose_noise_law(
             self.config, self.process, self.dataset, curve, ranks.device
         )
         self.stream = Stream(
             self.dataset, self.noise_law, seed, batch=self.config.batch,
             class_drop=study.model.class_drop, rank=ranks.rank, world=ranks.world,
-            device=ranks.device,
+            device=ranks.device, resident=self.cut.resident,
         )  # fmt: skip
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
@@ -99,21 +101,32 @@ class Run:
         """Step at which the run, or its branch, is done."""
         return self.events.steps if self.branch is None else self.branch.end
 
+    def _load(self) -> Load:
+        """What the run asks of a device's memory."""
+        images = [a for a in (self.dataset.images_NCHW, self.dataset.stds_NCHW) if a is not None]
+        share = self.config.batch // self.ranks.world
+        chunk = 4 * self.dataset.card.dim * self.events.chunk_steps * share
+        return Load(
+            self.model, self.shape, self.config, self.ranks.world,
+            float(sum(array.nbytes for array in images)), float(chunk),
+        )  # fmt: skip
+
     def _build(self) -> None:
         """Network, optimiser and averages."""
         with torch.device("meta"):
             network = DiT(self.shape)
         network = network.to_empty(device="cpu")
         network.initialise(torch.Generator().manual_seed(self.seed))
-        network.recompute = self.config.activation_checkpointing
+        network.recompute = self.cut.recompute
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
+            # DDP would cut every block's graph where a bucket of gradients ends. Its buckets travel
+            # while the next block's backward pass runs all the same.
+            torch._dynamo.config.optimize_ddp = False
             for block in network.blocks:
-                block.compile(dynamic=False)
+                block.compile(dynamic=False, fullgraph=True)
         bf16 = self.config.precision == "bf16"
-        self.objective: nn.Module = spread(
-            objective, self.ranks, shard=self.config.parallel == "fsdp", bf16=bf16
-        )
+        self.objective: nn.Module = spread(objective, self.ranks, shard=self.cut.shard, bf16=bf16)
         self.named = dict(objective.named_parameters())
         self.optimizer = Optimizer(list(self.named.values()), self.config, self.ranks)
         # The averages leave out a learned loss weight: it is no part of the denoiser.

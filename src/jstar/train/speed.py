@@ -10,19 +10,8 @@ import numpy as np
 import torch
 
 from jstar.config import TrainConfig
+from jstar.hardware import find_gpu
 from jstar.train.parallel import Ranks
-
-# Dense peaks in FLOP/s as their maker states them: (bf16 matrix units, float32; TF32 is off).
-# A name is looked up in this order: the PCIe cards are slower than what else is called H100.
-PEAKS = {
-    "H200 NVL": (835e12, 60e12),
-    "H200": (989e12, 67e12),
-    "H100 PCIe": (756e12, 51e12),
-    "H100 NVL": (835e12, 60e12),
-    "H100": (989e12, 67e12),
-    "A100": (312e12, 19.5e12),
-    "L40S": (362e12, 91.6e12),
-}
 
 
 @dataclass(frozen=True)
@@ -114,8 +103,7 @@ class Speedometer:
 def _known_peak(device: torch.device, precision: str) -> float:
     """Peak FLOP/s of one device, NaN for those not in the table."""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for known, (bf16, fp32) in PEAKS.items():
-            if known in name:
-                return bf16 if precision == "bf16" else fp32
+        gpu = find_gpu(torch.cuda.get_device_name(device))
+        if gpu is not None:
+            return gpu.bf16 if precision == "bf16" else gpu.float32
     return math.nan
