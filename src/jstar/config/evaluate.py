@@ -16,7 +16,10 @@ class EvaluateConfig(Part):
     precision: Annotated[str, one_of("fp32", "bf16")] = Field(
         "fp32",
         description="of the matrix products; bf16 is faster on GPUs and biased at small noise "
-        "scales: the bias is measured on the last snapshot and reported in bias.csv",
+        "scales: what it changes is measured on the last snapshot and stands in losses.json",
+    )
+    shards: PositiveInt = Field(
+        1, description="jobs that share the snapshots of a run; changes no number"
     )
     ema: list[Positive] | None = Field(
         None,

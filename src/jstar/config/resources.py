@@ -25,6 +25,9 @@ class ResourcesConfig(Part):
     train_minutes: PositiveInt = Field(
         60, description="time limit of a training job; a longer run goes on in the next"
     )
+    evaluate_minutes: PositiveInt = Field(
+        60, description="time limit of an evaluation job; one that is ended early loses a network"
+    )
     flops_per_second: Positive | None = Field(
         None, description="speed of one training device, for jstar plan; default: measured"
     )

@@ -143,6 +143,9 @@ class TrainConfig(Part):
         description="keep all images in each GPU's memory; auto: where they take a quarter of it "
         "at most. Otherwise each process reads what it needs from one copy that all share",
     )
+    rank_timeout_minutes: Positive = Field(
+        30.0, description="how long processes wait for one of them (a checkpoint) before they fail"
+    )
     time_budget_minutes: Positive | None = Field(
         None, description="then write a checkpoint and exit with status 75: start me again"
     )
@@ -152,7 +155,11 @@ class TrainConfig(Part):
     writer: Annotated[str, one_of("tensorboard", "wandb")] | None = Field(
         None, description="also send the telemetry there; needs that package installed"
     )
-    checkpoint_seconds: Positive = Field(120.0, description="time between resumable checkpoints")
+    checkpoint_seconds: Positive = Field(
+        120.0,
+        description="least time between resumable checkpoints; longer where saving would take more "
+        "than 1 % of the time",
+    )
     checkpoint_images: PositiveInt | None = Field(
         None, description="images between resumable checkpoints, besides the time"
     )

@@ -23,6 +23,7 @@ from jstar.preflight.roofline import (
 from jstar.progress import Progress, clock
 from jstar.train.events import TrainingEvents, run_events
 from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
+from jstar.train.loop import SAVING_SHARE
 
 PROCESS_BYTES = 3 * GIB  # of a process' private memory: torch, CUDA's context; assumed
 RESERVE = 1.25  # queues, restarts and what the roofline does not know
@@ -102,7 +103,8 @@ def _forecast(study: Study, name: str, data: float, gpu: Gpu) -> SizeForecast:
     work = evaluation_flops(study, events, split_of(study.dataset, count), flops(shape))
     return SizeForecast(
         load, cut, footprint, speed, mfu(load, cut, machine), len(entry.seeds),
-        events.total_images / speed, state, saving, saving / (saving + config.checkpoint_seconds),
+        events.total_images / speed, state, saving,
+        saving / (saving + max(config.checkpoint_seconds, saving * (1 / SAVING_SHARE - 1))),
         work / reading.matrix,
     )  # fmt: skip
 

@@ -36,6 +36,7 @@ from jstar.train.stream import Stream
 from jstar.train.telemetry import LossBins
 
 CHECKPOINTS = "checkpoints"
+MAX_ROLLBACKS = 3
 BRANCHES = "branches"  # folder of a folder of checkpoints for each cooldown
 
 
@@ -76,6 +77,8 @@ class Run:
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.step = 0
+        self.leap = 0  # steps' worth of data that were left out after bad steps
+        self.rollbacks = 0
         self.branch: Branch | None = None
         self.identity = json.dumps(
             {
@@ -197,14 +200,33 @@ class Run:
             if self.ranks.first:
                 tensors[key] = full.cpu()
         tensors["adam_steps"] = self.optimizer.moments()["step"][0]
-        tensors["skipped"] = self.optimizer.skipped
+        tensors["health"] = self.optimizer.health
         tensors["bins"] = self.ranks.sum(self.bins.sums)
         tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
         tensors |= self.noise_law.tensors()
-        facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
+        facts = {
+            "identity": self.identity, "step": self.step, "leap": self.leap,
+            "rollbacks": self.rollbacks, **self.speed.facts(),
+        }  # fmt: skip
         if self.ranks.first:
             save_checkpoint(folder, self.images, Checkpoint(tensors, facts))
         self.ranks.barrier()
+
+    def roll_back(self) -> int:
+        """Go back to the newest checkpoint, leave out the data from there to here: how many steps.
+
+        Raises JstarError without a checkpoint, or where it was done MAX_ROLLBACKS times already.
+        """
+        bad, branch = self.step + self.leap, self.branch
+        if self.rollbacks >= MAX_ROLLBACKS or load_newest(self._checkpoints(branch))[0] is None:
+            why = f"{self.rollbacks} times already" if self.rollbacks else "no checkpoint is there"
+            raise JstarError(f"cannot be rolled back, {why}")
+        self.rollbacks += 1
+        self.restore(branch)
+        left_out = bad - self.step - self.leap
+        self.leap += left_out
+        self.optimizer.health[1:4] = 0.0
+        return left_out
 
     def enter(self, part: Branch | None) -> None:
         """Go to a branch, or back to the run itself (None), where that is not where this one is."""
@@ -236,11 +258,16 @@ class Run:
             fill(part, found.tensors[key], like)
         for steps in self.optimizer.moments()["step"]:
             steps.copy_(found.tensors["adam_steps"])
-        self.optimizer.skipped.copy_(found.tensors["skipped"])
+        if "health" in found.tensors:
+            self.optimizer.health.copy_(found.tensors["health"])
+        else:  # of an earlier version, which counted only these
+            self.optimizer.health[0] = found.tensors["skipped"].to(self.ranks.device)
         self.bins.sums.zero_()
         if self.ranks.first:  # a sum over ranks: only one may hold it
             self.bins.sums.copy_(found.tensors["bins"])
         self.bins.rows = found.tensors["records"].tolist()
         self.step, self.branch = found.facts["step"], branch
+        self.leap = found.facts.get("leap", 0)
+        self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
         self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)

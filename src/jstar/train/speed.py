@@ -27,6 +27,9 @@ class Speed:
     peak_flops: float  # of all devices, NaN where unknown
     mfu: float  # flops_per_second / peak_flops
     peak_memory: int  # bytes, of the fullest rank
+    gradient_norm: float = math.nan  # mean before clipping
+    gradient_norm_max: float = math.nan
+    skipped_steps: int = 0  # since the start of the run: their gradient was not finite
 
 
 class Speedometer:
@@ -59,8 +62,13 @@ class Speedometer:
             self._steps += [b - a for a, b in pairs]
         self._marks = []
 
-    def record(self, images: int) -> Speed:
-        """Close the stretch since the last record. All ranks must call it."""
+    def record(
+        self, images: int, norms: tuple[float, float] = (math.nan, math.nan), skipped: int = 0
+    ) -> Speed:
+        """Close the stretch since the last record. All ranks must call it.
+
+        norms: mean and maximum gradient norm; skipped: steps so far that were not finite.
+        """
         before = self.rows[-1] if self.rows else None
         seconds = self.seconds - (before.seconds if before else 0.0)
         speed = (images - (before.images if before else 0)) / max(seconds, 1e-9)
@@ -68,7 +76,7 @@ class Speedometer:
         self._steps = []
         row = Speed(
             images, self.seconds, speed, float(p50), float(p95), speed * self.train_flops,
-            self.peak, speed * self.train_flops / self.peak, self._peak_memory(),
+            self.peak, speed * self.train_flops / self.peak, self._peak_memory(), *norms, skipped,
         )  # fmt: skip
         self.rows.append(row)
         return row
