@@ -104,7 +104,7 @@ def test_after_three_in_a_row_it_goes_back_and_leaves_their_data_out(run_tiny, m
     assert f"the data of {info['left_out_steps']} steps are left out" in said[0]
     assert info["images"] == 6400
     table = read_table(folder / "out" / "telemetry.csv")
-    # Bad steps before the checkpoint are counted; those after it are forgotten, others came instead.
+    # Bad steps before the checkpoint count; those after it are forgotten, others came instead.
     assert table["count"].sum() == 6400 - info["skipped_steps"]
 
 
@@ -145,7 +145,7 @@ def test_the_fourth_time_ends_the_run_and_keeps_the_good_checkpoint(
     run_tiny, monkeypatch, tmp_path
 ):
     poison(monkeypatch, set(range(50, 100)))
-    with pytest.raises(JstarError, match="3 steps had a loss .* 3 times already"):
+    with pytest.raises(JstarError, match="4 steps had a loss .* 3 times already"):
         run_tiny(train=EVERY_CHUNK)
     newest, _ = checkpoint.load_newest(tmp_path / "run" / "state" / CHECKPOINTS)
     assert newest.facts["step"] >= 48

@@ -75,6 +75,7 @@ def preflight(layout: Layout) -> Preflight:
                 faults.append(str(error))
             bar.advance()
     faults += _host_faults(study, sizes, data)
+    faults += _evaluation_faults(study, sizes)
     return Preflight("\n".join(_lines(study, sizes, data, gpu)), tuple(faults))
 
 
@@ -122,6 +123,20 @@ def _host_faults(study: Study, sizes: list[SizeForecast], data: float) -> Iterat
                 f"{size.load.name} needs {needed / 1e6:,.0f} MB of a node's memory, "
                 f"resources.train_mem_mb = {resources.train_mem_mb} is less"
             )
+
+
+def _evaluation_faults(study: Study, sizes: list[SizeForecast]) -> Iterator[str]:
+    limit = study.resources.evaluate_minutes
+    worst = max(sizes, key=lambda size: size.evaluation, default=None)
+    if worst is None:
+        return
+    minutes = worst.evaluation / study.evaluate.shards / 60
+    if minutes > limit:
+        yield (
+            f"{worst.load.name} needs {minutes:,.0f} minutes in each of {study.evaluate.shards} "
+            f"evaluation jobs, resources.evaluate_minutes = {limit} is less; "
+            f"evaluate.shards: {-(-worst.evaluation // (60 * limit)):.0f} would do"
+        )
 
 
 def _host(study: Study, size: SizeForecast, data: float) -> float:
