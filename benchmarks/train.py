@@ -210,7 +210,7 @@ def _row(
         elif "unfused" in trick:
             plain_adamw(run)
         elif "mapped" in trick:
-            run.stream.images.resident = None
+            run.stream.images.resident = None  # as with train.resident: false
         step(2)
         once, _ = seconds(step, count)
     except ImportError:

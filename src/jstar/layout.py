@@ -113,6 +113,12 @@ class Layout:
         """Table of the measured losses of a run (stage evaluate)."""
         return self.run(model, seed) / "losses.csv"
 
+    def losses_share(
+        self, model: str, seed: int | str, number: int | str, shards: int | str
+    ) -> Path:
+        """Says that a share of a run's losses is measured (stage evaluate, if it is shared)."""
+        return self.run(model, seed) / "evaluate" / f"{number}-of-{shards}.json"
+
     def quality(self, model: str, seed: int | str) -> Path:
         """Table of a run's sample quality (stage sampling), beside its samples.npz."""
         return self.run(model, seed) / "quality.csv"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.records import read_json, read_table
-from jstar.train import checkpoint, loop, train
+from jstar.train import checkpoint, loop, optimizer, train
 from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.status import hold_state
 
@@ -69,12 +69,12 @@ def test_a_damaged_newest_checkpoint_falls_back(
         assert newest.stem in capsys.readouterr().err
 
 
-def poison(monkeypatch, steps):
-    """Make the gradient of these steps NaN."""
+def poison(monkeypatch, steps, *, data=False):
+    """Make the gradient of these steps NaN; with `data` of what is trained on at these steps."""
     gradient = loop._gradient
 
     def poisoned(run, chunk, k, error_B):
-        if run.step in steps:
+        if run.step + (run.leap if data else 0) in steps:
             chunk.target[k, 0] = float("nan")
         gradient(run, chunk, k, error_B)
 
@@ -92,9 +92,60 @@ def test_two_steps_that_are_not_finite_are_skipped(run_tiny, monkeypatch, capsys
     assert np.isfinite(table["loss"][table["count"] > 0]).all()
 
 
-def test_the_third_ends_the_run_and_keeps_the_good_checkpoint(run_tiny, monkeypatch, tmp_path):
-    poison(monkeypatch, {50, 51, 52})
-    with pytest.raises(JstarError, match="3 steps had a loss or gradient that is not finite"):
+def test_after_three_in_a_row_it_goes_back_and_leaves_their_data_out(run_tiny, monkeypatch, capsys):
+    poison(monkeypatch, {50, 51, 52}, data=True)
+    status, folder = run_tiny(train=EVERY_CHUNK)
+    assert status.finished
+    info = read_json(folder / "out" / "run.json")
+    assert info["rollbacks"] == 1
+    assert 1 <= info["left_out_steps"] <= 20
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert f"the data of {info['left_out_steps']} steps are left out" in said[0]
+    assert info["images"] == 6400
+    table = read_table(folder / "out" / "telemetry.csv")
+    # Bad steps before the checkpoint count; those after it are forgotten, others came instead.
+    assert table["count"].sum() == 6400 - info["skipped_steps"]
+
+
+def test_bad_steps_without_a_checkpoint_end_the_run(run_tiny, monkeypatch):
+    poison(monkeypatch, {4, 5, 6})
+    with pytest.raises(JstarError, match="cannot be rolled back, no checkpoint is there"):
+        run_tiny()
+
+
+def test_many_bad_steps_of_a_thousand_are_too_many_too(run_tiny, monkeypatch):
+    monkeypatch.setattr(loop, "FEW", 3)
+    poison(monkeypatch, {20, 30, 40, 50, 60})
+    with pytest.raises(JstarError, match="cannot be rolled back"):
+        run_tiny()
+
+
+def test_the_gradient_norm_is_told_and_a_spike_is_said(run_tiny, monkeypatch, capsys):
+    step = optimizer.Optimizer.step
+
+    def spiked(self, rate):
+        if self.health[0] == 0 and len(steps) == 70:
+            for weight in self.weights:
+                weight.grad *= 1e4
+        steps.append(rate)
+        step(self, rate)
+
+    steps = []
+    monkeypatch.setattr(optimizer.Optimizer, "step", spiked)
+    _, folder = run_tiny()
+    speed = read_table(folder / "out" / "speed.csv")
+    assert (speed["gradient_norm"] <= speed["gradient_norm_max"]).all()
+    assert speed["gradient_norm_max"].max() > 100 * speed["gradient_norm_max"].median()
+    assert (speed["skipped_steps"] == 0).all()
+    assert capsys.readouterr().err.count("the gradient norm rose to") == 1
+
+
+def test_the_fourth_time_ends_the_run_and_keeps_the_good_checkpoint(
+    run_tiny, monkeypatch, tmp_path
+):
+    poison(monkeypatch, set(range(50, 100)))
+    with pytest.raises(JstarError, match="4 steps had a loss .* 3 times already"):
         run_tiny(train=EVERY_CHUNK)
     newest, _ = checkpoint.load_newest(tmp_path / "run" / "state" / CHECKPOINTS)
     assert newest.facts["step"] >= 48

@@ -86,14 +86,14 @@ def test_compiled_blocks_are_one_graph_and_change_only_the_rounding(run_tiny, mo
 
     def compile_here(self, **options):
         compiled.append(options)
-        torch.nn.Module._compile_here(self, backend="aot_eager", fullgraph=True, **options)
+        torch.nn.Module._compile_here(self, backend="aot_eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "_compile_here", torch.nn.Module.compile, raising=False)
     monkeypatch.setattr(torch.nn.Module, "compile", compile_here)
     _, plain = run_tiny("plain", model="d2")
     assert not compiled
     _, other = run_tiny("other", model="d2", train={"compile": True})
-    assert compiled == 2 * [{"dynamic": False}]
+    assert compiled == 2 * [{"dynamic": False, "fullgraph": True}]
     np.testing.assert_allclose(fifths(plain), fifths(other), rtol=1e-5)
 
 

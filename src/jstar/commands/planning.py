@@ -93,9 +93,12 @@ def plan(
     on so many cores. Below, whether its sizes
     cross, the images that would make them, the interval that alpha would get and
     how often the verdict would be right: 'corrected' if there is a floor J*,
-    'raw' if there is none.
+    'raw' if there is none. For a study on GPUs also, computed and not measured:
+    memory, speed, checkpoints and evaluation of every size; one that cannot fit
+    is refused.
     """
     from jstar.plan import judge_design, law_words, plan_study, study_design
+    from jstar.preflight import preflight
 
     layout = layout_of(config, results)
     study = layout.study
@@ -105,6 +108,11 @@ def plan(
         raise JstarError(f"--cores = {cores} is not allowed, at least 1 is needed")
     say_changed_source(layout)
     typer.echo(plan_study(layout, cores))
+    computed = preflight(layout)
+    if computed.text:
+        typer.echo(f"\n{computed.text}")
+    if computed.faults:
+        raise JstarError(f"{config}: {'; '.join(computed.faults)}")
     if study.kind != "scaling":
         return
     try:

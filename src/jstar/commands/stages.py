@@ -293,14 +293,29 @@ def evaluate(
     results: Results = RESULTS,
     device: Device = None,
     threads: Threads = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="k/n: only every n-th snapshot, from the k-th on")
+    ] = None,
 ) -> None:
-    """Measure loss and direct gap of every snapshot of one run: losses.csv."""
+    """Measure loss and direct gap of every snapshot of one run: losses.csv.
+
+    Goes on where it was stopped, snapshot by snapshot. With --shard it measures a
+    share, and a call without it then only writes the table.
+    """
     set_threads(threads)
     from jstar.cluster.gpus import claim_gpus
-    from jstar.evaluate import write_losses
+    from jstar.evaluate import measure_share, write_losses
+    from jstar.evaluate.parts import parse_share
 
     layout = layout_of(config, results)
     layout.study.require_run(model, seed)
     run, out = layout.run(model, seed), layout.losses(model, seed)
+    where = run, layout.data, layout.oracle
+    state = layout.state(model, seed)
     with claim_gpus(0 if device else min(1, layout.study.resources.train_gpus)):
-        write_losses(layout.study, run, layout.data, layout.oracle, out, device)
+        if shard is None:
+            write_losses(layout.study, *where, out, state, device)
+        else:
+            share = parse_share(shard)
+            done = layout.losses_share(model, seed, *share)
+            measure_share(layout.study, *where, done, state, share, device)

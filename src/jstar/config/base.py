@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from jstar.config.refusal import sentence
 from jstar.errors import JstarError, nearest
@@ -22,6 +30,33 @@ def one_of(*allowed: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+AUTO = "auto"  # chosen by the program, as far as the hardware allows
+
+
+def _check_count(value: Any) -> Any:
+    if value == AUTO or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"allowed are {AUTO} and whole numbers from 1 on")
+
+
+def _check_switch(value: Any) -> Any:
+    if value == AUTO or type(value) is bool:
+        return value
+    raise ValueError(f"allowed are {AUTO}, true and false")
+
+
+AutoCount = Annotated[
+    int | str,
+    BeforeValidator(_check_count),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": AUTO}]}),
+]
+AutoSwitch = Annotated[
+    bool | str,
+    BeforeValidator(_check_switch),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": AUTO}]}),
+]
 
 
 class Part(BaseModel):

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from jstar.config.base import Part, Positive, PositiveInt
+from jstar.config.base import Part, Positive, PositiveInt, one_of
+from jstar.hardware import PLANNED
 
 
 class ResourcesConfig(Part):
@@ -15,8 +16,17 @@ class ResourcesConfig(Part):
         0, description="GPUs of a training job, on each of its nodes"
     )
     train_nodes: PositiveInt = Field(1, description="nodes of a training job; several need SLURM")
+    gpu: Annotated[str, one_of(*PLANNED)] = Field(
+        "H100", description="kind of these GPUs, for jstar plan: whether every size fits, how fast"
+    )
+    disk_gb_per_second: Positive = Field(
+        0.5, description="how fast one process writes a large file to results/, for jstar plan"
+    )
     train_minutes: PositiveInt = Field(
         60, description="time limit of a training job; a longer run goes on in the next"
+    )
+    evaluate_minutes: PositiveInt = Field(
+        60, description="time limit of an evaluation job; one that is ended early loses a network"
     )
     flops_per_second: Positive | None = Field(
         None, description="speed of one training device, for jstar plan; default: measured"
@@ -31,3 +41,8 @@ class ResourcesConfig(Part):
         "reads them, seconds a GB; false: only shape and size",
     )
     optimal_mem_mb: PositiveInt = Field(4000, description="memory of an optimal-loss job")
+
+    @property
+    def processes(self) -> int:
+        """Processes of a training run: one a GPU, one without."""
+        return max(1, self.train_gpus) * self.train_nodes

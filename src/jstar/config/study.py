@@ -30,7 +30,8 @@ from jstar.noise import Process
 # How often a run is saved, and how its memory is split, changes no number.
 UNCHANGING = (
     "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
-    "activation_checkpointing", "parallel", "peak_flops", "writer",
+    "activation_checkpointing", "parallel", "resident", "rank_timeout_minutes",
+    "peak_flops", "writer",
 )  # fmt: skip
 
 
@@ -244,6 +245,8 @@ class Study(Part):
                     picked["dataset"].pop(key)
         if stage == "optimal":
             picked["optimal"].pop("shards")
+        if stage == "evaluate" and self.evaluate.precision != "fp32":
+            picked["evaluate.precision"] = self.evaluate.precision
         if stage == "sampling":
             for key in ("enabled", "batch"):
                 picked["sampling"].pop(key)

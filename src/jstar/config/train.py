@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from jstar.config.base import Part, Positive, PositiveInt, one_of
+from jstar.config.base import (
+    AUTO,
+    AutoCount,
+    AutoSwitch,
+    Part,
+    Positive,
+    PositiveInt,
+    one_of,
+)
 from jstar.config.choices import PROCESSES
 from jstar.config.refusal import refuse
 from jstar.noise import Process, process
@@ -115,14 +123,28 @@ class TrainConfig(Part):
         "fp32", description="of the matrix products; weights, loss and EMA stay float32"
     )
     compile: bool = Field(False, description="torch.compile every block")
-    microbatch: PositiveInt | None = Field(
-        None, description="images in one forward pass; the rest of the batch is accumulated"
+    microbatch: AutoCount = Field(
+        AUTO,
+        description="images in one forward pass of a process, the rest of its share is "
+        "accumulated; auto: as many as fit into a GPU, on a CPU all",
     )
-    activation_checkpointing: bool = Field(
-        False, description="recompute every block in the backward pass: less memory, 1/3 slower"
+    activation_checkpointing: AutoSwitch = Field(
+        AUTO,
+        description="recompute every block in the backward pass: less memory, 1/3 slower; auto: "
+        "only where nothing else makes a size fit",
     )
-    parallel: Annotated[str, one_of("ddp", "fsdp")] = Field(
-        "ddp", description="with several processes: weights copied (ddp) or sharded (fsdp)"
+    parallel: Annotated[str, one_of(AUTO, "ddp", "fsdp")] = Field(
+        AUTO,
+        description="with several processes: weights copied (ddp) or sharded (fsdp); auto: ddp "
+        "where that fits",
+    )
+    resident: AutoSwitch = Field(
+        AUTO,
+        description="keep all images in each GPU's memory; auto: where they take a quarter of it "
+        "at most. Otherwise each process reads what it needs from one copy that all share",
+    )
+    rank_timeout_minutes: Positive = Field(
+        30.0, description="how long processes wait for one of them (a checkpoint) before they fail"
     )
     time_budget_minutes: Positive | None = Field(
         None, description="then write a checkpoint and exit with status 75: start me again"
@@ -133,7 +155,11 @@ class TrainConfig(Part):
     writer: Annotated[str, one_of("tensorboard", "wandb")] | None = Field(
         None, description="also send the telemetry there; needs that package installed"
     )
-    checkpoint_seconds: Positive = Field(120.0, description="time between resumable checkpoints")
+    checkpoint_seconds: Positive = Field(
+        120.0,
+        description="least time between resumable checkpoints; longer where saving would take more "
+        "than 1 % of the time",
+    )
     checkpoint_images: PositiveInt | None = Field(
         None, description="images between resumable checkpoints, besides the time"
     )

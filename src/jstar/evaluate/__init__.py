@@ -6,6 +6,6 @@ Shape letters:
 """
 
 from jstar.evaluate.losses import Measured, measure
-from jstar.evaluate.stage import write_losses
+from jstar.evaluate.stage import measure_share, write_losses
 
-__all__ = ["Measured", "measure", "write_losses"]
+__all__ = ["Measured", "measure", "measure_share", "write_losses"]

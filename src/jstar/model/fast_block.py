@@ -66,7 +66,8 @@ def c_block_wins(x_BTE: Tensor, heads: int) -> bool:
     """
     width = x_BTE.shape[2]
     return (
-        x_BTE.device.type == "cpu"
+        type(x_BTE) is Tensor  # not one without data, of the plan
+        and x_BTE.device.type == "cpu"
         and x_BTE.dtype == torch.float32
         and x_BTE.shape[1] <= MAX_TOKENS
         and width <= MAX_WIDTH

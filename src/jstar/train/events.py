@@ -69,8 +69,10 @@ class TrainingEvents:
         return min([end, *(s for s in (*self.records, *forks) if step < s < end)])
 
 
-def training_events(config: TrainConfig, train_flops: float, image_bytes: int) -> TrainingEvents:
-    """The events of a run; `train_flops` and `image_bytes` are those of one image.
+def training_events(
+    config: TrainConfig, train_flops: float, image_bytes: int, world: int = 1
+) -> TrainingEvents:
+    """The events of a run by `world` processes; `train_flops`, `image_bytes`: of one image.
 
     A run is a whole number of batches: its length is rounded up. Snapshots are log-spaced in
     images from first_snapshot to the end; those that fall on the same step are one. Raises
@@ -87,8 +89,9 @@ def training_events(config: TrainConfig, train_flops: float, image_bytes: int) -
     grid = np.geomspace(config.first_snapshot, steps * batch, config.snapshots)
     snapshots = sorted({min(steps, max(1, round(images / batch))) for images in grid} | {steps})
     even = {round(steps * (k + 1) / RECORDS) for k in range(RECORDS)} - {0}
+    share = batch / world  # a chunk is what one process does between two waits for its device
     chunk = min(
-        CHUNK_STEPS, CHUNK_FLOPS / (train_flops * batch), CHUNK_BYTES / (image_bytes * batch)
+        CHUNK_STEPS, CHUNK_FLOPS / (train_flops * share), CHUNK_BYTES / (image_bytes * share)
     )
     return TrainingEvents(
         flops_per_image=train_flops,
@@ -125,8 +128,10 @@ def _branches(config: TrainConfig, snapshots: list[int]) -> tuple[Branch, ...]:
     return tuple(able[k] for k in sorted(picked))
 
 
-def run_events(study: Study, model: str, shape: tuple[int, int, int]) -> TrainingEvents:
-    """Those of a ladder entry on images of a shape (C, H, W)."""
+def run_events(
+    study: Study, model: str, shape: tuple[int, int, int], world: int = 1
+) -> TrainingEvents:
+    """Those of a ladder entry on images of a shape (C, H, W), by `world` processes."""
     # The label table costs no FLOPs, so the number of classes does not matter.
     network = model_config(study.model, study.entry(model), shape, 0)
-    return training_events(study.train_of(model), 3 * flops(network), 4 * math.prod(shape))
+    return training_events(study.train_of(model), 3 * flops(network), 4 * math.prod(shape), world)

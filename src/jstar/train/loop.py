@@ -1,8 +1,10 @@
 """The train stage: one run, from its last checkpoint to its end or until it is asked to stop."""
 
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from jstar.progress import Progress
 from jstar.train.chunk import Chunk
 from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
-from jstar.train.optimizer import learning_rate
+from jstar.train.optimizer import FEW, IN_A_ROW, learning_rate
 from jstar.train.parallel import Ranks, gradient_sync, join_ranks
 from jstar.train.publish import publish, require_snapshots, set_aside
 from jstar.train.run import Run
@@ -26,7 +28,12 @@ from jstar.train.stop import Stop, listen
 from jstar.train.writer import Writer, open_writer
 
 EXIT_CONTINUE = 75  # EX_TEMPFAIL: not finished, start me again
-MAX_SKIPPED = 3  # steps with a non-finite gradient before a run gives up
+SPIKE = 10  # times the mean gradient norm of the record before: a warning
+SAVING_SHARE = 0.01  # of the time, at most, once a checkpoint's own time is known
+
+
+class BadStepsError(JstarError):
+    """Too many steps in a row, or among the last thousand, were not finite."""
 
 
 class DivergedError(JstarError):
@@ -68,23 +75,33 @@ def train(
     train.time_budget_minutes are over it writes a checkpoint and returns `finished=False`. Under
     torchrun all ranks call this.
 
+    After three bad steps in a row, or ten among the last thousand, it goes back to its last
+    checkpoint and leaves out the data that led there; run.json says how often and how many.
+
     Raises JstarError if the state belongs to another configuration or dataset or to a process
-    that still runs, if nothing can be written, and at the third step whose gradient is not finite.
+    that still runs, if nothing can be written, and where going back did not help three times.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     minutes = study.train.time_budget_minutes
-    with listen(None if minutes is None else 60 * minutes) as stop, join_ranks(device) as ranks:
+    timeout = study.train.rank_timeout_minutes
+    with listen(None if minutes is None else 60 * minutes) as stop, ExitStack() as group:
+        ranks = group.enter_context(join_ranks(device, timeout))
         return train_among(
-            ranks, stop, study, model, seed, Path(data), Path(out), Path(state), curve=curve
-        )
+            ranks, stop, study, model, seed, Path(data), Path(out), Path(state), curve=curve,
+            leave=group.close,
+        )  # fmt: skip
 
 
 def train_among(
     ranks: Ranks, stop: Stop, study: Study, model: str, seed: int, data: Path, out: Path,
-    state: Path, *, curve: Path | None,
+    state: Path, *, curve: Path | None, leave: Callable[[], None] | None = None,
 ) -> TrainStatus:  # fmt: skip
-    """`train` by processes that know each other already, until `stop` has a reason."""
+    """`train` by processes that know each other already, until `stop` has a reason.
+
+    leave: ends their group before the first of them publishes, which may take long; the others then
+    need not wait.
+    """
     with ExitStack() as stack:
         if ranks.device.type == "cpu":
             keep_freed_memory()
@@ -106,9 +123,13 @@ def train_among(
             )
         if status.finished and run.branch is not None:
             run.enter(None)  # what is published is of the run itself
+        if status.finished and leave is not None:
+            ranks.barrier()  # no rank may leave while another still reads from it
+            leave()
         if status.finished and ranks.first:
             publish(run, out)
-        ranks.barrier()
+        if leave is None or not status.finished:
+            ranks.barrier()
         return status
 
 
@@ -152,22 +173,24 @@ def _unfinished(run: Run) -> list[Branch | None]:
 def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str | None:
     """Train the run or a branch to its end, or until asked to stop: returns why, if so."""
     events, branch = run.events, run.branch
-    saved_at, saved_images = time.monotonic(), run.images
+    saved_at, saved_images, saving = time.monotonic(), run.images, 0.0
     reason = None
     while run.step < run.end and reason is None:
-        before, skipped = run.images, run.optimizer.skipped.item()
-        loss = run_chunk(run, events.border(run.step))
-        if run.ranks.first and run.optimizer.skipped.item() > skipped:
-            print(
-                f"train: skipped a step before image {run.images}, its loss or gradient is "
-                "not finite", file=sys.stderr,
-            )  # fmt: skip
+        before = run.images
+        try:
+            loss = run_chunk(run, events.border(run.step))
+        except BadStepsError as error:
+            _roll_back(run, error)
+            saved_images = run.images
+            progress.resume(run.trained_images)
+            continue
         if run.step in events.records:
             _record(run, loss, writer)
         if branch is None:
             _mark(run)
         progress.advance(run.images - before, f"loss {loss:.4f}")
-        due = time.monotonic() - saved_at >= run.config.checkpoint_seconds or (
+        pause = max(run.config.checkpoint_seconds, saving * (1 / SAVING_SHARE - 1))
+        due = time.monotonic() - saved_at >= pause or (
             run.config.checkpoint_images is not None
             and run.images - saved_images >= run.config.checkpoint_images
         )
@@ -175,11 +198,30 @@ def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str
         wish = torch.tensor([float(due), float(stop.reason is not None)])
         due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
         if due_any or stop_any or (branch is None and run.step == run.end):
+            begun = time.monotonic()
             run.save()
             saved_at, saved_images = time.monotonic(), run.images
+            saving = saved_at - begun
         if stop_any:
             reason = stop.reason or "another rank was stopped"
     return reason
+
+
+def _roll_back(run: Run, error: BadStepsError) -> None:
+    """Go on from the last checkpoint with other data. Raises DivergedError where that is over."""
+    at = run.images
+    try:
+        left_out = run.roll_back()
+    except JstarError as over:
+        raise DivergedError(
+            f"{run.state}: {error}; {over}; the last good checkpoint is kept, lower "
+            f"train.learning_rate = {run.config.learning_rate:g} and start anew"
+        ) from None
+    if run.ranks.first:
+        print(
+            f"train: {error} at image {at}; back to image {run.images}, the data of {left_out} "
+            "steps are left out", file=sys.stderr,
+        )  # fmt: skip
 
 
 def _mark(run: Run) -> None:
@@ -194,7 +236,8 @@ def _mark(run: Run) -> None:
 def run_chunk(run: Run, border: int) -> float:
     """The steps up to `border`; returns their mean loss. The device is waited for at the end."""
     run.speed.start()
-    chunk = run.stream.chunk(run.step, border, run.events.border(border))
+    before, leap = run.optimizer.health[0].clone(), run.leap
+    chunk = run.stream.chunk(run.step + leap, border + leap, run.events.border(border) + leap)
     error_KB = torch.empty_like(chunk.weight)
     for k in range(len(error_KB)):
         _gradient(run, chunk, k, error_KB[k])
@@ -206,13 +249,19 @@ def run_chunk(run: Run, border: int) -> float:
     run.bins.add(chunk, error_KB)
     run.noise_law.follow(chunk, error_KB, run.images, run.ranks)
     mean = (chunk.weight * error_KB).mean()
-    loss, skipped = torch.stack([mean, run.optimizer.skipped]).tolist()
+    health = run.optimizer.health
+    loss, skipped, row, recent = torch.stack(
+        [mean, health[0] - before, health[2], health[3]]
+    ).tolist()
     run.speed.stop()
-    if skipped >= MAX_SKIPPED:
-        raise DivergedError(
-            f"{run.state}: {skipped:.0f} steps had a loss or gradient that is not finite, the "
-            f"latest before image {run.images}; the last good checkpoint is kept, lower "
-            f"train.learning_rate = {run.config.learning_rate:g} and start anew"
+    if row >= IN_A_ROW or recent > FEW:
+        raise BadStepsError(
+            f"{max(row, skipped):.0f} steps had a loss or gradient that is not finite"
+        )
+    if skipped and run.ranks.first:
+        print(
+            f"train: skipped a step before image {run.images}, its loss or gradient is not finite",
+            file=sys.stderr,
         )
     return float(loss)
 
@@ -220,7 +269,7 @@ def run_chunk(run: Run, border: int) -> float:
 def _gradient(run: Run, chunk: Chunk, k: int, error_B: Tensor) -> None:
     """Gradients of step k into `.grad`, its squared errors into `error_B`; in microbatches."""
     size = len(error_B)
-    part = min(run.config.microbatch or size, size)
+    part = run.cut.microbatch
     for start in range(0, size, part):
         rows = slice(start, min(start + part, size))
         with gradient_sync(run.objective, rows.stop == size):
@@ -240,7 +289,14 @@ def _record(run: Run, loss: float, writer: Writer) -> None:
     """Telemetry of the stretch since the last record."""
     run.bins.record(run.images, run.ranks.sum(run.bins.sums))
     run.noise_law.record(run.images)
-    speed = run.speed.record(run.images)
+    last = run.speed.rows[-1].gradient_norm if run.speed.rows else math.nan
+    norms, skipped = run.optimizer.take_norms(), int(run.optimizer.health[0])
+    speed = run.speed.record(run.images, norms, skipped)
+    if run.ranks.first and norms[1] > SPIKE * last:
+        print(
+            f"train: the gradient norm rose to {norms[1]:.3g} before image {run.images}, "
+            f"{norms[1] / last:.0f} times its mean before", file=sys.stderr,
+        )  # fmt: skip
     if run.ranks.first:
         write_state(run, loss)
         writer.write(run.images, loss, speed, run.bins.latest())

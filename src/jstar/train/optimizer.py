@@ -10,6 +10,8 @@ from jstar.train.events import Branch
 from jstar.train.parallel import Ranks, is_sharded, local
 
 EPS = 1e-8
+FEW, IN_STEPS = 10, 1000  # bad steps among the last so many that are too many
+IN_A_ROW = 3
 
 
 def learning_rate(
@@ -34,7 +36,9 @@ def learning_rate(
 class Optimizer:
     """Fused AdamW over float32 weights, this rank's part of them where FSDP2 shards.
 
-    A gradient that is not finite changes nothing but `skipped`, a count on the device.
+    A gradient that is not finite changes nothing but `health`, counts on the device: steps skipped,
+    of these the last ones in a row, the longest row, their decaying number (over IN_STEPS), and of
+    the gradient norms since the last record their number, sum and maximum.
     """
 
     def __init__(self, parameters: list[nn.Parameter], config: TrainConfig, ranks: Ranks) -> None:
@@ -46,7 +50,7 @@ class Optimizer:
             self.weights, lr=0.0, betas=config.betas, eps=EPS, weight_decay=config.weight_decay,
             fused=True,
         )  # fmt: skip
-        self.skipped = torch.zeros((), device=ranks.device)
+        self.health = torch.zeros(7, device=ranks.device)
 
     def step(self, rate: float) -> None:
         """One update from the gradients in `.grad`, which it clears."""
@@ -66,7 +70,22 @@ class Optimizer:
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        self.skipped += bad
+        self._watch(norm, bad)
+
+    def _watch(self, norm: Tensor, bad: Tensor) -> None:
+        total, row, longest, recent, count, norms, highest = self.health
+        good, row = 1 - bad, (row + 1) * bad
+        finite = torch.where(bad > 0, 0.0, norm)
+        self.health = torch.stack([
+            total + bad, row, torch.maximum(longest, row), recent * (1 - 1 / IN_STEPS) + bad,
+            count + good, norms + finite, torch.maximum(highest, finite),
+        ])  # fmt: skip
+
+    def take_norms(self) -> tuple[float, float]:
+        """Mean and maximum of the finite gradient norms since the last call; NaN without any."""
+        count, norms, highest = self.health[4:].tolist()
+        self.health[4:] = 0.0
+        return (norms / count, highest) if count else (math.nan, math.nan)
 
     def moments(self) -> dict[str, list[Tensor]]:
         """AdamW's state, one list a kind, in the order of the weights."""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -53,8 +54,11 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(device: str | None) -> Iterator[Ranks]:
-    """The ranks that torchrun started (one without it), on `device` or the best there is."""
+def join_ranks(device: str | None, minutes: float = 10) -> Iterator[Ranks]:
+    """The ranks that torchrun started (one without it), on `device` or the best there is.
+
+    minutes: how long one may keep the others waiting before the run is given up as hung.
+    """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     where = default_device(device)
     if where.type == "cuda" and where.index is None:
@@ -65,9 +69,9 @@ def join_ranks(device: str | None) -> Iterator[Ranks]:
         yield Ranks(0, 1, where)
         return
     if where.type == "cuda":
-        dist.init_process_group("nccl", device_id=where)
+        dist.init_process_group("nccl", device_id=where, timeout=timedelta(minutes=minutes))
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(minutes=minutes))
     try:
         yield Ranks(rank, world, where)
     finally:

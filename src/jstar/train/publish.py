@@ -151,7 +151,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "device": _device_name(run.ranks.device),
         "processes": run.ranks.world,
         "threads": torch.get_num_threads(),
-        "skipped_steps": int(run.optimizer.skipped),
+        "skipped_steps": int(run.optimizer.health[0]),
+        "rollbacks": run.rollbacks,
+        "left_out_steps": run.leap,
         "snapshots": [
             {
                 "index": index,

@@ -8,23 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RESIDENT_BYTES = 8 * 2**30  # an array up to this size is kept in memory,
-RESIDENT_SHARE = 0.25  # or up to this share of a GPU's
+AT_HAND_BYTES = 8 * 2**30  # an array up to this size is read when asked for, not ahead
+UPLOADED = 4096  # rows that travel to a GPU at once
 
 
 class StoredRows:
     """Rows of a memory-mapped array [N, ...], on `device`, in their stored unit and type.
 
-    An array that fits is kept there. Of a larger one the rows that come next are read by a thread
-    while the device trains; to a GPU they travel from pinned memory, in the type they are stored in
-    (8-bit pixels: a quarter of float32).
+    All processes of a machine read the same pages of its memory: none has a copy of its own. With
+    `resident` a GPU keeps one. Otherwise the rows of a large array that come next are read by a
+    thread while the device trains; to a GPU they travel from pinned memory, in the type they are
+    stored in (8-bit pixels: a quarter of float32).
     """
 
-    def __init__(self, stored: NDArray[Any], device: torch.device) -> None:
+    def __init__(
+        self, stored: NDArray[Any], device: torch.device, *, resident: bool = False
+    ) -> None:
         self.stored, self.device = stored, device
-        self.resident: Tensor | None = None
-        if stored.nbytes <= _resident_bytes(device):
-            self.resident = torch.from_numpy(np.array(stored)).to(device)
+        self.resident = _upload(stored, device) if resident and device.type == "cuda" else None
+        self.ahead = device.type == "cuda" or stored.nbytes > AT_HAND_BYTES
         self._thread = ThreadPoolExecutor(1, "jstar-read")
         self._next: tuple[NDArray[np.int64], Future[Tensor]] | None = None
 
@@ -41,7 +43,7 @@ class StoredRows:
 
     def expect(self, index_M: NDArray[np.int64]) -> None:
         """Begin to read the rows that the next `take` will ask for."""
-        if self.resident is None:
+        if self.resident is None and self.ahead:
             self._next = index_M, self._thread.submit(self._read, index_M)
 
     def _read(self, index_M: NDArray[np.int64]) -> Tensor:
@@ -49,9 +51,11 @@ class StoredRows:
         return rows.pin_memory() if self.device.type == "cuda" else rows
 
 
-def _resident_bytes(device: torch.device) -> float:
-    """How large an array may be kept on the device."""
-    if device.type != "cuda":
-        return RESIDENT_BYTES
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return max(RESIDENT_BYTES, RESIDENT_SHARE * memory)
+def _upload(stored: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on a GPU, by pieces: no process holds all of it in its own memory."""
+    dtype = torch.from_numpy(np.empty(0, stored.dtype)).dtype
+    whole = torch.empty(stored.shape, dtype=dtype, device=device)
+    for start in range(0, len(stored), UPLOADED):
+        part = slice(start, start + UPLOADED)
+        whole[part] = torch.from_numpy(np.array(stored[part])).to(device)
+    return whole

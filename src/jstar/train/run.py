@@ -26,6 +26,7 @@ from jstar.train.checkpoint import (
 )
 from jstar.train.ema import PowerEMA
 from jstar.train.events import Branch, training_events
+from jstar.train.footprint import Load, cut_here
 from jstar.train.objective import Objective, noise_scale
 from jstar.train.optimal_noise_law import choose_noise_law
 from jstar.train.optimizer import Optimizer
@@ -36,6 +37,7 @@ from jstar.train.stream import Stream
 from jstar.train.telemetry import LossBins
 
 CHECKPOINTS = "checkpoints"
+MAX_ROLLBACKS = 3
 BRANCHES = "branches"  # folder of a folder of checkpoints for each cooldown
 
 
@@ -63,18 +65,21 @@ class Run:
         shape = model_config(study.model, study.entry(model), card.shape, card.classes)
         self.shape = replace(shape, noise_scale=noise_scale(self.process))
         self.train_flops = 3 * flops(self.shape)  # of one image
-        self.events = training_events(self.config, self.train_flops, 4 * card.dim)
+        self.events = training_events(self.config, self.train_flops, 4 * card.dim, ranks.world)
+        self.cut = cut_here(self._load(), ranks)
         self.noise_law = choose_noise_law(
             self.config, self.process, self.dataset, curve, ranks.device
         )
         self.stream = Stream(
             self.dataset, self.noise_law, seed, batch=self.config.batch,
             class_drop=study.model.class_drop, rank=ranks.rank, world=ranks.world,
-            device=ranks.device,
+            device=ranks.device, resident=self.cut.resident,
         )  # fmt: skip
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.step = 0
+        self.leap = 0  # steps' worth of data that were left out after bad steps
+        self.rollbacks = 0
         self.branch: Branch | None = None
         self.identity = json.dumps(
             {
@@ -100,21 +105,32 @@ class Run:
         """Step at which the run, or its branch, is done."""
         return self.events.steps if self.branch is None else self.branch.end
 
+    def _load(self) -> Load:
+        """What the run asks of a device's memory."""
+        images = [a for a in (self.dataset.images_NCHW, self.dataset.stds_NCHW) if a is not None]
+        share = self.config.batch // self.ranks.world
+        chunk = 4 * self.dataset.card.dim * self.events.chunk_steps * share
+        return Load(
+            self.model, self.shape, self.config, self.ranks.world,
+            float(sum(array.nbytes for array in images)), float(chunk),
+        )  # fmt: skip
+
     def _build(self) -> None:
         """Network, optimiser and averages."""
         with torch.device("meta"):
             network = DiT(self.shape)
         network = network.to_empty(device="cpu")
         network.initialise(torch.Generator().manual_seed(self.seed))
-        network.recompute = self.config.activation_checkpointing
+        network.recompute = self.cut.recompute
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
+            # DDP would cut every block's graph where a bucket of gradients ends. Its buckets travel
+            # while the next block's backward pass runs all the same.
+            torch._dynamo.config.optimize_ddp = False
             for block in network.blocks:
-                block.compile(dynamic=False)
+                block.compile(dynamic=False, fullgraph=True)
         bf16 = self.config.precision == "bf16"
-        self.objective: nn.Module = spread(
-            objective, self.ranks, shard=self.config.parallel == "fsdp", bf16=bf16
-        )
+        self.objective: nn.Module = spread(objective, self.ranks, shard=self.cut.shard, bf16=bf16)
         self.named = dict(objective.named_parameters())
         self.optimizer = Optimizer(list(self.named.values()), self.config, self.ranks)
         # The averages leave out a learned loss weight: it is no part of the denoiser.
@@ -186,14 +202,33 @@ class Run:
             if self.ranks.first:
                 tensors[key] = full.cpu()
         tensors["adam_steps"] = self.optimizer.moments()["step"][0]
-        tensors["skipped"] = self.optimizer.skipped
+        tensors["health"] = self.optimizer.health
         tensors["bins"] = self.ranks.sum(self.bins.sums)
         tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
         tensors |= self.noise_law.tensors()
-        facts = {"identity": self.identity, "step": self.step, **self.speed.facts()}
+        facts = {
+            "identity": self.identity, "step": self.step, "leap": self.leap,
+            "rollbacks": self.rollbacks, **self.speed.facts(),
+        }  # fmt: skip
         if self.ranks.first:
             save_checkpoint(folder, self.images, Checkpoint(tensors, facts))
         self.ranks.barrier()
+
+    def roll_back(self) -> int:
+        """Go back to the newest checkpoint, leave out the data from there to here: how many steps.
+
+        Raises JstarError without a checkpoint, or where it was done MAX_ROLLBACKS times already.
+        """
+        bad, branch = self.step + self.leap, self.branch
+        if self.rollbacks >= MAX_ROLLBACKS or load_newest(self._checkpoints(branch))[0] is None:
+            why = f"{self.rollbacks} times already" if self.rollbacks else "no checkpoint is there"
+            raise JstarError(f"cannot be rolled back, {why}")
+        self.rollbacks += 1
+        self.restore(branch)
+        left_out = bad - self.step - self.leap
+        self.leap += left_out
+        self.optimizer.health[1:4] = 0.0
+        return left_out
 
     def enter(self, part: Branch | None) -> None:
         """Go to a branch, or back to the run itself (None), where that is not where this one is."""
@@ -225,11 +260,16 @@ class Run:
             fill(part, found.tensors[key], like)
         for steps in self.optimizer.moments()["step"]:
             steps.copy_(found.tensors["adam_steps"])
-        self.optimizer.skipped.copy_(found.tensors["skipped"])
+        if "health" in found.tensors:
+            self.optimizer.health.copy_(found.tensors["health"])
+        else:  # of an earlier version, which counted only these
+            self.optimizer.health[0] = found.tensors["skipped"].to(self.ranks.device)
         self.bins.sums.zero_()
         if self.ranks.first:  # a sum over ranks: only one may hold it
             self.bins.sums.copy_(found.tensors["bins"])
         self.bins.rows = found.tensors["records"].tolist()
         self.step, self.branch = found.facts["step"], branch
+        self.leap = found.facts.get("leap", 0)
+        self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
         self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)

@@ -142,9 +142,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load_denoiser(
-    run: str | Path, index: int, ema: float, device: str = "cpu"
+    run: str | Path, index: int, ema: float, device: str = "cpu", *, bf16: bool = False
 ) -> Callable[..., Tensor]:
     """D(x [B,C,H,W], sigma [B] or float, labels [B] or None) -> x0 estimate of one snapshot.
+
+    bf16: matrix products of the network in bfloat16; its preconditioning stays in float32.
 
     Raises JstarError if the run or the snapshot is not there, or nothing tells that EMA length.
     """
@@ -153,7 +155,8 @@ def load_denoiser(
     @torch.inference_mode()
     def denoise(x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
         sigma_B = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
-        out: Tensor = proc.denoise(network, x, sigma_B, labels)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            out: Tensor = proc.denoise(network, x, sigma_B, labels)
         return out
 
     return denoise

@@ -10,19 +10,8 @@ import numpy as np
 import torch
 
 from jstar.config import TrainConfig
+from jstar.hardware import find_gpu
 from jstar.train.parallel import Ranks
-
-# Dense peaks in FLOP/s as their maker states them: (bf16 matrix units, float32; TF32 is off).
-# A name is looked up in this order: the PCIe cards are slower than what else is called H100.
-PEAKS = {
-    "H200 NVL": (835e12, 60e12),
-    "H200": (989e12, 67e12),
-    "H100 PCIe": (756e12, 51e12),
-    "H100 NVL": (835e12, 60e12),
-    "H100": (989e12, 67e12),
-    "A100": (312e12, 19.5e12),
-    "L40S": (362e12, 91.6e12),
-}
 
 
 @dataclass(frozen=True)
@@ -38,6 +27,9 @@ class Speed:
     peak_flops: float  # of all devices, NaN where unknown
     mfu: float  # flops_per_second / peak_flops
     peak_memory: int  # bytes, of the fullest rank
+    gradient_norm: float = math.nan  # mean before clipping
+    gradient_norm_max: float = math.nan
+    skipped_steps: int = 0  # since the start of the run: their gradient was not finite
 
 
 class Speedometer:
@@ -70,8 +62,13 @@ class Speedometer:
             self._steps += [b - a for a, b in pairs]
         self._marks = []
 
-    def record(self, images: int) -> Speed:
-        """Close the stretch since the last record. All ranks must call it."""
+    def record(
+        self, images: int, norms: tuple[float, float] = (math.nan, math.nan), skipped: int = 0
+    ) -> Speed:
+        """Close the stretch since the last record. All ranks must call it.
+
+        norms: mean and maximum gradient norm; skipped: steps so far that were not finite.
+        """
         before = self.rows[-1] if self.rows else None
         seconds = self.seconds - (before.seconds if before else 0.0)
         speed = (images - (before.images if before else 0)) / max(seconds, 1e-9)
@@ -79,7 +76,7 @@ class Speedometer:
         self._steps = []
         row = Speed(
             images, self.seconds, speed, float(p50), float(p95), speed * self.train_flops,
-            self.peak, speed * self.train_flops / self.peak, self._peak_memory(),
+            self.peak, speed * self.train_flops / self.peak, self._peak_memory(), *norms, skipped,
         )  # fmt: skip
         self.rows.append(row)
         return row
@@ -114,8 +111,7 @@ class Speedometer:
 def _known_peak(device: torch.device, precision: str) -> float:
     """Peak FLOP/s of one device, NaN for those not in the table."""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for known, (bf16, fp32) in PEAKS.items():
-            if known in name:
-                return bf16 if precision == "bf16" else fp32
+        gpu = find_gpu(torch.cuda.get_device_name(device))
+        if gpu is not None:
+            return gpu.bf16 if precision == "bf16" else gpu.float32
     return math.nan

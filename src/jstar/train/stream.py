@@ -41,14 +41,15 @@ class Stream:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        resident: bool = False,
     ) -> None:
         self.dataset, self.noise_law, self.seed = dataset, noise_law, seed
         self.batch, self.rank, self.world = batch, rank, world
         self.class_drop, self.device = class_drop, torch.device(device)
-        self.images = StoredRows(dataset.images_NCHW, self.device)
+        self.images = StoredRows(dataset.images_NCHW, self.device, resident=resident)
         self.stds = None
         if dataset.stds_NCHW is not None:
-            self.stds = StoredRows(dataset.stds_NCHW, self.device)
+            self.stds = StoredRows(dataset.stds_NCHW, self.device, resident=resident)
 
     def chunk(self, start: int, stop: int, then: int | None = None) -> Chunk:
         """Inputs of the steps start...stop - 1. Those up to step `then` will be asked for next."""

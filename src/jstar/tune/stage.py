@@ -45,7 +45,7 @@ def tune_size(layout: Layout, model: str, *, device: str | None = None) -> Train
     minutes = study.train.time_budget_minutes
     with (
         listen(None if minutes is None else 60 * minutes) as stop,
-        join_ranks(device) as ranks,
+        join_ranks(device, study.train.rank_timeout_minutes) as ranks,
     ):
         bench = Bench(layout, model, ranks, stop)
         if not ranks.first:

@@ -1,0 +1,224 @@
+"""Of every size on the GPUs of a study: memory, speed, checkpoints, evaluation; what is wrong."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jstar.config import Study
+from jstar.data.check import source_shape
+from jstar.data.prepare import split_of
+from jstar.errors import JstarError
+from jstar.evaluate.cost import evaluation_flops
+from jstar.hardware import GIB, PLANNED, Gpu, find_gpu
+from jstar.layout import Layout
+from jstar.model import flops, model_config, parameters
+from jstar.preflight.roofline import (
+    ATTENTION,
+    LINK,
+    MATRIX,
+    MEMORY,
+    Machine,
+    images_per_second,
+    mfu,
+)
+from jstar.progress import Progress, clock
+from jstar.train.events import TrainingEvents, run_events
+from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
+from jstar.train.loop import SAVING_SHARE
+
+PROCESS_BYTES = 3 * GIB  # of a process' private memory: torch, CUDA's context; assumed
+RESERVE = 1.25  # queues, restarts and what the roofline does not know
+
+
+@dataclass(frozen=True)
+class SizeForecast:
+    """One size on the study's GPUs. Seconds are of one run."""
+
+    load: Load
+    cut: Cut
+    footprint: Footprint
+    images_per_second: float
+    mfu: float
+    seeds: int
+    training: float
+    checkpoint_bytes: float
+    checkpoint: float  # seconds of one
+    checkpoint_share: float  # of the time
+    evaluation: float  # seconds of one GPU
+
+    @property
+    def seconds(self) -> float:
+        """Of all its runs, with their checkpoints."""
+        return self.seeds * self.training / (1 - self.checkpoint_share)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is printed, and what stands against the study: one clause a fault."""
+
+    text: str
+    faults: tuple[str, ...]
+
+
+def preflight(layout: Layout) -> Preflight:
+    """Compute a study that trains on GPUs; none of them need be here. Empty for one on CPUs."""
+    study = layout.study
+    if not study.resources.train_gpus:
+        return Preflight("", ())
+    gpu = find_gpu(study.resources.gpu)
+    assert gpu is not None  # resources.gpu is one of them
+    data, sizes, faults = image_bytes(study), [], []
+    with Progress("plan", len(study.ladder), "sizes") as bar:
+        for entry in study.ladder:
+            try:
+                sizes.append(_forecast(study, entry.name, data, gpu))
+            except JstarError as error:
+                faults.append(str(error))
+            bar.advance()
+    faults += _host_faults(study, sizes, data)
+    faults += _evaluation_faults(study, sizes)
+    return Preflight("\n".join(_lines(study, sizes, data, gpu)), tuple(faults))
+
+
+def image_bytes(study: Study) -> float:
+    """Of the prepared images: 8-bit pixels, or the means and deviations of latents in 16 bits."""
+    count, *shape = source_shape(study.dataset)
+    latents = study.dataset.vae is not None or study.dataset.source == "edm2"
+    each = 2 * 2 if latents else 1
+    return float(split_of(study.dataset, count).train) * shape[0] * shape[1] * shape[2] * each
+
+
+def _forecast(study: Study, name: str, data: float, gpu: Gpu) -> SizeForecast:
+    """Raises JstarError where the size fits in no way that the study allows."""
+    resources, config, entry = study.resources, study.train_of(name), study.entry(name)
+    count, *sides = source_shape(study.dataset)
+    place = (sides[0], sides[1], sides[2])
+    shape, world = model_config(study.model, entry, place, 0), resources.processes
+    events = run_events(study, name, place, world)
+    load = Load(name, shape, config, world, data, _chunk_bytes(events, place, world))
+    cut, footprint = choose_cut(load, gpu.memory, gpu.usable)
+    machine = Machine.of(gpu, bf16=config.precision == "bf16", nodes=resources.train_nodes)
+    speed = images_per_second(load, cut, machine)
+    state = 4.0 * parameters(shape) * (3 + len(config.ema))
+    saving = state / (1e9 * resources.disk_gb_per_second)
+    reading = Machine.of(gpu, bf16=study.evaluate.precision == "bf16")
+    work = evaluation_flops(study, events, split_of(study.dataset, count), flops(shape))
+    return SizeForecast(
+        load, cut, footprint, speed, mfu(load, cut, machine), len(entry.seeds),
+        events.total_images / speed, state, saving,
+        saving / (saving + max(config.checkpoint_seconds, saving * (1 / SAVING_SHARE - 1))),
+        work / reading.matrix,
+    )  # fmt: skip
+
+
+def _chunk_bytes(events: TrainingEvents, shape: tuple[int, int, int], world: int) -> float:
+    return 4.0 * shape[0] * shape[1] * shape[2] * events.chunk_steps * events.batch / world
+
+
+def _host_faults(study: Study, sizes: list[SizeForecast], data: float) -> Iterator[str]:
+    resources = study.resources
+    for size in sizes:
+        needed = _host(study, size, data)
+        if needed > resources.train_mem_mb * 1e6:
+            yield (
+                f"{size.load.name} needs {needed / 1e6:,.0f} MB of a node's memory, "
+                f"resources.train_mem_mb = {resources.train_mem_mb} is less"
+            )
+
+
+def _evaluation_faults(study: Study, sizes: list[SizeForecast]) -> Iterator[str]:
+    limit = study.resources.evaluate_minutes
+    worst = max(sizes, key=lambda size: size.evaluation, default=None)
+    if worst is None:
+        return
+    minutes = worst.evaluation / study.evaluate.shards / 60
+    if minutes > limit:
+        yield (
+            f"{worst.load.name} needs {minutes:,.0f} minutes in each of {study.evaluate.shards} "
+            f"evaluation jobs, resources.evaluate_minutes = {limit} is less; "
+            f"evaluate.shards: {-(-worst.evaluation // (60 * limit)):.0f} would do"
+        )
+
+
+def _host(study: Study, size: SizeForecast, data: float) -> float:
+    """Bytes of a node: its processes, a checkpoint on its way to the disk, and the images once."""
+    return PROCESS_BYTES * study.resources.train_gpus + size.checkpoint_bytes + data
+
+
+def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> Iterator[str]:
+    resources = study.resources
+    world = resources.processes
+    yield (
+        f"Computed, not measured: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
+        f"{gpu.usable / GIB:.1f} usable), images {data / 1e9:.3g} GB. Assumed are {MATRIX:.0%} of "
+        f"the makers' FLOP/s in matrix products, {ATTENTION:.0%} in attention, {MEMORY:.0%} of the "
+        f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s to "
+        f"the disk; {MARGIN - 1:.0%} of the memory is left for what a count cannot see."
+    )
+    if not sizes:
+        return
+    yield ""
+    yield (
+        f"{'size':<12}{'GPU GiB':>8}{'state':>7}{'kept':>7}{'work':>6}{'images':>7}  "
+        f"{'microbatch':<20}{'host GiB':>8}{'save':>7}{'share':>7}{'images/s':>10}{'MFU':>5}"
+        f"{'training':>11}{'evaluate':>10}"
+    )
+    for size in sizes:
+        yield _row(study, size, data)
+    yield ""
+    yield from _machines(study, sizes)
+    yield ""
+    training = sum(s.seconds for s in sizes) * world / 3600
+    evaluation = sum(s.seeds * s.evaluation for s in sizes) / 3600
+    total = RESERVE * (training + evaluation)
+    yield (
+        f"Computed for the whole study: {training:,.0f} GPU-hours of training with its checkpoints "
+        f"and {evaluation:,.1f} of evaluation; with {RESERVE - 1:.0%} in reserve {total:,.0f} "
+        f"GPU-hours, {total / world / 24:.1f} days of {world} GPUs."
+    )
+    unread = [length for length in study.train.ema if length not in study.lengths]
+    if unread:
+        words = ", ".join(f"{length:g}" for length in unread)
+        yield f"train.ema: the averages of length {words} are stored and never read by evaluate."
+
+
+def _row(study: Study, size: SizeForecast, data: float) -> str:
+    f = size.footprint
+    return (
+        f"{size.load.name:<12}{MARGIN * f.total / GIB:>8.1f}{(f.state + f.gathered) / GIB:>7.1f}"
+        f"{f.saved / GIB:>7.1f}{(f.workspace + f.inputs) / GIB:>6.1f}{f.images / GIB:>7.1f}  "
+        f"{size.cut.words(size.load.share):<20}{_host(study, size, data) / GIB:>8.0f}"
+        f"{size.checkpoint:>6.0f}s{size.checkpoint_share:>7.1%}{size.images_per_second:>10,.0f}"
+        f"{size.mfu:>5.2f}{clock(size.training):>11}{clock(size.evaluation):>10}"
+    )
+
+
+def _machines(study: Study, sizes: list[SizeForecast]) -> Iterator[str]:
+    """Every size on other GPUs, as many of them, and on one core of this processor."""
+    gpus = [gpu for name in PLANNED if (gpu := find_gpu(name)) is not None]
+    yield (
+        f"{'images/s (MFU)':<16}" + "".join(f"{gpu.name:>16}" for gpu in gpus) + f"{'this CPU':>16}"
+    )
+    for size in sizes:
+        row = f"{size.load.name:<16}"
+        for gpu in gpus:
+            machine = Machine.of(
+                gpu, bf16=size.load.config.precision == "bf16", nodes=study.resources.train_nodes
+            )
+            try:
+                cut, _ = choose_cut(size.load, gpu.memory, gpu.usable)
+            except JstarError:
+                row += f"{'does not fit':>16}"
+                continue
+            speed, share = (f(size.load, cut, machine) for f in (images_per_second, mfu))
+            row += f"{f'{speed:,.0f} ({share:.2f})':>16}"
+        yield row + f"{_on_cpu(size):>16}"
+
+
+def _on_cpu(size: SizeForecast) -> str:
+    """One process, float32, a microbatch of what one GPU takes."""
+    config = size.load.config.model_copy(update={"precision": "fp32", "batch": size.load.share})
+    alone = Load(size.load.name, size.load.shape, config, 1, 0.0, 0.0)
+    cut = Cut(alone.share, recompute=False, shard=False, resident=False)
+    machine = Machine.measured(size.load.shape)
+    speed, share = (f(alone, cut, machine) for f in (images_per_second, mfu))
+    return f"{speed:,.3g} ({share:.2f})"
