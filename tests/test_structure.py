@@ -25,7 +25,7 @@ ROOMS = {
     "plan": {"data", "layout", "model", "scaling", "train", "tune"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
     "figures": {"layout", "sampling", "scaling"},
-    "diagnose": {"data", "evaluate", "optimal", "torch_device", "train", "typeset"},
+    "diagnose": {"data", "evaluate", "figures", "optimal", "torch_device", "train", "typeset"},
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
     "cluster": {"private", "train"},
 }  # fmt: skip

@@ -1,0 +1,215 @@
+"""Floors for a denoiser that generalises, beside J*, the floor of one that may memorise.
+
+Let E(sigma) be the least loss on images that nobody has seen: the posterior mean under the
+distribution itself. J*_N is below it in the mean, because it knows the images it is asked about;
+every denoiser that was not fitted to them is above it. So E lies between `optimal` and the least of
+
+    wiener  the linear filter of the data's mean and covariance, fitted without the images asked for
+    alone   the posterior mean over all other images
+    local   the posterior mean of patches at the same place (arXiv 2412.20292), of all other images
+
+and where J*_N grows in shrinking steps, N/4, N/2, N, its limit E is extrapolated from them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from jstar.constants import CLEAR, NORMAL_95
+from jstar.data import Dataset
+from jstar.diagnose.oracle_draws import Truth
+from jstar.optimal import optimal_loss
+from jstar.progress import Progress
+from jstar.records import provenance, read_json, read_table, write_table
+
+Floats = NDArray[np.float64]
+
+FLOORS = ("sigma", "wiener", "alone", "local", "patch", "upper", "floor_generalising", "floor_low",
+          "floor_high")  # fmt: skip
+KNOWN = 4096  # images that wiener, alone and local know, at most: fewer only raise the bound
+ASKED, ASKED_LOCAL = 256, 32  # draws, at most
+PATCHES = (3, 7)  # sides; the better one counts
+WIDEST = 4096  # dimensions beyond which no covariance is made
+SUBSET_QUERIES = 1024
+GROWTH = 0.85  # ratio of two steps of J*_N above which they do not shrink
+FARTHEST = 2.0  # times J*_N: a limit beyond is no extrapolation but a guess
+RESAMPLED = 2000
+
+
+def open_floors(data: Dataset, truth: Truth, folder: Path) -> pd.DataFrame:
+    """The table of floors at the noise scales of `truth`; computed once, kept in `folder`."""
+    path = folder / "floors.csv"
+    key = {"card_id": truth.card.id, "sigma": [f"{s:g}" for s in truth.oracle.sigma],
+           "conditional": truth.labels_M is not None}  # fmt: skip
+    if path.is_file() and read_json(path.with_suffix(".json")).get("key") == key:
+        return read_table(path, FLOORS)
+    frame = floors(data, truth)
+    write_table(path, frame, provenance(key=key, known=KNOWN, queries=SUBSET_QUERIES))
+    return frame
+
+
+def floors(data: Dataset, truth: Truth) -> pd.DataFrame:
+    """FLOORS, one row a noise scale; NaN where a floor cannot be told.
+
+    upper: the least of wiener, alone, local. floor_generalising: the limit of J*_N, floor_low and
+    floor_high its interval (95 %, and never beyond J*_N and upper).
+    """
+    sigma_S = truth.oracle.sigma
+    asked = np.unique(np.linspace(0, len(truth.x0_MCHW) - 1, ASKED).round().astype(int))
+    asked = asked[: len(truth.x0_MCHW)]
+    own = truth.oracle.index_M[asked]
+    others = np.setdiff1d(np.arange(len(data)), own)
+    others = others[np.unique(np.linspace(0, len(others) - 1, KNOWN).round().astype(int))]
+    rows = []
+    if len(others) >= 2:
+        known = torch.from_numpy(data.scaled(others))
+        x0 = torch.from_numpy(np.ascontiguousarray(truth.x0_MCHW[asked]))
+        noise = torch.from_numpy(np.ascontiguousarray(truth.noise_MCHW[asked]))
+        with Progress(f"floors {truth.card.name}", len(sigma_S), "noise scales") as bar:
+            for row in upper_bounds(known, x0, noise, sigma_S):
+                rows.append(row)
+                bar.advance(1)
+    else:
+        rows = [(np.nan,) * 4] * len(sigma_S)
+    wiener, alone, local, patch = np.array(rows, dtype=np.float64).T
+    with np.errstate(all="ignore"):
+        upper = np.fmin(np.fmin(wiener, alone), local)
+    limit, low, high = _limits(data, truth, upper)
+    return pd.DataFrame(
+        {"sigma": sigma_S, "wiener": wiener, "alone": alone, "local": local, "patch": patch,
+         "upper": upper, "floor_generalising": limit, "floor_low": low, "floor_high": high},
+        columns=list(FLOORS),
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def upper_bounds(
+    known_NCHW: Tensor, x0_MCHW: Tensor, noise_MCHW: Tensor, sigma_S: Floats
+) -> list[tuple[float, float, float, float]]:
+    """(wiener, alone, local, side of the patch) at every noise scale.
+
+    known: images that are none of those asked for. NaN where a covariance would be too wide.
+    """
+    flat = known_NCHW.flatten(1).double()
+    mean = flat.mean(0)
+    values = vectors = None
+    if flat.shape[1] <= WIDEST:
+        values, vectors = torch.linalg.eigh(torch.cov(flat.T))
+    rows = []
+    for sigma in map(float, sigma_S):
+        x = x0_MCHW + sigma * noise_MCHW
+        wiener = float("nan")
+        if values is not None and vectors is not None:
+            gain = values.clamp_min(0) / (values.clamp_min(0) + sigma**2)
+            out = mean + ((x.flatten(1).double() - mean) @ vectors * gain) @ vectors.T
+            wiener = float((out - x0_MCHW.flatten(1)).square().mean())
+        square = torch.cdist(
+            x.flatten(1), known_NCHW.flatten(1), compute_mode="use_mm_for_euclid_dist"
+        ).square()
+        weight = torch.softmax(-square.double() / (2 * sigma**2), dim=1)
+        alone = float((weight @ flat - x0_MCHW.flatten(1)).square().mean())
+        local = {side: _local(known_NCHW, x0_MCHW, x, sigma, side) for side in PATCHES}
+        side = min(local, key=lambda s: local[s])
+        rows.append((wiener, alone, local[side], float(side)))
+    return rows
+
+
+def _local(known_NCHW: Tensor, x0_MCHW: Tensor, x_MCHW: Tensor, sigma: float, side: int) -> float:
+    """Loss of the posterior mean of patches: a pixel's weights come from its neighbourhood."""
+    step = max(1, len(x0_MCHW) // ASKED_LOCAL)
+    losses = []
+    for clean, noisy in zip(x0_MCHW[::step], x_MCHW[::step], strict=True):
+        square_N1HW = (known_NCHW - noisy).square().sum(1, keepdim=True)
+        near_N1HW = F.avg_pool2d(square_N1HW, side, 1, side // 2) * side**2
+        weight_N1HW = torch.softmax(-near_N1HW / (2 * sigma**2), dim=0)
+        out = (weight_N1HW * known_NCHW).sum(0)
+        losses.append(float((out - clean).square().mean()))
+    return float(np.mean(losses))
+
+
+# --- the limit of J*_N ------------------------------------------------------------------------------
+
+
+def _limits(data: Dataset, truth: Truth, upper_S: Floats) -> tuple[Floats, Floats, Floats]:
+    """Limit of J*_N for N to infinity and its interval; NaN where it cannot be extrapolated."""
+    count, sigma_S = len(data), truth.oracle.sigma
+    unknown = np.full(len(sigma_S), np.nan)
+    if count < 64 or data.stds_NCHW is not None:
+        return unknown, unknown, unknown
+    order = np.random.Generator(np.random.Philox(key=[3, count])).permutation(count)
+    loss, error = [], []
+    for part in (4, 2):
+        picked = np.sort(order[: count // part])
+        curve = optimal_loss(
+            np.asarray(data.images_NCHW[picked]), sigma_S,
+            scale=data.card.scale, offset=data.card.offset, mirror=data.card.mirror,
+            estimator="exact" if truth.labels_M is None else "exact_by_class",
+            labels=None if truth.labels_M is None else data.labels_N[picked],
+            queries=min(SUBSET_QUERIES, len(picked)),
+        )  # fmt: skip
+        loss.append(curve.loss)
+        error.append(curve.stderr)
+    loss_3S = np.stack([*loss, truth.optimal_S])
+    error_3S = np.stack([*error, truth.optimal_se_S])
+    found = [extrapolate(loss_3S[:, s], error_3S[:, s], upper_S[s]) for s in range(len(sigma_S))]
+    limit, low, high = np.array(found).T
+    return limit, low, high
+
+
+def extrapolate(loss_3: Floats, error_3: Floats, upper: float) -> tuple[float, float, float]:
+    """(limit, low, high) of J*_N from J* of N/4, N/2 and N images and their standard errors.
+
+    J*_N = E - c N^-g has steps in a constant ratio r = 2^-g, and E = J*_N + d r / (1 - r) with the
+    last step d. NaN three times where the steps do not shrink, or E would be a guess. Of steps
+    within their errors E is J*_N within errors. upper: a bound on E from above.
+    """
+    unknown = (float("nan"),) * 3
+    draws = np.random.Generator(np.random.Philox(key=[4, 0])).normal(size=(RESAMPLED, 3))
+    sampled = loss_3 + draws * error_3
+    step_1, step_2 = np.diff(sampled, axis=1).T
+    noise = CLEAR * float(np.hypot(error_3[1], error_3[2]))
+    last = float(loss_3[2])
+    if last <= 0:
+        return unknown
+    if loss_3[2] - loss_3[1] <= noise and noise < 0.1 * last:
+        tail = np.maximum(step_2, 0)  # a step that was not seen, doubled at most (g = 1)
+    else:
+        ratio = float((loss_3[2] - loss_3[1]) / (loss_3[1] - loss_3[0]))
+        if not 0 < ratio < GROWTH:
+            return unknown
+        shares = np.clip(step_2 / np.where(step_1 > 0, step_1, np.inf), 0.25, GROWTH)
+        tail = np.maximum(step_2, 0) * shares / (1 - shares)
+    limit = float(last + np.median(tail))
+    spread = NORMAL_95 * float(error_3[2])
+    low = max(0.0, float(np.quantile(sampled[:, 2] + tail, 0.025)))
+    high = float(np.quantile(sampled[:, 2] + tail, 0.975)) + spread
+    if limit > FARTHEST * last:
+        return unknown
+    bound = upper if np.isfinite(upper) else np.inf
+    # The bounds have errors too: they cut the interval, a limit beyond them is drawn back.
+    return min(limit, max(bound, last)), min(low, limit), max(high, limit)
+
+
+# --- does it remember? ------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def memorised(
+    out_MCHW: Tensor, held_MCHW: Tensor, training_NCHW: Tensor, own: float = 0.05
+) -> float:
+    """Share of outputs for training images that lie suspiciously near to a training image.
+
+    Nearer than all but `own` of the outputs for held-out images lie, less that share: 0 for a
+    network that treats both alike, 1 for one that returns its training images.
+    """
+    def nearest(images: Tensor) -> Tensor:
+        return torch.cdist(images.flatten(1), training_NCHW.flatten(1)).amin(1)
+
+    level = torch.quantile(nearest(held_MCHW), own)
+    share = float((nearest(out_MCHW) < level).float().mean())
+    return max(0.0, (share - own) / (1 - own))
