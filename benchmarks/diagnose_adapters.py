@@ -17,7 +17,7 @@ from weak_networks import KINDS, load
 
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
-from jstar.diagnose.adapters import Adapter, dit, discrete, preconditioned, sit
+from jstar.diagnose.adapters import Adapter, discrete, dit, preconditioned, sit
 from jstar.diagnose.readings import COSINE, SD, TABLES, ddpm_sigmas
 from jstar.diagnose.sample import take_sample
 from jstar.diagnose.solver import identify
@@ -61,7 +61,8 @@ def eps_usages(net: nn.Module) -> Iterator[Usage]:
     yield usage("as flow matching", preconditioned(net, "fm"),
                 ("epsilon", "sqrt(1 + sigma^2)", "linear schedule"))  # fmt: skip
     yield usage("as EDM", preconditioned(net, "edm"), ("epsilon", "sqrt(1 + sigma^2)"))
-    yield usage("returns the noise", by_hand(lambda x, s: (x - right.denoise(x, s, None)) / wide(s)),
+    yield usage("returns the noise",
+                by_hand(lambda x, s: (x - right.denoise(x, s, None)) / wide(s)),
                 ("predicts epsilon",))  # fmt: skip
     yield usage("taken for v, by hand",
                 by_hand(lambda x, s: discrete(net, sigma_T, "v_prediction").denoise(x, s, None)),
@@ -132,8 +133,8 @@ def other_usages(nets: dict[str, nn.Module]) -> Iterator[Usage]:
     yield Usage("eps-unet-unit", "lives in 0..1", discrete(unit, ddpm_sigmas()), ("0..1",))
     sigma_T = ddpm_sigmas()
     in_unit = discrete(unit, sigma_T)
-    yield Usage("eps-unet-unit", "right, by hand",
-                by_hand(lambda x, s: 2 * in_unit.denoise((x + 1) / 2, s / 2, None) - 1))  # fmt: skip
+    right = by_hand(lambda x, s: 2 * in_unit.denoise((x + 1) / 2, s / 2, None) - 1)
+    yield Usage("eps-unet-unit", "right, by hand", right)
 
 
 def usages(work: Path) -> Iterator[Usage]:

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`jstar.diagnose`, which can be called; its import takes seconds, so only where it is asked."""
+    """`jstar.diagnose`, which can be called; imported where it is asked for: it takes seconds."""
     if name == "diagnose":
         import importlib
 

@@ -39,9 +39,7 @@ def kept(tmp_path_factory):
 @pytest.fixture(scope="session")
 def truth(npz, kept):
     """Its truth, made once."""
-    return open_truth(
-        npz, kept / "optimal", prepared=kept / "data", conditional=False, draws=DRAWS
-    )
+    return open_truth(npz, kept / "optimal", prepared=kept / "data", conditional=False, draws=DRAWS)
 
 
 @pytest.fixture(scope="session")

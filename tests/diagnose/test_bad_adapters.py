@@ -46,11 +46,13 @@ def test_an_untrained_network_is_weak_but_not_called_wrong(sample):
         (lambda d: lambda x, s, y: 127.5 * d(x, s, y) + 127.5, ["predicts x0 in 0..255"]),
         # another input or target
         (
-            lambda d: lambda x, s, y: d(x * (1 + s.reshape(SHAPE)), s, y),
-            ["its input is x / (1 + sigma), not x"],
+            lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE),
+            ["predicts epsilon, not x0"],
         ),
-        (lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE), ["predicts epsilon, not x0"]),
-        (lambda d: lambda x, s, y: (d(x, s, y) - x) / s.reshape(SHAPE) ** 2, ["predicts the score"]),
+        (
+            lambda d: lambda x, s, y: (d(x, s, y) - x) / s.reshape(SHAPE) ** 2,
+            ["predicts the score"],
+        ),
         (
             lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE) - d(x, s, y),
             ["predicts velocity eps - x0"],

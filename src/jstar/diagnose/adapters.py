@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot as rows_of_labels
@@ -37,6 +36,7 @@ from jstar.evaluate.losses import Denoiser
 from jstar.noise import NoiseLaw, Process, process
 from jstar.records import read_json
 from jstar.train.snapshots import list_snapshots, load_denoiser, run_process, stored_averages
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -76,9 +76,7 @@ def preconditioned(
 
     def denoise(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         given = () if labels is None else (labels,)
-        out: Tensor = proc.denoise(
-            lambda x, *rest: first_half(told(x, *rest), x), x, sigma, *given
-        )
+        out: Tensor = proc.denoise(lambda x, *rest: first_half(told(x, *rest), x), x, sigma, *given)
         return out
 
     return Adapter(f"{proc.name} network", denoise, proc)

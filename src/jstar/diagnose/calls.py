@@ -49,7 +49,7 @@ def diagnose_files(
         folder, kept, prepared=out / "data", conditional=told, draws=draws or DrawOptions()
     )
     held = open_held_out(folder, held_out, truth, prepared=out / "held_out")
-    yardstick = Yardstick(truth, open_floors(data, truth, kept), held)
+    yardstick = Yardstick(truth, open_floors(data, truth, held, kept), held)
     chosen = process or adapter.process or named_process("edm")
     finding = find(adapter, identified, yardstick, chosen, batch=batch, device=device)
     write_finding(finding, truth, out)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jstar.diagnose.adapters import Adapter, assembled, discrete
-from jstar.diagnose.readings import OF_PROCESS, REVERSED, Network, Parts, Reading
+from jstar.diagnose.readings import OF_PROCESS, REVERSED, Network, NetworkReading, Parts
 from jstar.errors import JstarError
 from jstar.noise import process
 
@@ -62,7 +62,7 @@ def from_diffusers(
         made = _within(made, config)
     elif kind == "ScoreSdeVeScheduler":
         # The model is given sigma itself and predicts the score, (D - x) / sigma^2.
-        made = assembled(Parts(network, Reading("the score", "x", "sigma")), process("ve"))
+        made = assembled(Parts(network, NetworkReading("the score", "x", "sigma")), process("ve"))
         made = _within(made, config)
     else:
         raise JstarError(f"scheduler: {kind} is unknown, allowed are {SCHEDULES}")

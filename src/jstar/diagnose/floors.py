@@ -11,6 +11,7 @@ every denoiser that was not fitted to them is above it. So E lies between `optim
 and where J*_N grows in shrinking steps, N/4, N/2, N, its limit E is extrapolated from them.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ from torch.nn import functional as F
 
 from jstar.constants import CLEAR, NORMAL_95
 from jstar.data import Dataset
-from jstar.diagnose.oracle_draws import Truth
+from jstar.diagnose.oracle_draws import Truth, UnseenDraws
 from jstar.optimal import optimal_loss
 from jstar.progress import Progress
-from jstar.records import provenance, read_json, read_table, write_table
+from jstar.records import fingerprint, provenance, read_json, read_table, write_table
 
 Floats = NDArray[np.float64]
 
@@ -38,47 +39,51 @@ WIDEST = 4096  # dimensions beyond which no covariance is made
 SUBSET_QUERIES = 1024
 GROWTH = 0.85  # ratio of two steps of J*_N above which they do not shrink
 FARTHEST = 2.0  # times J*_N: a limit beyond is no extrapolation but a guess
+NEAR = 0.5  # J*_N must be this share of the bound from above: the limit lies between the two
 RESAMPLED = 2000
 
 
-def open_floors(data: Dataset, truth: Truth, folder: Path) -> pd.DataFrame:
+def open_floors(
+    data: Dataset, truth: Truth, held_out: UnseenDraws | None, folder: Path
+) -> pd.DataFrame:
     """The table of floors at the noise scales of `truth`; computed once, kept in `folder`."""
     path = folder / "floors.csv"
+    held = None if held_out is None else fingerprint(held_out.x0_MCHW.tobytes().hex())
     key = {"card_id": truth.card.id, "sigma": [f"{s:g}" for s in truth.oracle.sigma],
-           "conditional": truth.labels_M is not None}  # fmt: skip
+           "conditional": truth.labels_M is not None, "held_out": held}  # fmt: skip
     if path.is_file() and read_json(path.with_suffix(".json")).get("key") == key:
         return read_table(path, FLOORS)
-    frame = floors(data, truth)
+    frame = floor_table(data, truth, held_out)
     write_table(path, frame, provenance(key=key, known=KNOWN, queries=SUBSET_QUERIES))
     return frame
 
 
-def floors(data: Dataset, truth: Truth) -> pd.DataFrame:
+def floor_table(data: Dataset, truth: Truth, held_out: UnseenDraws | None = None) -> pd.DataFrame:
     """FLOORS, one row a noise scale; NaN where a floor cannot be told.
 
-    upper: the least of wiener, alone, local. floor_generalising: the limit of J*_N, floor_low and
-    floor_high its interval (95 %, and never beyond J*_N and upper).
+    wiener, alone, local: of held-out images where there are any, else of some of the training
+    images, which are then unknown to them. upper: the least of the three. floor_generalising:
+    the limit of J*_N, floor_low and floor_high its interval (95 %).
     """
     sigma_S = truth.oracle.sigma
-    asked = np.unique(np.linspace(0, len(truth.x0_MCHW) - 1, ASKED).round().astype(int))
-    asked = asked[: len(truth.x0_MCHW)]
-    own = truth.oracle.index_M[asked]
+    asked = truth if held_out is None else held_out
+    pick = np.unique(np.linspace(0, len(asked.x0_MCHW) - 1, ASKED).round().astype(int))
+    own = truth.oracle.index_M[pick] if held_out is None else np.array([], int)
     others = np.setdiff1d(np.arange(len(data)), own)
-    others = others[np.unique(np.linspace(0, len(others) - 1, KNOWN).round().astype(int))]
     rows = []
     if len(others) >= 2:
-        known = torch.from_numpy(data.scaled(others))
-        x0 = torch.from_numpy(np.ascontiguousarray(truth.x0_MCHW[asked]))
-        noise = torch.from_numpy(np.ascontiguousarray(truth.noise_MCHW[asked]))
+        spread = np.linspace(0, len(others) - 1, KNOWN).round().astype(int)
+        known = torch.from_numpy(data.scaled(others[np.unique(spread)]))
+        x0 = torch.from_numpy(np.ascontiguousarray(asked.x0_MCHW[pick]))
+        noise = torch.from_numpy(np.ascontiguousarray(asked.noise_MCHW[pick]))
         with Progress(f"floors {truth.card.name}", len(sigma_S), "noise scales") as bar:
             for row in upper_bounds(known, x0, noise, sigma_S):
                 rows.append(row)
                 bar.advance(1)
     else:
-        rows = [(np.nan,) * 4] * len(sigma_S)
+        rows = [(float("nan"),) * 4] * len(sigma_S)
     wiener, alone, local, patch = np.array(rows, dtype=np.float64).T
-    with np.errstate(all="ignore"):
-        upper = np.fmin(np.fmin(wiener, alone), local)
+    upper = np.fmin(np.fmin(wiener, alone), local)
     limit, low, high = _limits(data, truth, upper)
     return pd.DataFrame(
         {"sigma": sigma_S, "wiener": wiener, "alone": alone, "local": local, "patch": patch,
@@ -87,10 +92,10 @@ def floors(data: Dataset, truth: Truth) -> pd.DataFrame:
     )  # fmt: skip
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def upper_bounds(
     known_NCHW: Tensor, x0_MCHW: Tensor, noise_MCHW: Tensor, sigma_S: Floats
-) -> list[tuple[float, float, float, float]]:
+) -> Iterator[tuple[float, float, float, float]]:
     """(wiener, alone, local, side of the patch) at every noise scale.
 
     known: images that are none of those asked for. NaN where a covariance would be too wide.
@@ -100,7 +105,6 @@ def upper_bounds(
     values = vectors = None
     if flat.shape[1] <= WIDEST:
         values, vectors = torch.linalg.eigh(torch.cov(flat.T))
-    rows = []
     for sigma in map(float, sigma_S):
         x = x0_MCHW + sigma * noise_MCHW
         wiener = float("nan")
@@ -115,8 +119,7 @@ def upper_bounds(
         alone = float((weight @ flat - x0_MCHW.flatten(1)).square().mean())
         local = {side: _local(known_NCHW, x0_MCHW, x, sigma, side) for side in PATCHES}
         side = min(local, key=lambda s: local[s])
-        rows.append((wiener, alone, local[side], float(side)))
-    return rows
+        yield wiener, alone, local[side], float(side)
 
 
 def _local(known_NCHW: Tensor, x0_MCHW: Tensor, x_MCHW: Tensor, sigma: float, side: int) -> float:
@@ -132,7 +135,7 @@ def _local(known_NCHW: Tensor, x0_MCHW: Tensor, x_MCHW: Tensor, sigma: float, si
     return float(np.mean(losses))
 
 
-# --- the limit of J*_N ------------------------------------------------------------------------------
+# --- the limit of J*_N ----------------------------------------------------------------------------
 
 
 def _limits(data: Dataset, truth: Truth, upper_S: Floats) -> tuple[Floats, Floats, Floats]:
@@ -174,13 +177,13 @@ def extrapolate(loss_3: Floats, error_3: Floats, upper: float) -> tuple[float, f
     step_1, step_2 = np.diff(sampled, axis=1).T
     noise = CLEAR * float(np.hypot(error_3[1], error_3[2]))
     last = float(loss_3[2])
-    if last <= 0:
+    if last <= 0 or (np.isfinite(upper) and last < NEAR * upper):
         return unknown
     if loss_3[2] - loss_3[1] <= noise and noise < 0.1 * last:
         tail = np.maximum(step_2, 0)  # a step that was not seen, doubled at most (g = 1)
     else:
-        ratio = float((loss_3[2] - loss_3[1]) / (loss_3[1] - loss_3[0]))
-        if not 0 < ratio < GROWTH:
+        first, second = np.diff(loss_3)
+        if not (first > 0 and 0 < second < GROWTH * first):
             return unknown
         shares = np.clip(step_2 / np.where(step_1 > 0, step_1, np.inf), 0.25, GROWTH)
         tail = np.maximum(step_2, 0) * shares / (1 - shares)
@@ -195,21 +198,29 @@ def extrapolate(loss_3: Floats, error_3: Floats, upper: float) -> tuple[float, f
     return min(limit, max(bound, last)), min(low, limit), max(high, limit)
 
 
-# --- does it remember? ------------------------------------------------------------------------------
+# --- does it remember? ----------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def memorised(
-    out_MCHW: Tensor, held_MCHW: Tensor, training_NCHW: Tensor, own: float = 0.05
-) -> float:
-    """Share of outputs for training images that lie suspiciously near to a training image.
+def memorised(out_MD: Tensor, own_MD: Tensor, training_ND: Tensor) -> float:
+    """Share of outputs for held-out images that turn to training images.
 
-    Nearer than all but `own` of the outputs for held-out images lie, less that share: 0 for a
-    network that treats both alike, 1 for one that returns its training images.
+    out: outputs for noisy versions of the images `own`, which were not trained on. The nearest
+    image to each is sought among its own clean image, the training images, and as many other
+    held-out ones: the share whose nearest is a training image, less that of the other held-out
+    images, which are as near by chance. 0 for a network that treats both alike, 1 for one that returns its
+    training images. A lower bound where there are fewer held-out images than training images.
     """
-    def nearest(images: Tensor) -> Tensor:
-        return torch.cdist(images.flatten(1), training_NCHW.flatten(1)).amin(1)
-
-    level = torch.quantile(nearest(held_MCHW), own)
-    share = float((nearest(out_MCHW) < level).float().mean())
-    return max(0.0, (share - own) / (1 - own))
+    count = min(len(own_MD) - 1, len(training_ND))
+    if count < 1:
+        return float("nan")
+    spread = torch.linspace(0, len(training_ND) - 1, count).round().long()
+    to_own_M = (out_MD - own_MD).norm(dim=1)
+    to_training_M = torch.cdist(out_MD, training_ND[spread]).amin(1)
+    between_MM = torch.cdist(out_MD, own_MD)
+    between_MM.fill_diagonal_(float("inf"))
+    kept = torch.linspace(0, len(own_MD) - 1, count + 1).round().long()
+    to_others_M = between_MM[:, kept].amin(1)
+    training = (to_training_M < torch.minimum(to_own_M, to_others_M)).float().mean()
+    others = (to_others_M < torch.minimum(to_own_M, to_training_M)).float().mean()
+    return max(0.0, float(training - others))

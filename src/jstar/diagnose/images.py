@@ -110,7 +110,8 @@ def write_images(images: Any, labels: Any, path: Path) -> Path:
         raise JstarError(
             f"images: have shape {array.shape}, allowed is [N, C, H, W] or [N, H, W, C]"
         )
-    if array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+    last_is_channel = array.shape[1] not in (1, 3, 4) or array.shape[2] != array.shape[3]
+    if array.shape[-1] in (1, 3, 4) and last_is_channel:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
@@ -166,9 +167,9 @@ def collect(images: Any) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
 
 def _items(images: Any) -> Iterator[Any]:
     try:
-        yield from (images[k] for k in range(len(images))) if not hasattr(
-            images, "__iter__"
-        ) else images
+        yield from (
+            (images[k] for k in range(len(images))) if not hasattr(images, "__iter__") else images
+        )
     except TypeError as error:
         raise JstarError(
             f"images: are {type(images).__name__}, allowed are a path, an array [N, ...], a torch "

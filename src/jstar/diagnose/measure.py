@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jstar.diagnose.adapters import Adapter, guarded
 from jstar.diagnose.floors import memorised
-from jstar.diagnose.oracle_draws import HeldOut, Truth
+from jstar.diagnose.oracle_draws import Truth, UnseenDraws
 from jstar.diagnose.totals import in_other_units, totals
 from jstar.evaluate.losses import Denoiser, measure
 from jstar.noise import Process, total_weights
@@ -23,7 +23,7 @@ COLUMNS = (
     "wiener", "alone", "local", "upper", "floor_generalising", "floor_low", "floor_high",
 )  # fmt: skip
 
-COMPARED = 128  # outputs of training and of held-out draws whose neighbours are sought
+COMPARED = 256  # outputs of held-out draws whose neighbours are sought
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Diagnosis:
     mean square of E[D - D*]; weight: of the noise scale in the total loss of `process`; harm: of
     the gap in the bound on the sampling error, gap d ln sigma / sigma^2, as a share of all.
     time: what the network is told, where it is known. held_out: loss on images not trained on;
-    memorised: share of the outputs that are suspiciously near to a training image. wiener ...
+    memorised: share of the outputs for those that turn to a training image. wiener ...
     floor_high: jstar.diagnose.floors. loss_clipped: of the output cut to the range of the images,
     as samplers cut it. NaN: not known.
     """
@@ -117,7 +117,7 @@ def diagnose(
     truth: Truth,
     process: Process,
     *,
-    held_out: HeldOut | None = None,
+    held_out: UnseenDraws | None = None,
     floors: pd.DataFrame | None = None,
     batch: int = 256,
     device: str = "cpu",
@@ -125,8 +125,8 @@ def diagnose(
     """Measure `adapter` at all noise scales of `truth` that it was made for.
 
     process: its weights make the total loss. held_out: images that were not trained on. floors: of
-    `jstar.diagnose.floors`, at the noise scales of `truth`. Raises JstarError where the denoiser fails, returns
-    another shape or numbers that are not finite.
+    `jstar.diagnose.floors`, at the noise scales of `truth`. Raises JstarError where the denoiser
+    fails, returns another shape or numbers that are not finite.
     """
     rows = truth.rows(adapter.sigma_min, adapter.sigma_max)
     sigma_S, draws = truth.oracle.sigma[rows], len(truth.x0_MCHW)
@@ -202,7 +202,7 @@ def told(adapter: Adapter, sigma_S: NDArray[np.float64]) -> NDArray[np.float64]:
 def on_held_out(
     adapter: Adapter,
     truth: Truth,
-    held_out: HeldOut,
+    held_out: UnseenDraws,
     sigma_S: NDArray[np.float64],
     batch: int,
     device: str,
@@ -214,20 +214,16 @@ def on_held_out(
         batch=batch, device=device,
     )  # fmt: skip
     loss, error, _, _ = np.array(measured.summary(np.eye(len(sigma_S)))).T
-    few = min(COMPARED, len(truth.x0_MCHW), len(held_out.x0_MCHW))
     share = np.empty(len(sigma_S))
-    training = torch.from_numpy(np.ascontiguousarray(truth.x0_MCHW))
+    pick = np.unique(np.linspace(0, len(held_out.x0_MCHW) - 1, COMPARED).round().astype(int))
+    x0, noise = (torch.from_numpy(a[pick]) for a in (held_out.x0_MCHW, held_out.noise_MCHW))
+    labels = None if held_out.labels_M is None else held_out.labels_M[pick]
+    training = torch.from_numpy(np.ascontiguousarray(truth.x0_MCHW)).flatten(1)
     for s, sigma in enumerate(map(float, sigma_S)):
-        sides = []
-        for x0, noise, labels in (
-            (truth.x0_MCHW, truth.noise_MCHW, truth.labels_M),
-            (held_out.x0_MCHW, held_out.noise_MCHW, held_out.labels_M),
-        ):
-            pick = np.linspace(0, len(x0) - 1, few).round().astype(int)
-            x = torch.from_numpy(x0[pick] + np.float32(sigma) * noise[pick]).to(device)
-            y = None if labels is None else torch.from_numpy(labels[pick]).to(device)
-            sides.append(denoise(x, torch.full((few,), sigma, device=device), y).float().cpu())
-        share[s] = memorised(sides[0], sides[1], training)
+        y = None if labels is None else torch.from_numpy(labels).to(device)
+        told_B = torch.full((len(pick),), sigma, device=device)
+        out = denoise((x0 + sigma * noise).to(device), told_B, y).float().cpu()
+        share[s] = memorised(out.flatten(1), x0.flatten(1), training)
     return {"held_out": loss, "held_out_se": error, "memorised": share}
 
 

@@ -80,7 +80,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class UnseenDraws:
     """Noisy draws of images that were not trained on: x = x0 + sigma * noise."""
 
     x0_MCHW: NDArray[np.float32]
@@ -90,7 +90,7 @@ class HeldOut:
 
 def open_held_out(
     dataset: Path | None, images: Path | None, truth: Truth, *, prepared: Path
-) -> HeldOut | None:
+) -> UnseenDraws | None:
     """Draws of `images`, or else of the images that `jstar prepare` set aside of `dataset`.
 
     None where there are none. Raises JstarError where they are of another shape.
@@ -109,7 +109,7 @@ def open_held_out(
         )
     index_M = np.unique(np.linspace(0, len(held) - 1, len(truth.x0_MCHW)).round().astype(int))
     noise = gaussian(truth.oracle.seed + HELD_OUT_STREAM, index_M, truth.card.dim)
-    return HeldOut(
+    return UnseenDraws(
         held.sampled(index_M, truth.oracle.seed, index_M),
         noise.reshape(len(index_M), *truth.card.shape),
         None if truth.labels_M is None else np.asarray(held.labels_N[index_M]),
@@ -122,8 +122,8 @@ def open_truth(
     """The truth of `dataset`: a folder that `jstar prepare` wrote, or what `images_config` reads.
 
     optimal: folder of curve.csv and oracle/ (as results/optimal/<dataset>); what is not there is
-    computed and written there. prepared: where other images are prepared to. conditional: the denoiser is
-    given labels, so that the posterior runs over the image's class. Raises JstarError.
+    computed and written there. prepared: where other images are prepared to. conditional: the
+    denoiser is given labels, so that the posterior runs over the image's class. Raises JstarError.
     """
     folder = prepared_folder(dataset, prepared)
     data = open_dataset(folder)

@@ -6,7 +6,7 @@ A denoiser is made of a network by five parts, each of which an adapter may have
     F = network(entry(k sigma) u, time(k sigma))
     D = (skip u + out F + shift - b) / k      prediction, with its sign
 
-A `Reading` names them. `Parts` is a network with the reading that its adapter claims.
+A `NetworkReading` names them. `Parts` is a network with the reading that its adapter claims.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Scale = Callable[[Any], Any]  # of sigma
 
 
 @dataclass(frozen=True)
-class Reading:
+class NetworkReading:
     """One way to read a network; the fields are keys of PREDICTIONS, ENTRIES, LAWS, UNITS, DATA.
 
     sign: -1 if the network returns the opposite. sigma_data: of EDM's preconditioning.
@@ -41,7 +41,7 @@ class Reading:
     data: str = "-1..1"
     sigma_data: float = 0.5
 
-    def changes(self, other: "Reading") -> list[str]:
+    def changes(self, other: "NetworkReading") -> list[str]:
         """Names of the parts in which the two differ."""
         named = ("prediction", "sign", "entry", "law", "unit", "data")
         return [name for name in named if getattr(self, name) != getattr(other, name)]
@@ -68,7 +68,7 @@ class Affine:
     shift: float = 0.0
 
 
-# --- what comes out: (skip, out, shift) of the noise scale and sigma_data ---------------------------
+# --- what comes out: (skip, out, shift) of the noise scale and sigma_data -------------------------
 
 Out = Callable[[Any, float], tuple[Any, Any, float]]
 
@@ -105,6 +105,7 @@ OUTPUTS: dict[str, Out] = {
     "x0 in 0..255": _units(127.5, 127.5),
 }
 
+
 def _converted(predicted: Out, taken_for: Out, sign: int) -> Out:
     """Of a denoiser that was made of a network's output in the wrong way."""
 
@@ -130,7 +131,7 @@ CONVERTED: dict[str, Out] = {
 
 RULES = {**PREDICTIONS, **OUTPUTS, **CONVERTED}
 
-# --- what goes in -----------------------------------------------------------------------------------
+# --- what goes in ---------------------------------------------------------------------------------
 
 ENTRIES = {
     "x": "ve",
@@ -140,7 +141,7 @@ ENTRIES = {
 }  # the process of `jstar.noise` that has it
 
 
-# --- what the network is told -----------------------------------------------------------------------
+# --- what the network is told ---------------------------------------------------------------------
 
 
 def ddpm_sigmas(
@@ -206,12 +207,12 @@ class Parts:
     """
 
     network: Network
-    claim: Reading
+    claim: NetworkReading
     steps_T: NDArray[np.float64] | None = None
     rounded: bool = False
     steps: int = STEPS  # of a smooth time that is told in steps
 
-    def told(self, reading: Reading, sigma: Tensor) -> Tensor:
+    def told(self, reading: NetworkReading, sigma: Tensor) -> Tensor:
         """The number [B] that the network is told at sigma [B]."""
         if reading.law in DIRECT:
             return DIRECT[reading.law](sigma).float()
@@ -239,7 +240,7 @@ class Parts:
         return self.steps_T
 
     def raw(
-        self, reading: Reading, data: Affine, x: Tensor, sigma: Tensor, labels: Tensor | None
+        self, reading: NetworkReading, data: Affine, x: Tensor, sigma: Tensor, labels: Tensor | None
     ) -> Tensor:
         """F of the reading's entry, time and data; its prediction does not matter."""
         own = data.factor * sigma
@@ -249,7 +250,7 @@ class Parts:
         given = () if labels is None else (labels,)
         return first_half(self.network(entered, self.told(reading, own), *given), x)
 
-    def denoiser(self, reading: Reading, data: Affine | None = None) -> Denoiser:
+    def denoiser(self, reading: NetworkReading, data: Affine | None = None) -> Denoiser:
         """D(x, sigma, labels) of a reading, by default that of the network's own data."""
         units = data or Affine(1.0)
 
@@ -260,7 +261,7 @@ class Parts:
         return denoise
 
 
-def decode(reading: Reading, data: Affine, x: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
+def decode(reading: NetworkReading, data: Affine, x: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
     """D [B, ...] of a network's output."""
     s = (data.factor * sigma).reshape(-1, *[1] * (x.ndim - 1))
     rule = RULES[reading.prediction]
@@ -275,7 +276,7 @@ def first_half(out: Tensor, x: Tensor) -> Tensor:
     return out[:, : x.shape[1]] if twice else out
 
 
-def inside(denoise: Denoiser, claim: Reading) -> Network:
+def inside(denoise: Denoiser, claim: NetworkReading) -> Network:
     """The network of which `denoise` was made, if it was made as `claim` says.
 
     It is asked at the noise scale whose time is the one wanted, and the conversion is undone.
@@ -298,17 +299,17 @@ def inside(denoise: Denoiser, claim: Reading) -> Network:
 
 # The readings of the processes of `jstar.noise`.
 OF_PROCESS = {
-    "edm": Reading("EDM's F", "x / sqrt(sigma^2 + sigma_data^2)", "ln(sigma) / 4"),
-    "vp": Reading("epsilon", "x / sqrt(1 + sigma^2)", CONTINUOUS, "in steps"),
-    "x0": Reading("x0", "x / sqrt(1 + sigma^2)", CONTINUOUS, "in steps"),
-    "ve": Reading("epsilon", "x", "ln(sigma / 2)", sign=-1),
-    "v": Reading("v", "x / sqrt(1 + sigma^2)", COSINE_T, "from 0 to 1"),
-    "fm": Reading("velocity eps - x0", "x / (1 + sigma)", FLOW, "from 0 to 1"),
+    "edm": NetworkReading("EDM's F", "x / sqrt(sigma^2 + sigma_data^2)", "ln(sigma) / 4"),
+    "vp": NetworkReading("epsilon", "x / sqrt(1 + sigma^2)", CONTINUOUS, "in steps"),
+    "x0": NetworkReading("x0", "x / sqrt(1 + sigma^2)", CONTINUOUS, "in steps"),
+    "ve": NetworkReading("epsilon", "x", "ln(sigma / 2)", sign=-1),
+    "v": NetworkReading("v", "x / sqrt(1 + sigma^2)", COSINE_T, "from 0 to 1"),
+    "fm": NetworkReading("velocity eps - x0", "x / (1 + sigma)", FLOW, "from 0 to 1"),
 }
 OF_PROCESS |= {"edm2": OF_PROCESS["edm"], "sd3": OF_PROCESS["fm"]}
-DENOISER = Reading("x0", "x", "sigma")  # a function (x, sigma, labels) -> x0
+DENOISER = NetworkReading("x0", "x", "sigma")  # a function (x, sigma, labels) -> x0
 
 
-def table_reading(prediction: str, law: str = GIVEN, unit: str = "in steps") -> Reading:
+def table_reading(prediction: str, law: str = GIVEN, unit: str = "in steps") -> NetworkReading:
     """Of a variance-preserving network of time steps."""
     return replace(OF_PROCESS["vp"], prediction=prediction, law=law, unit=unit)

@@ -30,14 +30,14 @@ from jstar.diagnose.readings import (
     UNITS,
     Affine,
     Network,
+    NetworkReading,
     Parts,
-    Reading,
     decode,
     inside,
     table_reading,
 )
 from jstar.diagnose.sample import Sample
-from jstar.evaluate.losses import Denoiser
+from jstar.diagnose.steadiness import blind, unsteady
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +47,7 @@ IN_OTHER_UNITS, FINALISTS = 8, 6  # the best calls that are tried in other data,
 LOWEST, HIGHEST = -4.0, 3.0
 GOOD = -0.1  # a reading's score below which it denoises at all ...
 FAIR = 0.5  # ... and the share of the noise scales at which it must beat the linear filter
+WORST = 2.0  # times the linear filter's loss: a reading worse than that anywhere is not named
 # By so much must another reading's score be better, and by CLEAR standard errors; or by so much at
 # the half of the noise scales where they differ most, by LEAST in the mean, and nowhere worse by
 # LEAST. Right readings of the networks of benchmarks/diagnose_adapters.py and of one that
@@ -54,8 +55,6 @@ FAIR = 0.5  # ... and the share of the noise scales at which it must beat the li
 MARGIN, LEAST = 0.3, 0.1
 CLEAR = 4.0
 TIE = 0.06  # scores that differ by less: the reading with fewer changes is named
-SAME = 1e-6  # relative: outputs that differ by less are the same
-APART = 1e-3  # relative: outputs that differ by more are not
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class Scored:
     base: what the adapter has in the place of `reading`.
     """
 
-    base: Reading
-    reading: Reading
+    base: NetworkReading
+    reading: NetworkReading
     loss_SQ: Floats
     linear_SQ: Floats
 
@@ -121,17 +120,17 @@ def identify(adapter: Adapter, sample: Sample) -> Identification:
     another type, or numbers that are not finite.
     """
     denoise = guarded(adapter.denoise)
-    unsteady = _unsteady(denoise, sample, adapter)
-    if unsteady:  # what else is wrong can only be told once that is right
-        return Identification("wrong", "none: see problems", (unsteady,))
+    shaky = unsteady(denoise, sample, adapter)
+    if shaky:  # what else is wrong can only be told once that is right
+        return Identification("wrong", "none: see problems", (shaky,))
     table = Search.of(adapter, sample)
     claim, best = table.claimed(), table.best()
-    blind = _blind(denoise, sample, adapter)
-    if best.good and _far_better(best, claim):
+    ignored = blind(denoise, sample, adapter)
+    if best.good and best.ratio_S.max() < WORST and _far_better(best, claim):
         return Identification("wrong", best.reading.words(), (_problem(claim, best, table),))
     # Where jstar put the adapter together it passes sigma on: the network itself is blind.
-    if blind and adapter.parts is None and (claim.ratio_S > 1).any():
-        return Identification("wrong", "none: sigma is ignored", (blind,))
+    if ignored and adapter.parts is None and (claim.ratio_S > 1).any():
+        return Identification("wrong", "none: sigma is ignored", (ignored,))
     if claim.good:
         return Identification("right", claim.reading.words())
     return Identification("unsure", claim.reading.words(), tuple(_doubts(claim, table)))
@@ -146,7 +145,7 @@ def _far_better(best: Scored, claim: Scored) -> bool:
     return (mean > MARGIN or where_they_differ) and mean > CLEAR * claim.error_against(best)
 
 
-# --- all readings, scored ---------------------------------------------------------------------------
+# --- all readings, scored -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class Search:
     """The readings of one network that were tried, the best of them on all draws."""
 
     sigma_S: Floats
-    claim: Reading
+    claim: NetworkReading
     scored: tuple[Scored, ...]
     input_SQ: Floats  # loss of the noisy image itself
 
@@ -209,12 +208,12 @@ def _plain(adapter: Adapter) -> Network:
     return lambda x, sigma, *labels: adapter.denoise(x, sigma, labels[0] if labels else None)
 
 
-def _input_of(reading: Reading) -> Reading:
+def _input_of(reading: NetworkReading) -> NetworkReading:
     """What decides the call of the network: all but prediction and sign."""
     return replace(reading, prediction="x0", sign=1)
 
 
-def _inputs(parts: Parts) -> Iterator[Reading]:
+def _inputs(parts: Parts) -> Iterator[NetworkReading]:
     """Entry and time of the readings that are tried, once each."""
     claim = _input_of(parts.claim)
     times = [(law, unit) for law in (*_tables(parts), COSINE_T, FLOW) for unit in UNITS]
@@ -229,9 +228,9 @@ def _tables(parts: Parts) -> Iterable[str]:
     return (*TABLES, GIVEN) if parts.steps_T is not None else tuple(TABLES)
 
 
-def _usual(claim: Reading, parts: Parts) -> Iterator[Reading]:
+def _usual(claim: NetworkReading, parts: Parts) -> Iterator[NetworkReading]:
     """Entries with the times that go with them."""
-    preserving, flow, edm = "x / sqrt(1 + sigma^2)", "x / (1 + sigma)", "x / sqrt(sigma^2 + sigma_data^2)"
+    preserving, flow, edm = (OF_PROCESS[name].entry for name in ("vp", "fm", "edm"))
     for law in (*_tables(parts), COSINE_T):
         yield from (replace(claim, entry=preserving, law=law, unit=unit) for unit in UNITS)
     yield from (replace(claim, entry=flow, law=FLOW, unit=unit) for unit in UNITS)
@@ -247,7 +246,7 @@ def _guesses(adapter: Adapter) -> Iterator[Parts]:
         yield Parts(inside(adapter.denoise, claim), claim)
 
 
-def _times_of(parts: Parts) -> Iterator[Reading]:
+def _times_of(parts: Parts) -> Iterator[NetworkReading]:
     """Other times of a guessed network; its own is the plain function."""
     claim = _input_of(parts.claim)
     if claim.law in DIRECT:
@@ -280,7 +279,7 @@ class _Draws:
     def input_SQ(self) -> Floats:
         return self._loss(self.x)
 
-    def score(self, parts: Parts, one: Reading, data: dict[str, Affine]) -> Iterator[Scored]:
+    def score(self, parts: Parts, one: NetworkReading, data: dict[str, Affine]) -> Iterator[Scored]:
         """Every prediction and sign of one way to call the network; none if it cannot be."""
         try:
             out = parts.raw(one, data[one.data], self.x, self.sigma, self.labels)
@@ -299,28 +298,28 @@ class _Tried:
 
     def __init__(self, draws: _Draws, data: dict[str, Affine]) -> None:
         self.draws, self.data = draws, data
-        self.found: dict[tuple[int, Reading], tuple[float, Parts]] = {}
+        self.found: dict[tuple[int, NetworkReading], tuple[float, Parts]] = {}
 
-    def add(self, calls: Iterable[tuple[Parts, Reading]]) -> None:
+    def add(self, calls: Iterable[tuple[Parts, NetworkReading]]) -> None:
         for parts, one in list(calls):
             key = (id(parts.network), one)
             if key not in self.found:
                 scores = [s.score for s in self.draws.score(parts, one, self.data)]
                 self.found[key] = (min(scores, default=np.inf), parts)
 
-    def best(self, count: int) -> list[tuple[Parts, Reading]]:
+    def best(self, count: int) -> list[tuple[Parts, NetworkReading]]:
         """The calls with the lowest scores."""
         ranked = sorted(self.found.items(), key=lambda item: item[1][0])[:count]
         return [(parts, one) for (_, one), (_, parts) in ranked]
 
 
-def _decodings(claim: Reading) -> Iterator[tuple[str, int]]:
+def _decodings(claim: NetworkReading) -> Iterator[tuple[str, int]]:
     yield from ((name, sign) for name in PREDICTIONS for sign in (1, -1))
     if claim == DENOISER:
         yield from ((name, 1) for name in (*OUTPUTS, *CONVERTED))
 
 
-# --- in words ---------------------------------------------------------------------------------------
+# --- in words -------------------------------------------------------------------------------------
 
 PART_WORDS = {
     "prediction": "the network predicts {0}, not {1}",
@@ -377,51 +376,3 @@ def _doubts(claim: Scored, table: Search) -> Iterator[str]:
 
 def _times(factor: float) -> str:
     return f"{factor:.2g}" if factor < 1000 else "over 1000"
-
-
-# --- what the output must depend on, and what it must not -------------------------------------------
-
-
-def _call(denoise: Denoiser, sample: Sample, count: int, sigma: float, told: float) -> Tensor:
-    x = sample.x0_MCHW[:count] + sigma * sample.noise_MCHW[:count]
-    labels = None if sample.labels_M is None else sample.labels_M[:count]
-    return denoise(x, torch.full((count,), told, device=x.device), labels).float()
-
-
-def _middle(sample: Sample, adapter: Adapter) -> tuple[float, float]:
-    """A noise scale in the middle, and another."""
-    sigma_S = sample.places(adapter.sigma_min, adapter.sigma_max)
-    return float(sigma_S[len(sigma_S) // 2]), float(sigma_S[-1])
-
-
-def _unsteady(denoise: Denoiser, sample: Sample, adapter: Adapter) -> str:
-    """Dropout or batch statistics."""
-    sigma, _ = _middle(sample, adapter)
-    count = len(sample.x0_MCHW)
-    half = max(1, count // 2)
-    first = _call(denoise, sample, count, sigma, sigma)
-    size = float(first.abs().max()) or 1.0
-    if float((_call(denoise, sample, count, sigma, sigma) - first).abs().max()) > APART * size:
-        return (
-            "two calls with the same input give different images: dropout or sampling is on, call "
-            ".eval() on the network"
-        )
-    if float((_call(denoise, sample, half, sigma, sigma) - first[:half]).abs().max()) > (
-        APART * size
-    ):
-        return (
-            "an image's output depends on the other images of the batch: batch normalisation is in "
-            "training mode, call .eval() on the network"
-        )
-    return ""
-
-
-def _blind(denoise: Denoiser, sample: Sample, adapter: Adapter) -> str:
-    """Whether sigma is ignored."""
-    sigma, other = _middle(sample, adapter)
-    few = min(4, len(sample.x0_MCHW))
-    first = _call(denoise, sample, few, sigma, sigma)
-    size = float(first.abs().max()) or 1.0
-    if float((_call(denoise, sample, few, sigma, other) - first).abs().max()) >= SAME * size:
-        return ""
-    return f"sigma is ignored: the output is the same for sigma = {sigma:.3g} and {other:.3g}"

@@ -10,9 +10,9 @@ from jstar.diagnose.adapters import Adapter
 from jstar.diagnose.first_call import first_call
 from jstar.diagnose.images import peek
 from jstar.diagnose.measure import Diagnosis, diagnose
-from jstar.diagnose.oracle_draws import HeldOut, Truth
+from jstar.diagnose.oracle_draws import Truth, UnseenDraws
 from jstar.diagnose.solver import Identification
-from jstar.diagnose.words import in_words, verdict
+from jstar.diagnose.words import denoiser_verdict, in_words
 from jstar.figures.denoiser import draw_frame
 from jstar.noise import Process
 from jstar.records import provenance, write_table, write_text
@@ -51,7 +51,7 @@ class Yardstick:
 
     truth: Truth
     floors: pd.DataFrame
-    held_out: HeldOut | None
+    held_out: UnseenDraws | None
 
 
 def check_first(adapter: Adapter, dataset: Path, work: Path, labels: bool, device: str) -> None:
@@ -92,7 +92,7 @@ def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
         process=found.process.name,
         floor_share=found.floor_share,
         total_gap=found.total("gap"),
-        verdict=verdict(found.frame) if finding.adapter.verdict != "wrong" else "wrong adapter",
+        verdict=denoiser_verdict(found.frame) if finding.adapter.verdict != "wrong" else "wrong adapter",
         adapter={"verdict": finding.adapter.verdict, "reading": finding.adapter.reading},
         total=found.totals,
         total_optimal=found.totals_optimal,
@@ -110,8 +110,9 @@ def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
 
 def _page(found: Diagnosis, text: str) -> str:
     units = (
-        "Losses: squared error per dimension, in the data scale; gap_share = gap / loss; upper: the "
-        "best denoiser tried that cannot memorise; floor_generalising: nan where it cannot be told."
+        "Losses: squared error per dimension, in the data scale; gap_share = gap / loss; upper: "
+        "the best denoiser tried that cannot memorise; floor_generalising: nan where it cannot be "
+        "told."
     )
     table = markdown(as_rows(found.frame[list(SHOWN)]), units)
     logged = [["as logged", "loss", "of it J*"]]

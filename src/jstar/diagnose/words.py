@@ -41,7 +41,7 @@ def in_words(found: Diagnosis, adapter: Identification) -> str:
     return " ".join(s for s in sentences if s)
 
 
-# --- the verdict --------------------------------------------------------------------------------------
+# --- the verdict ----------------------------------------------------------------------------------
 
 
 def beaten(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -72,8 +72,8 @@ def _unseen(frame: pd.DataFrame) -> tuple[Any, Any]:
     )
 
 
-def verdict(frame: pd.DataFrame) -> str:
-    """memorising, weak, or no fault found; memorising and weak if both, at a third of the scales."""
+def denoiser_verdict(frame: pd.DataFrame) -> str:
+    """memorising, weak, both, or no fault found; memorising takes WIDE of the noise scales."""
     found = []
     if remembered(frame).mean() >= WIDE:
         found.append("memorising")
@@ -83,7 +83,7 @@ def verdict(frame: pd.DataFrame) -> str:
 
 
 def _verdict(frame: pd.DataFrame) -> str:
-    name = verdict(frame)
+    name = denoiser_verdict(frame)
     text = f"Verdict: {name}."
     known, worse = remembered(frame), beaten(frame)
     if "memorising" in name:
@@ -141,8 +141,8 @@ def _harm(frame: pd.DataFrame) -> str:
     if not np.isfinite(share):
         return ""
     return (
-        f"Of the bound on the sampling error (gap / sigma^2 over ln sigma) {percent(share)} lies at "
-        f"sigma = {where}, as far as the gap to J* counts."
+        f"Of the bound on the sampling error (gap / sigma^2 over ln sigma) {percent(share)} lies "
+        f"at sigma = {where}, as far as the gap to J* counts."
     )
 
 
@@ -154,11 +154,11 @@ def _floors_bind(frame: pd.DataFrame) -> list[str]:
     seen = _unseen(frame)[0]
     text = []
     if known.any():
-        left = (seen / frame["floor_generalising"] - 1)[known]
+        left = (seen / frame["floor_generalising"] - 1)[known].clip(lower=0.0)
         text.append(
-            f"At sigma = {runs(frame, known)} the floor of a denoiser that generalises is known, the "
-            f"limit of J* for more images; left above it is {percent(max(0.0, float(left.min())))} "
-            f"to {percent(max(0.0, float(left.max())))} of it."
+            f"At sigma = {runs(frame, known)} the floor of a denoiser that generalises is known, "
+            f"the limit of J* for more images; left above it is {percent(float(left.min()))} to "
+            f"{percent(float(left.max()))} of it."
         )
     if not known.all():
         ratio = (seen / frame["upper"])[~known]
@@ -178,7 +178,7 @@ def runs(frame: pd.DataFrame, chosen: NDArray[np.bool_]) -> str:
     return ", ".join(scales(sigma[start:stop]) for start, stop in pairs)
 
 
-# --- what was measured --------------------------------------------------------------------------------
+# --- what was measured ----------------------------------------------------------------------------
 
 
 def _floor(found: Diagnosis) -> str:
