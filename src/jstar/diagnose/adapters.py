@@ -149,7 +149,7 @@ def discrete(
     )
     parts = Parts(with_one_hot(network, one_hot), claim, table_T, rounded)
     left_out = len(whole_T) - len(table_T)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if left_out:
         what = (
             "an epsilon network says nothing of the image there and cannot start from pure noise"

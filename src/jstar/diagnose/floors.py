@@ -32,7 +32,8 @@ Floats = NDArray[np.float64]
 
 FLOORS = ("sigma", "wiener", "alone", "local", "patch", "upper", "floor_generalising", "floor_low",
           "floor_high")  # fmt: skip
-KNOWN = 4096  # images that wiener, alone and local know, at most: fewer only raise the bound
+# Images that wiener and alone, and that local know, at most: fewer only raise the bound.
+KNOWN, KNOWN_LOCAL = 4096, 1024
 ASKED, ASKED_LOCAL = 256, 32  # draws, at most
 PATCHES = (3, 7)  # sides; the better one counts
 WIDEST = 4096  # dimensions beyond which no covariance is made
@@ -41,6 +42,7 @@ GROWTH = 0.85  # ratio of two steps of J*_N above which they do not shrink
 FARTHEST = 2.0  # times J*_N: a limit beyond is no extrapolation but a guess
 NEAR = 0.5  # J*_N must be this share of the bound from above: the limit lies between the two
 RESAMPLED = 2000
+VARIED = 0.5  # of the images' variance: outputs that vary less say nothing of memorising
 
 
 def open_floors(
@@ -117,7 +119,8 @@ def upper_bounds(
         ).square()
         weight = torch.softmax(-square.double() / (2 * sigma**2), dim=1)
         alone = float((weight @ flat - x0_MCHW.flatten(1)).square().mean())
-        local = {side: _local(known_NCHW, x0_MCHW, x, sigma, side) for side in PATCHES}
+        few = known_NCHW[:: max(1, len(known_NCHW) // KNOWN_LOCAL)]
+        local = {side: _local(few, x0_MCHW, x, sigma, side) for side in PATCHES}
         side = min(local, key=lambda s: local[s])
         yield wiener, alone, local[side], float(side)
 
@@ -208,11 +211,13 @@ def memorised(out_MD: Tensor, own_MD: Tensor, training_ND: Tensor) -> float:
     out: outputs for noisy versions of the images `own`, which were not trained on. The nearest
     image to each is sought among its own clean image, the training images, and as many other
     held-out ones: the share whose nearest is a training image, less that of the other held-out
-    images, which are as near by chance. 0 for a network that treats both alike, 1 for one that returns its
-    training images. A lower bound where there are fewer held-out images than training images.
+    images, which are as near by chance. 0 for a network that treats both alike, 1 for one that
+    returns its training images. A lower bound where there are fewer held-out images than training
+    images. NaN where the outputs are nearly one image, as at large noise scales: then all of them
+    may be nearest to one training image.
     """
     count = min(len(own_MD) - 1, len(training_ND))
-    if count < 1:
+    if count < 1 or float(out_MD.var(0).mean()) < VARIED * float(own_MD.var(0).mean()):
         return float("nan")
     spread = torch.linspace(0, len(training_ND) - 1, count).round().long()
     to_own_M = (out_MD - own_MD).norm(dim=1)

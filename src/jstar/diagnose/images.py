@@ -73,7 +73,7 @@ def prepared_folder(dataset: Path, work: Path) -> Path:
 
 def _holds_latents(path: Path) -> bool:
     if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False).dtype.kind == "f"
+        return bool(np.load(path, mmap_mode="r", allow_pickle=False).dtype.kind == "f")
     with np.load(path, allow_pickle=False) as stored:
         return "latents" in stored.files
 

@@ -151,7 +151,7 @@ def ddpm_sigmas(
     return _sigmas(np.cumprod(1 - np.linspace(beta_start, beta_end, steps)))
 
 
-def _sigmas(kept_T: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmas(kept_T: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt((1 - kept_T) / kept_T))
 
 
@@ -215,7 +215,8 @@ class Parts:
     def told(self, reading: NetworkReading, sigma: Tensor) -> Tensor:
         """The number [B] that the network is told at sigma [B]."""
         if reading.law in DIRECT:
-            return DIRECT[reading.law](sigma).float()
+            direct: Tensor = DIRECT[reading.law](sigma).float()
+            return direct
         reverse, in_steps = "reversed" in reading.unit, "steps" in reading.unit
         if reading.law in SMOOTH:
             time = SMOOTH[reading.law](sigma.double())
@@ -229,8 +230,10 @@ class Parts:
             time = last - step if reverse else step
             time = time if in_steps else time / len(table_T)
         if self.rounded and in_steps:
-            return time.round().long()
-        return time.float()
+            whole: Tensor = time.round().long()
+            return whole
+        number: Tensor = time.float()
+        return number
 
     def table(self, law: str) -> NDArray[np.float64]:
         """Noise scales of the steps of a schedule."""
@@ -267,7 +270,8 @@ def decode(reading: NetworkReading, data: Affine, x: Tensor, sigma: Tensor, out:
     rule = RULES[reading.prediction]
     skip, gain, shift = rule(s, reading.sigma_data)
     own = skip * (data.factor * x + data.shift) + reading.sign * gain * out + shift
-    return (own - data.shift) / data.factor
+    x0: Tensor = (own - data.shift) / data.factor
+    return x0
 
 
 def first_half(out: Tensor, x: Tensor) -> Tensor:
@@ -292,7 +296,8 @@ def inside(denoise: Denoiser, claim: NetworkReading) -> Network:
         s = sigma.reshape(-1, *[1] * (entered.ndim - 1))
         x = entered / process(ENTRIES[claim.entry], sigma_data=claim.sigma_data).c_in(s)
         skip, gain, _ = RULES[claim.prediction](s, claim.sigma_data)
-        return (denoise(x, sigma, labels) - skip * x) / (claim.sign * gain)
+        out: Tensor = (denoise(x, sigma, labels) - skip * x) / (claim.sign * gain)
+        return out
 
     return network
 

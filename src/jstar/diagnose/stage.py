@@ -82,6 +82,7 @@ def find(
 def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
     """Write diagnosis.csv, .json and .md to `out`."""
     found = finding.diagnosis
+    wrong = finding.adapter.verdict == "wrong"
     facts = provenance(
         denoiser=found.name,
         dataset=found.dataset,
@@ -92,7 +93,7 @@ def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
         process=found.process.name,
         floor_share=found.floor_share,
         total_gap=found.total("gap"),
-        verdict=denoiser_verdict(found.frame) if finding.adapter.verdict != "wrong" else "wrong adapter",
+        verdict="wrong adapter" if wrong else denoiser_verdict(found.frame),
         adapter={"verdict": finding.adapter.verdict, "reading": finding.adapter.reading},
         total=found.totals,
         total_optimal=found.totals_optimal,
