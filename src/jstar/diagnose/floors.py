@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jstar.constants import CLEAR, NORMAL_95
+from jstar.curve import OptimalLoss
 from jstar.data import Dataset
 from jstar.diagnose.oracle_draws import Truth, UnseenDraws
+from jstar.errors import JstarError
 from jstar.optimal import optimal_loss
 from jstar.progress import Progress
 from jstar.records import fingerprint, provenance, read_json, read_table, write_table
@@ -151,13 +153,10 @@ def _limits(data: Dataset, truth: Truth, upper_S: Floats) -> tuple[Floats, Float
     loss, error = [], []
     for part in (4, 2):
         picked = np.sort(order[: count // part])
-        curve = optimal_loss(
-            np.asarray(data.images_NCHW[picked]), sigma_S,
-            scale=data.card.scale, offset=data.card.offset, mirror=data.card.mirror,
-            estimator="exact" if truth.labels_M is None else "exact_by_class",
-            labels=None if truth.labels_M is None else data.labels_N[picked],
-            queries=min(SUBSET_QUERIES, len(picked)),
-        )  # fmt: skip
+        try:
+            curve = _curve_of(data, truth, picked)
+        except JstarError:  # a class of a quarter of the images may be too small
+            return unknown, unknown, unknown
         loss.append(curve.loss)
         error.append(curve.stderr)
     loss_3S = np.stack([*loss, truth.optimal_S])
@@ -165,6 +164,21 @@ def _limits(data: Dataset, truth: Truth, upper_S: Floats) -> tuple[Floats, Float
     found = [extrapolate(loss_3S[:, s], error_3S[:, s], upper_S[s]) for s in range(len(sigma_S))]
     limit, low, high = np.array(found).T
     return limit, low, high
+
+
+def _curve_of(data: Dataset, truth: Truth, picked: NDArray[np.int64]) -> OptimalLoss:
+    """J* of some of the images at the noise scales of `truth`."""
+    by_class = truth.labels_M is not None
+    return optimal_loss(
+        np.asarray(data.images_NCHW[picked]),
+        truth.oracle.sigma,
+        scale=data.card.scale,
+        offset=data.card.offset,
+        mirror=data.card.mirror,
+        estimator="exact_by_class" if by_class else "exact",
+        labels=data.labels_N[picked] if by_class else None,
+        queries=min(SUBSET_QUERIES, len(picked)),
+    )
 
 
 def extrapolate(loss_3: Floats, error_3: Floats, upper: float) -> tuple[float, float, float]:

@@ -172,7 +172,8 @@ def diagnose(
     if held_out is not None:
         frame = frame.assign(**on_held_out(adapter, truth, held_out, sigma_S, batch, device))
     if floors is not None:
-        frame = frame.assign(**floors.iloc[rows].drop(columns=["sigma", "patch"]).to_dict("list"))
+        known = floors.iloc[rows].drop(columns=["sigma", "patch"])
+        frame = frame.assign(**{str(name): known[name].to_numpy() for name in known})
     return Diagnosis(
         adapter.name, process, truth.card.name, truth.card.count, draws,
         frame.reindex(columns=list(COLUMNS)),
