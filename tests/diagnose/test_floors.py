@@ -53,4 +53,4 @@ def test_outputs_that_are_training_images_are_memorised():
     assert memorised(returned, unseen, training) > 0.8
     assert memorised(unseen, unseen, training) == 0.0
     apart = 0.3 * torch.randn(unseen.shape, generator=torch.Generator().manual_seed(1))
-    assert memorised(0.5 * unseen + apart, unseen, training) < 0.1
+    assert memorised(0.9 * unseen + apart, unseen, training) < 0.1

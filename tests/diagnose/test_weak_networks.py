@@ -1,4 +1,4 @@
-"""A small part of benchmarks/diagnose_adapters.py: a real weak network, weights beside this file."""
+"""A small part of benchmarks/diagnose_adapters.py: a real weak network, its weights beside this."""
 
 import importlib.util
 import sys
