@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from jstar.diagnose import Diagnosis
+from jstar.diagnose.measure import COLUMNS
+from jstar.diagnose.solver import Identification
 from jstar.diagnose.words import in_words
 from jstar.noise import process
 from jstar.variants.losses import summary_rows
@@ -22,7 +24,9 @@ def verdicts(errors):
     frame = pd.DataFrame({"sigma": SIGMA, "loss": optimal + gap, "gap": gap, "optimal": optimal,
                           "mean_image": VARIANCE, "slope_se": 0.1, "offset": 0.0, "model": "a",
                           "holdout": np.nan, "holdout_se": np.nan, **same})  # fmt: skip
-    one = in_words(Diagnosis("a", process("edm"), "digits", 9, 9, frame), [])
+    whole = frame.reindex(columns=list(COLUMNS))
+    right = Identification("right", "as claimed")
+    one = in_words(Diagnosis("a", process("edm"), "digits", 9, 9, whole), right)
     study = SimpleNamespace(ladder=[SimpleNamespace(name="a")])
     row = summary_rows(study, frame, SimpleNamespace(variance=VARIANCE))[0]
     return "worse than the dataset's mean image at sigma = 40" in one, row[4] == "40"

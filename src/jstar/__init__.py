@@ -10,4 +10,15 @@ Shape letters:
     K  stored averages: every length at every time    L  lengths asked for
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`jstar.diagnose`, which can be called; imported where it is asked for: it takes seconds."""
+    if name == "diagnose":
+        import importlib
+
+        return importlib.import_module("jstar.diagnose")
+    raise AttributeError(f"module 'jstar' has no attribute '{name}'")

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from jstar.data import open_dataset
 from jstar.diagnose.oracle_draws import DrawOptions, open_truth
+from jstar.diagnose.sample import take_sample
 
 DRAWS = DrawOptions(sigma_min=0.02, sigma_max=80, count=11, queries=64)
 
@@ -29,12 +31,21 @@ def npz(points, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def truth(npz, tmp_path_factory):
+def kept(tmp_path_factory):
+    """Where the truth and the prepared images lie."""
+    return tmp_path_factory.mktemp("truth")
+
+
+@pytest.fixture(scope="session")
+def truth(npz, kept):
     """Its truth, made once."""
-    folder = tmp_path_factory.mktemp("truth")
-    return open_truth(
-        npz, folder / "optimal", prepared=folder / "data", conditional=False, draws=DRAWS
-    )
+    return open_truth(npz, kept / "optimal", prepared=kept / "data", conditional=False, draws=DRAWS)
+
+
+@pytest.fixture(scope="session")
+def sample(truth, kept):
+    """The draws that adapters are identified on."""
+    return take_sample(open_dataset(kept / "data"), conditional=False)
 
 
 @pytest.fixture(scope="session")

@@ -4,23 +4,22 @@ import pytest
 import torch
 
 from jstar.diagnose import Adapter, preconditioned
-from jstar.diagnose.misreadings import check_adapter
+from jstar.diagnose.first_call import first_call
+from jstar.diagnose.solver import identify
 from jstar.errors import JstarError
 
-SIGMA, SHAPE = 0.5, (-1, 1, 1, 1)
+SIGMA, SHAPE = 5.0, (-1, 1, 1, 1)
 
 
-def problems(denoise, truth):
-    return check_adapter(Adapter("under test", denoise), truth)
+def test_a_right_adapter_is_left_alone(exact, sample):
+    found = identify(Adapter("under test", exact), sample)
+    assert (found.verdict, found.problems) == ("right", ())
 
 
-def test_a_right_adapter_is_left_alone(exact, truth):
-    assert problems(exact, truth) == []
-
-
-def test_an_untrained_network_is_weak_but_not_called_wrong(truth):
-    network = preconditioned(lambda x, c: torch.zeros_like(x), "edm")
-    assert check_adapter(network, truth) == []
+def test_an_untrained_network_is_weak_but_not_called_wrong(sample):
+    found = identify(preconditioned(lambda x, c: torch.zeros_like(x), "vp"), sample)
+    assert found.verdict == "unsure"
+    assert "no other reading of the network fits" in found.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -28,33 +27,35 @@ def test_an_untrained_network_is_weak_but_not_called_wrong(truth):
     [
         (lambda d: lambda x, s, y: d(x, torch.full_like(s, SIGMA), y), ["sigma is ignored"]),
         # the data of the network: twice ours, half of ours, 0..255, 0..1
-        (lambda d: lambda x, s, y: 2 * d(x / 2, s / 2, y), ["data must be multiplied by 2 "]),
-        (lambda d: lambda x, s, y: d(2 * x, 2 * s, y) / 2, ["multiplied by 1/2 "]),
+        (lambda d: lambda x, s, y: 2 * d(x / 2, s / 2, y), ["its images are times 2,"]),
+        (lambda d: lambda x, s, y: d(2 * x, 2 * s, y) / 2, ["its images are times 1/2,"]),
         (
             lambda d: lambda x, s, y: 127.5 * d(x / 127.5 - 1, s / 127.5, y) + 127.5,
-            ["data must be multiplied by 127.5", "0..255"],
+            ["its images are 0..255,"],
         ),
         (
             lambda d: lambda x, s, y: (d(127.5 * x + 127.5, 127.5 * s, y) - 127.5) / 127.5,
-            ["data must be multiplied by 1/127.5", "to -1..1"],
+            ["its images are times 1/127.5, less 1 (from 0..255 to -1..1)"],
         ),
         (
             lambda d: lambda x, s, y: (d(2 * x - 1, 2 * s, y) + 1) / 2,
-            ["from -1..1 to 0..1"],
+            ["its images are 0..1"],
         ),
         # only the output
-        (lambda d: lambda x, s, y: 2 * d(x, s, y), ["output is multiplied by 2"]),
-        (lambda d: lambda x, s, y: 127.5 * d(x, s, y) + 127.5, ["output is multiplied by 127.5"]),
+        (lambda d: lambda x, s, y: 2 * d(x, s, y), ["predicts 2 x0"]),
+        (lambda d: lambda x, s, y: 127.5 * d(x, s, y) + 127.5, ["predicts x0 in 0..255"]),
         # another input or target
         (
-            lambda d: lambda x, s, y: d(x * (1 + s.reshape(SHAPE) ** 2).sqrt(), s, y),
-            ["expects x / sqrt(1 + sigma^2)"],
+            lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE),
+            ["predicts epsilon, not x0"],
         ),
-        (lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE), ["returns the noise"]),
-        (lambda d: lambda x, s, y: (d(x, s, y) - x) / s.reshape(SHAPE) ** 2, ["the score"]),
+        (
+            lambda d: lambda x, s, y: (d(x, s, y) - x) / s.reshape(SHAPE) ** 2,
+            ["predicts the score"],
+        ),
         (
             lambda d: lambda x, s, y: (x - d(x, s, y)) / s.reshape(SHAPE) - d(x, s, y),
-            ["returns the velocity"],
+            ["predicts velocity eps - x0"],
         ),
         (lambda d: lambda x, s, y: d(x, s, y) + 0.1 * torch.randn_like(x), ["dropout"]),
         (
@@ -63,11 +64,12 @@ def test_an_untrained_network_is_weak_but_not_called_wrong(truth):
         ),
     ],
 )
-def test_a_wrong_adapter_is_named_in_one_sentence(wrong, words, exact, truth):
-    found = problems(wrong(exact), truth)
-    assert len(found) == 1, found
+def test_a_wrong_adapter_is_named_in_one_sentence(wrong, words, exact, sample):
+    found = identify(Adapter("under test", wrong(exact)), sample)
+    assert found.verdict == "wrong"
+    assert len(found.problems) == 1
     for word in words:
-        assert word in found[0]
+        assert word in found.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,15 @@ def test_a_wrong_adapter_is_named_in_one_sentence(wrong, words, exact, truth):
         (lambda x, s, y: x.numpy(), "returned ndarray, it must return a tensor"),
         (lambda x, s, y: x @ torch.ones(7, 7), "ended with RuntimeError"),
         (lambda x, s: x, "ended with TypeError"),
+        (lambda x, s, y: x.long(), "returned torch.int64, it must return floats"),
+        (
+            lambda x, s, y: torch.nn.Embedding(9, 1)(s)[:, :, None, None] + x,
+            "ended with RuntimeError.*discrete\\(..., rounded=True\\)",
+        ),
     ],
 )
-def test_an_adapter_that_cannot_be_used_is_refused(wrong, words, truth):
+def test_an_adapter_that_cannot_be_used_is_refused(wrong, words, points):
+    images = points[:2].transpose(0, 3, 1, 2).astype("float32") / 127.5 - 1
     with pytest.raises(JstarError, match=words) as caught:
-        problems(wrong, truth)
+        first_call(Adapter("under test", wrong), images, None)
     assert "\n" not in str(caught.value)

@@ -67,7 +67,7 @@ def test_an_exact_denoiser_from_a_module(folder):
     assert (folder / "diagnosis/diagnosis.png").stat().st_size > 10_000
     # the draws and J* are there now: used again, and other ones are refused
     found = sorted(p.name for p in (folder / "diagnosis/optimal").iterdir())
-    assert found == ["curve.csv", "curve.json", "oracle"]
+    assert found == ["curve.csv", "curve.json", "floors.csv", "floors.json", "oracle"]
     with pytest.raises(JstarError, match="made with --queries 48, asked is 32"):
         run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz", "--queries", 32)
 

@@ -32,7 +32,13 @@ def diagnose_command(
         Path | None, _network("Local folder of a diffusers pipeline (needs the extra 'latents')")
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="What it was trained on: a prepared folder, or a .npz")
+        Path | None,
+        typer.Option(
+            help="What it was trained on: a prepared folder, .npz, .npy, a folder of images ..."
+        ),
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Images of the same kind that it was not trained on")
     ] = None,
     optimal: Annotated[
         Path | None,
@@ -80,10 +86,9 @@ def diagnose_command(
     if dataset is None:
         raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
     from jstar.diagnose.adapters import from_factory, from_run
+    from jstar.diagnose.calls import diagnose_files
     from jstar.diagnose.diffusers import from_pipeline
-    from jstar.diagnose.oracle_draws import DrawOptions, open_truth
-    from jstar.diagnose.stage import write_diagnosis
-    from jstar.figures.denoiser import draw_denoiser
+    from jstar.diagnose.oracle_draws import DrawOptions
     from jstar.noise import process as named_process
 
     if run is not None:
@@ -92,13 +97,17 @@ def diagnose_command(
         adapter = from_pipeline(diffusers, device)
     else:
         adapter = from_factory(str(denoiser))
-    chosen = named_process(process) if process else adapter.process or named_process("edm")
-    truth = open_truth(
+    found = diagnose_files(
+        adapter,
         dataset,
-        optimal or out / "optimal",
-        prepared=out / "data",
-        conditional=labels or adapter.conditional,
+        out,
+        optimal=optimal,
+        held_out=held_out,
+        conditional=labels,
+        process=named_process(process) if process else None,
         draws=DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
+        batch=batch,
+        device=device,
     )
-    typer.echo(write_diagnosis(adapter, truth, chosen, out, batch=batch, device=device))
-    draw_denoiser(out / "diagnosis.csv", out / "diagnosis")
+    typer.echo(found.summary())
+    found.plot(out / "diagnosis")

@@ -12,24 +12,30 @@ A bare network that is trained through a process of `jstar.noise` needs `precond
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot as rows_of_labels
 
+from jstar.diagnose.readings import (
+    OF_PROCESS,
+    REVERSED,
+    Network,
+    Parts,
+    ddpm_sigmas,
+    first_half,
+    step_of,
+    table_reading,
+)
 from jstar.errors import JstarError, nearest
 from jstar.evaluate.losses import Denoiser
 from jstar.noise import NoiseLaw, Process, process
 from jstar.records import read_json
 from jstar.train.snapshots import list_snapshots, load_denoiser, run_process, stored_averages
-
-# A network that is told labels is called with them, one that is not is called without.
-Network = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,29 +53,56 @@ class Adapter:
     sigma_max: float = float("inf")
     card_id: str | None = None  # of the training distribution, where it is known
     conditional: bool = False  # whether it is to be given labels
+    parts: Parts | None = None  # the network inside and how it is read, where jstar put it together
+    notes: tuple[str, ...] = ()  # what the user should know of it, a sentence each
 
 
-def preconditioned(network: Network, proc: Process | str, **parameters: Any) -> Adapter:
+def preconditioned(
+    network: Network, proc: Process | str, *, one_hot: int | None = None, **parameters: Any
+) -> Adapter:
     """Adapter of a bare network F: D(x; sigma) = c_skip x + c_out F(c_in x, c_noise, labels).
 
     proc: a process, or its name and, as keywords, the parameters of `jstar.noise.process`
     (sigma_data ...): EDM and EDM2 networks, VP, VE, v, flow matching. network: called with
-    (c_in x [B, ...], c_noise [B]) and, if there are labels, labels [B]; where it returns twice the
-    channels (learned variance) the first half is taken.
+    (c_in x [B, ...], c_noise [B]) and, if there are labels, labels [B] (one_hot = K: float
+    [B, K], as EDM's networks want them); where it returns twice the channels (learned variance)
+    the first half is taken.
     """
-    chosen = process(proc, **parameters) if isinstance(proc, str) else proc
-
-    def first_half(x: Tensor, c_noise: Tensor, *labels: Tensor) -> Tensor:
-        out = network(x, c_noise, *labels)
-        twice = out.ndim == x.ndim and out.shape[1:2] == (2 * x.shape[1],)
-        return out[:, : x.shape[1]] if twice else out
+    told = with_one_hot(network, one_hot)
+    if isinstance(proc, str):
+        chosen = process(proc, **parameters)
+        claim = replace(OF_PROCESS[proc], sigma_data=parameters.get("sigma_data", 0.5))
+        return assembled(Parts(told, claim), chosen)
 
     def denoise(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         given = () if labels is None else (labels,)
-        out: Tensor = chosen.denoise(first_half, x, sigma, *given)
+        out: Tensor = proc.denoise(lambda x, *rest: first_half(told(x, *rest), x), x, sigma, *given)
         return out
 
-    return Adapter(f"{chosen.name} network", denoise, chosen)
+    return Adapter(f"{proc.name} network", denoise, proc)
+
+
+def assembled(parts: Parts, proc: Process) -> Adapter:
+    """Adapter of a network as its claimed reading has it; proc: its training process."""
+    return Adapter(f"{proc.name} network", parts.denoiser(parts.claim), proc, parts=parts)
+
+
+def with_one_hot(network: Network, classes: int | None) -> Network:
+    """A network that is told its labels [B] as rows of 0 and 1, float [B, classes]."""
+    if classes is None:
+        return network
+
+    def call(x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            return network(x, time)
+        if int(labels.max()) >= classes:
+            raise JstarError(
+                f"one_hot = {classes}: the label {int(labels.max())} is not allowed, the dataset "
+                f"needs at least {int(labels.max()) + 1}"
+            )
+        return network(x, time, rows_of_labels(labels, classes).float())
+
+    return call
 
 
 def sit(network: Network) -> Adapter:
@@ -77,61 +110,65 @@ def sit(network: Network) -> Adapter:
 
     network(x_t, t, labels) predicts the velocity x0 - eps, the opposite of `fm`'s.
     """
-    return preconditioned(lambda x, t, *labels: -network(x, 1 - t, *labels), "fm")
+    return assembled(Parts(network, replace(OF_PROCESS["fm"], unit=REVERSED, sign=-1)),
+                     process("fm"))  # fmt: skip
 
 
 def discrete(
-    network: Network, sigma_T: NDArray[np.float64], prediction: str = "epsilon"
+    network: Network,
+    sigma_T: NDArray[np.float64],
+    prediction: str = "epsilon",
+    *,
+    rounded: bool = False,
+    one_hot: int | None = None,
 ) -> Adapter:
     """Adapter of a variance-preserving network trained at the time steps 0...T - 1.
 
     network: called with (x / sqrt(1 + sigma^2), step [B] (a float: between two steps ln sigma is
     interpolated), labels). sigma_T: noise scale of every step, increasing; steps without signal
-    (infinite sigma) are left out. prediction: epsilon, v_prediction or sample, as in diffusers.
+    (infinite sigma) are left out, and a note says so. prediction: epsilon, v_prediction or sample,
+    as in diffusers. rounded: the step is a whole number (int64), as a table of steps needs.
+    one_hot: labels as rows of so many numbers.
     """
-    known = {"epsilon": "vp", "v_prediction": "v", "sample": "vp"}
+    known = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
     if prediction not in known:
         raise JstarError(
             f"prediction_type: '{prediction}' is unknown, allowed are {', '.join(known)}"
             + nearest(prediction, known)
         )
-    table_T = np.asarray(sigma_T, dtype=np.float64)
-    table_T = table_T[np.isfinite(table_T)]
+    whole_T = np.asarray(sigma_T, dtype=np.float64)
+    table_T = whole_T[np.isfinite(whole_T)]
     if len(table_T) < 2 or (np.diff(table_T) <= 0).any() or table_T[0] <= 0:
         raise JstarError("schedule: its noise scales must be positive and increase with the step")
+    claim = table_reading(known[prediction])
     proc = replace(
-        process(known[prediction]),
+        process({"epsilon": "vp", "v_prediction": "v", "sample": "x0"}[prediction]),
         name=f"discrete {prediction}",
         law=_uniform_steps(table_T),
-        c_noise=lambda sigma: _step_of(sigma, table_T),
+        c_noise=lambda sigma: step_of(sigma, table_T),
     )
-    if prediction == "sample":
-        proc = replace(
-            proc, prediction="x0", weight=lambda s: s * 0 + 1, c_skip=lambda s: s * 0,
-            c_out=lambda s: s * 0 + 1,
-        )  # fmt: skip
-    made = preconditioned(network, proc)
-    return replace(made, sigma_min=float(table_T[0]), sigma_max=float(table_T[-1]))
+    parts = Parts(with_one_hot(network, one_hot), claim, table_T, rounded)
+    left_out = len(whole_T) - len(table_T)
+    notes: tuple[str, ...] = ()
+    if left_out:
+        what = (
+            "an epsilon network says nothing of the image there and cannot start from pure noise"
+            if prediction == "epsilon"
+            else "its output there is not measured"
+        )
+        notes = (
+            f"the last {left_out} of {len(whole_T)} time steps have no signal (zero terminal SNR, "
+            f"sigma infinite) and are left out: {what}",
+        )
+    return replace(
+        assembled(parts, proc), sigma_min=float(table_T[0]), sigma_max=float(table_T[-1]),
+        notes=notes,
+    )  # fmt: skip
 
 
-def ddpm_sigmas(
-    steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> NDArray[np.float64]:
-    """Noise scales [T] of DDPM's linear schedule, which ADM and the 2023 DiT use too."""
-    kept_T = np.cumprod(1 - np.linspace(beta_start, beta_end, steps))
-    return np.sqrt((1 - kept_T) / kept_T)
-
-
-def dit(network: Network) -> Adapter:
+def dit(network: Network, *, rounded: bool = False) -> Adapter:
     """Adapter of a 2023 DiT or ADM network: epsilon at DDPM's 1,000 steps, learned variance."""
-    return discrete(network, ddpm_sigmas())
-
-
-def _step_of(sigma: Tensor, sigma_T: NDArray[np.float64]) -> Tensor:
-    """Time step [B] of a noise scale, between two steps linear in ln sigma."""
-    log_s = sigma.detach().double().log().cpu().numpy()
-    step = np.interp(log_s, np.log(sigma_T), np.arange(len(sigma_T)))
-    return torch.as_tensor(step, dtype=torch.float32, device=sigma.device)
+    return discrete(network, ddpm_sigmas(), rounded=rounded)
 
 
 def _uniform_steps(sigma_T: NDArray[np.float64]) -> NoiseLaw:
@@ -204,6 +241,9 @@ def from_factory(spec: str) -> Adapter:
     return Adapter(spec, made)
 
 
+TABLE = ("expected scalar type long", "expected tensor for argument", "indices", "index out of")
+
+
 def guarded(denoise: Denoiser) -> Denoiser:
     """`denoise`, with what goes wrong inside it in one sentence (JstarError)."""
 
@@ -215,7 +255,7 @@ def guarded(denoise: Denoiser) -> Denoiser:
         except Exception as error:
             raise JstarError(
                 f"denoiser: called with images of shape {tuple(x.shape)} and sigma of shape "
-                f"{tuple(sigma.shape)} it ended with {_first_line(error)}"
+                f"{tuple(sigma.shape)} it ended with {_first_line(error)}{_advice(error)}"
             ) from error
         if not isinstance(out, Tensor):
             raise JstarError(
@@ -225,6 +265,19 @@ def guarded(denoise: Denoiser) -> Denoiser:
         return out
 
     return call
+
+
+def _advice(error: Exception) -> str:
+    """What may help against an error of a foreign network."""
+    text = str(error).lower()
+    if any(words in text for words in TABLE):
+        return (
+            "; a network with a table of time steps needs whole ones: discrete(..., rounded=True); "
+            "labels beyond its table need another dataset"
+        )
+    if "one_hot" in text or "mat1 and mat2" in text or "must be tensor, not" in text:
+        return "; a network that wants its labels one-hot needs one_hot=CLASSES"
+    return ""
 
 
 def _first_line(error: Exception) -> str:

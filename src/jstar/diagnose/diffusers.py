@@ -9,46 +9,61 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jstar.diagnose.adapters import Adapter, Network, discrete, preconditioned
+from jstar.diagnose.adapters import Adapter, assembled, discrete
+from jstar.diagnose.readings import OF_PROCESS, REVERSED, Network, NetworkReading, Parts
 from jstar.errors import JstarError
 from jstar.noise import process
 
 SCHEDULES = "schedulers with alphas_cumprod, FlowMatch*, EDM* and ScoreSdeVe"
+# How the pipelines of flow-matching transformers tell them the scheduler's time t of 0...1000, and
+# the sign of what is returned (their __call__ in diffusers 0.42); FLOW_TIME: all others, t itself.
+FLOW_TIME = ("in steps", 1)
+FLOW_TIMES = {
+    "AuraFlowTransformer2DModel": ("from 0 to 1", 1),
+    "Lumina2Transformer2DModel": (REVERSED, -1),
+    "LuminaNextDiT2DModel": (REVERSED, -1),
+    "HiDreamImageTransformer2DModel": ("in steps", -1),
+}
 
 
-def from_diffusers(model: nn.Module, scheduler: Any, **inputs: Any) -> Adapter:
+def from_diffusers(
+    model: nn.Module, scheduler: Any, *, rounded: bool = False, **inputs: Any
+) -> Adapter:
     """Adapter of a diffusers model (UNet2DModel, DiTTransformer2DModel ...) and its scheduler.
 
     The scheduler says what the model predicts (epsilon, v_prediction, sample, flow or EDM's F)
     and which time step belongs to a noise scale; sampling settings are not used. inputs: further
     arguments of the model, one row (it is repeated for the batch), such as encoder_hidden_states.
+    rounded: time steps are whole numbers, where the model has a table of them.
     Raises JstarError for a scheduler that it does not know.
     """
     config, kind = scheduler.config, type(scheduler).__name__
     network = _network(model.eval(), inputs)
     prediction = config.get("prediction_type", "epsilon")
-    if getattr(scheduler, "alphas_cumprod", None) is not None:
+    # UniPC, DPM-Solver ... with flow_prediction hold tables of another process beside it.
+    if kind.startswith("FlowMatch") or prediction == "flow_prediction":
+        unit, sign = FLOW_TIMES.get(type(model).__name__, FLOW_TIME)
+        claim = replace(OF_PROCESS["fm"], unit=unit, sign=sign)
+        parts = Parts(network, claim, steps=int(config["num_train_timesteps"]))
+        made = assembled(parts, process("fm"))
+    elif getattr(scheduler, "alphas_cumprod", None) is not None:
         kept_T = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
         with np.errstate(divide="ignore"):
-            made = discrete(network, np.sqrt((1 - kept_T) / kept_T), prediction)
-    elif kind.startswith("FlowMatch"):
-        steps = float(config["num_train_timesteps"])
-        proc = process("fm")
-        made = preconditioned(network, replace(proc, c_noise=lambda s: steps * s / (1 + s)))
+            made = discrete(network, np.sqrt((1 - kept_T) / kept_T), prediction, rounded=rounded)
     elif kind.startswith("EDM"):
         if prediction not in ("epsilon", "v_prediction"):
             raise JstarError(
                 f"{kind}: prediction_type = '{prediction}' is not allowed, only epsilon and "
                 "v_prediction are"
             )
-        proc = process("edm", sigma_data=float(config["sigma_data"]))
-        sign, c_out = (1 if prediction == "epsilon" else -1), proc.c_out
-        made = preconditioned(network, replace(proc, c_out=lambda s: sign * c_out(s)))
+        sigma_data, sign = float(config["sigma_data"]), 1 if prediction == "epsilon" else -1
+        claim = replace(OF_PROCESS["edm"], sigma_data=sigma_data, sign=sign)
+        made = assembled(Parts(network, claim), process("edm", sigma_data=sigma_data))
         made = _within(made, config)
     elif kind == "ScoreSdeVeScheduler":
         # The model is given sigma itself and predicts the score, (D - x) / sigma^2.
-        proc = replace(process("ve"), c_out=lambda s: s * s, c_noise=lambda s: s)
-        made = _within(preconditioned(network, proc), config)
+        made = assembled(Parts(network, NetworkReading("the score", "x", "sigma")), process("ve"))
+        made = _within(made, config)
     else:
         raise JstarError(f"scheduler: {kind} is unknown, allowed are {SCHEDULES}")
     labelled = _class_argument(model) and _classes(model) > 0

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.config import DatasetConfig, OptimalConfig
+from jstar.config import OptimalConfig
 from jstar.curve import OptimalLoss, read_curve
-from jstar.data import Dataset, open_dataset, prepare
+from jstar.data import Dataset, open_dataset
 from jstar.data.card import Card, require_same
+from jstar.diagnose.images import is_prepared, prepared_folder
 from jstar.errors import JstarError
-from jstar.noise import sigma_grid
+from jstar.noise import gaussian, sigma_grid
 from jstar.optimal.oracle import Oracle, build_oracle, open_oracle
 from jstar.optimal.stage import dataset_curve
 from jstar.progress import Progress
@@ -21,6 +22,7 @@ from jstar.records import read_json
 SIGMA_MIN, SIGMA_MAX, SIGMA_COUNT = 0.02, 80.0, 24  # of the grid, if nobody says otherwise
 QUERIES, SEED = 1024, 1
 CURVE_QUERIES = 4096
+HELD_OUT_STREAM = 7_919  # their noise differs from the training draws' noise
 MEAN_BLOCK = 4096  # images read at a time for the mean image
 
 
@@ -77,16 +79,53 @@ class Truth:
         return inside
 
 
+@dataclass(frozen=True)
+class UnseenDraws:
+    """Noisy draws of images that were not trained on: x = x0 + sigma * noise."""
+
+    x0_MCHW: NDArray[np.float32]
+    noise_MCHW: NDArray[np.float32]
+    labels_M: NDArray[np.int64] | None
+
+
+def open_held_out(
+    dataset: Path | None, images: Path | None, truth: Truth, *, prepared: Path
+) -> UnseenDraws | None:
+    """Draws of `images`, or else of the images that `jstar prepare` set aside of `dataset`.
+
+    None where there are none. Raises JstarError where they are of another shape.
+    """
+    if images is None and (dataset is None or not truth.card.holdout):
+        return None
+    if images is None:
+        assert dataset is not None
+        held = open_dataset(dataset if is_prepared(dataset) else prepared, "holdout")
+    else:
+        held = open_dataset(prepared_folder(images, prepared))
+    if held.card.shape != truth.card.shape:
+        raise JstarError(
+            f"{images}: has images of shape {held.card.shape}, the training images have "
+            f"{truth.card.shape}"
+        )
+    index_M = np.unique(np.linspace(0, len(held) - 1, len(truth.x0_MCHW)).round().astype(int))
+    noise = gaussian(truth.oracle.seed + HELD_OUT_STREAM, index_M, truth.card.dim)
+    return UnseenDraws(
+        held.sampled(index_M, truth.oracle.seed, index_M),
+        noise.reshape(len(index_M), *truth.card.shape),
+        None if truth.labels_M is None else np.asarray(held.labels_N[index_M]),
+    )
+
+
 def open_truth(
     dataset: Path, optimal: Path, *, prepared: Path, conditional: bool, draws: DrawOptions
 ) -> Truth:
-    """The truth of `dataset`: a folder that `jstar prepare` wrote, or a .npz.
+    """The truth of `dataset`: a folder that `jstar prepare` wrote, or what `images_config` reads.
 
     optimal: folder of curve.csv and oracle/ (as results/optimal/<dataset>); what is not there is
-    computed and written there. prepared: where a .npz is prepared to. conditional: the denoiser is
-    given labels, so that the posterior runs over the image's class. Raises JstarError.
+    computed and written there. prepared: where other images are prepared to. conditional: the
+    denoiser is given labels, so that the posterior runs over the image's class. Raises JstarError.
     """
-    folder = _prepared(dataset, prepared)
+    folder = prepared_folder(dataset, prepared)
     data = open_dataset(folder)
     estimator = "exact_by_class" if conditional else "exact"
     if not (optimal / "oracle" / "oracle.json").is_file():
@@ -109,18 +148,6 @@ def open_truth(
         optimal_S=loss,
         optimal_se_S=stderr,
     )
-
-
-def _prepared(dataset: Path, prepared: Path) -> Path:
-    """Folder of the prepared dataset; a .npz is prepared first."""
-    if dataset.suffix != ".npz":
-        return dataset
-    name = "".join(c if c.isalnum() else "-" for c in dataset.stem.lower()).strip("-") or "images"
-    config = DatasetConfig.checked(
-        {"name": name[:60], "source": "npz", "path": str(dataset)}, str(dataset)
-    )
-    prepare(config, prepared)
-    return prepared
 
 
 def _write_oracle(data: Dataset, estimator: str, asked: DrawOptions, out: Path) -> None:

@@ -1,34 +1,88 @@
 """What `jstar diagnose` writes of one denoiser: diagnosis.csv, .json, .md."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from jstar.data.card import require_same
 from jstar.diagnose.adapters import Adapter
+from jstar.diagnose.first_call import first_call
+from jstar.diagnose.images import peek
 from jstar.diagnose.measure import Diagnosis, diagnose
-from jstar.diagnose.misreadings import check_adapter
-from jstar.diagnose.oracle_draws import Truth
-from jstar.diagnose.words import in_words
+from jstar.diagnose.oracle_draws import Truth, UnseenDraws
+from jstar.diagnose.solver import Identification
+from jstar.diagnose.words import denoiser_verdict, in_words
+from jstar.figures.denoiser import draw_frame
 from jstar.noise import Process
 from jstar.records import provenance, write_table, write_text
 from jstar.typeset import Rows, markdown
 
-SHOWN = ("sigma", "loss", "optimal", "gap", "gap_share", "mean_image", "slope")  # in the .md
+SHOWN = (
+    "sigma", "time", "loss", "loss_epsilon", "optimal", "gap", "gap_share", "harm", "upper",
+    "floor_generalising", "held_out", "mean_image", "slope",
+)  # in the .md  # fmt: skip
 
 
-def write_diagnosis(
-    adapter: Adapter, truth: Truth, process: Process, out: Path, *, batch: int, device: str
-) -> str:
-    """Measure `adapter`, write the three files to `out`, return the paragraph in words.
+@dataclass(frozen=True)
+class Finding:
+    """All that was found of one denoiser: its adapter's verdict, its losses, and the words."""
 
-    Nothing is written if the denoiser cannot be used. Raises JstarError.
-    """
+    adapter: Identification
+    diagnosis: Diagnosis
+    words: str
+
+    def summary(self) -> str:
+        """The paragraph in words."""
+        return self.words
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a noise scale, the columns of diagnosis.csv."""
+        return self.diagnosis.frame.copy()
+
+    def plot(self, stem: str | Path = "diagnosis") -> None:
+        """Draw it to `stem`.png and .pdf."""
+        draw_frame(self.diagnosis.frame, Path(stem))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What denoisers of one dataset are held against."""
+
+    truth: Truth
+    floors: pd.DataFrame
+    held_out: UnseenDraws | None
+
+
+def check_first(adapter: Adapter, dataset: Path, work: Path, labels: bool, device: str) -> None:
+    """Call the denoiser with two images of `dataset` before any work. Raises JstarError."""
+    images_BCHW, labels_B = peek(dataset, work)
+    first_call(adapter, images_BCHW, labels_B if labels else None, device)
+
+
+def find(
+    adapter: Adapter,
+    identified: Identification,
+    yardstick: Yardstick,
+    process: Process,
+    *,
+    batch: int = 256,
+    device: str = "cpu",
+) -> Finding:
+    """Measure `adapter` and say what was found. Raises JstarError where it cannot be used."""
+    truth = yardstick.truth
     if adapter.card_id is not None:
         require_same(truth.card.id, adapter.card_id, truth.card.name, adapter.name)
-    problems = check_adapter(adapter, truth, device)
-    found = diagnose(adapter, truth, process, batch=batch, device=device)
-    text = in_words(found, problems)
+    found = diagnose(adapter, truth, process, held_out=yardstick.held_out,
+                     floors=yardstick.floors, batch=batch, device=device)  # fmt: skip
+    told = replace(identified, problems=(*identified.problems, *adapter.notes))
+    return Finding(told, found, in_words(found, told))
+
+
+def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
+    """Write diagnosis.csv, .json and .md to `out`."""
+    found = finding.diagnosis
+    wrong = finding.adapter.verdict == "wrong"
     facts = provenance(
         denoiser=found.name,
         dataset=found.dataset,
@@ -36,21 +90,39 @@ def write_diagnosis(
         images=found.images,
         draws=found.draws,
         seed=truth.oracle.seed,
-        process=process.name,
+        process=found.process.name,
         floor_share=found.floor_share,
         total_gap=found.total("gap"),
-        problems=problems,
-        words=text,
-    )
-    write_text(out / "diagnosis.md", _page(found, text))
+        verdict="wrong adapter" if wrong else denoiser_verdict(found.frame),
+        adapter={"verdict": finding.adapter.verdict, "reading": finding.adapter.reading},
+        total=found.totals,
+        total_optimal=found.totals_optimal,
+        floor_generalising=[
+            {"sigma": row.sigma, "floor_generalising": row.floor_generalising,
+             "low": row.floor_low, "high": row.floor_high}
+            for row in found.frame.itertuples()
+        ],
+        problems=list(finding.adapter.problems),
+        words=finding.words,
+    )  # fmt: skip
+    write_text(out / "diagnosis.md", _page(found, finding.words))
     write_table(out / "diagnosis.csv", found.frame, facts, [out / "diagnosis.md"])
-    return text
 
 
 def _page(found: Diagnosis, text: str) -> str:
-    units = "Losses: squared error per dimension, in the data scale; gap_share = gap / loss."
+    units = (
+        "Losses: squared error per dimension, in the data scale; gap_share = gap / loss; upper: "
+        "the best denoiser tried that cannot memorise; floor_generalising: nan where it cannot be "
+        "told."
+    )
     table = markdown(as_rows(found.frame[list(SHOWN)]), units)
-    return f"# Diagnosis of {found.name}\n\n{text}\n\n{table}"
+    logged = [["as logged", "loss", "of it J*"]]
+    logged += [
+        [name, f"{value:.4g}", f"{found.totals_optimal[name]:.3g}"]
+        for name, value in found.totals.items()
+    ]
+    totals = markdown(logged, "Totals as trainers log them.")
+    return f"# Diagnosis of {found.name}\n\n{text}\n\n{table}\n{totals}"
 
 
 def as_rows(frame: pd.DataFrame) -> Rows:

@@ -23,18 +23,27 @@ from jstar.figures.style import (
 from jstar.records import read_json, read_table, write_record
 
 LOSS_COLOR, GAP_COLOR, MEAN_COLOR = LAW_COLOR["raw"], LAW_COLOR["corrected"], "#777777"
-READ = ("sigma", "loss", "loss_se", "optimal", "gap", "gap_se", "gap_share", "mean_image", "weight")
+READ = (
+    "sigma", "loss", "loss_se", "optimal", "gap", "gap_se", "gap_share", "mean_image", "weight",
+    "harm", "held_out", "upper", "floor_low", "floor_high",
+)  # fmt: skip
 DECADES = 6  # of losses that are shown, at most
 
 
 def draw_denoiser(table: Path, stem: Path) -> None:
     """Write `stem`.pdf and .png from the table that `jstar diagnose` wrote."""
     mpl.use("Agg")
-    frame = read_table(table, READ)
+    files = draw_frame(read_table(table, READ), stem)
+    if (record := table.with_suffix(".json")).is_file():
+        write_record(record, read_json(record), files)
+
+
+def draw_frame(frame: pd.DataFrame, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and .png of the table itself, and return both."""
     figure, axes = new_figure(1, 3, PAGE, 2.5)
     _losses(axes[0, 0], frame)
     _shares(axes[0, 1], frame)
-    _weighted(axes[0, 2], frame)
+    _harm(axes[0, 2], frame)
     for panel in axes[0]:
         panel.set_xscale("log")
         sigma_axis(panel)
@@ -44,17 +53,24 @@ def draw_denoiser(table: Path, stem: Path) -> None:
         Line2D([], [], color=OPTIMAL_COLOR, label=r"optimal loss $J^*_\sigma$"),
         Line2D([], [], color=GAP_COLOR, marker="o", ms=2.4, label=r"gap $J_\sigma-J^*_\sigma$"),
         Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="loss of the mean image"),
+        Line2D([], [], color=MEAN_COLOR, lw=0.9, label="best that cannot memorise"),
     ]
+    if frame["held_out"].notna().any():
+        lines.append(Line2D([], [], color=LOSS_COLOR, marker="o", mfc="white", ms=3, ls="",
+                            label="held-out loss"))  # fmt: skip
     legend(figure, lines)
-    files = save([figure], stem)
-    if (record := table.with_suffix(".json")).is_file():
-        write_record(record, read_json(record), files)
+    return save([figure], stem)
 
 
 def _losses(panel: Axes, frame: pd.DataFrame) -> None:
     sigma = frame["sigma"]
     panel.axhline(frame["mean_image"].iloc[0], color=MEAN_COLOR, lw=0.9, ls=(0, (1, 1.5)))
-    panel.plot(sigma, frame["loss"], "o-", color=LOSS_COLOR, ms=2.4)
+    panel.errorbar(sigma, frame["loss"], 2 * frame["loss_se"], fmt="o-", color=LOSS_COLOR, ms=2.4,
+                   elinewidth=0.7)  # fmt: skip
+    panel.plot(sigma, frame["held_out"], "o", color=LOSS_COLOR, mfc="white", ms=3)
+    panel.plot(sigma, frame["upper"], color=MEAN_COLOR, lw=0.9)
+    panel.fill_between(sigma, frame["floor_low"], frame["floor_high"], color=OPTIMAL_COLOR,
+                       alpha=0.25, lw=0)  # fmt: skip
     panel.plot(sigma, frame["optimal"].where(frame["optimal"] > 0), color=OPTIMAL_COLOR)
     panel.errorbar(sigma, frame["gap"], 2 * frame["gap_se"], fmt="o-", color=GAP_COLOR, ms=2.4,
                    lw=1.0, elinewidth=0.7)  # fmt: skip
@@ -74,17 +90,15 @@ def _shares(panel: Axes, frame: pd.DataFrame) -> None:
     panel_title(panel, "what is gap, what is floor")
 
 
-def _weighted(panel: Axes, frame: pd.DataFrame) -> None:
-    """Contributions to the weighted loss per unit of ln sigma: areas are shares of the total."""
+def _harm(panel: Axes, frame: pd.DataFrame) -> None:
+    """Density over ln sigma of the bound on the sampling error, and of the weighted gap."""
     width = np.gradient(np.log(frame["sigma"].to_numpy()))
-    width[[0, -1]] /= 2  # as the weights' trapezoids have it
-    total = float((frame["weight"] * (frame["gap"] + frame["optimal"])).sum())
-    gap, floor = (
-        (frame["weight"] * frame[name] / total / width).to_numpy() for name in ("gap", "optimal")
-    )
-    panel.fill_between(frame["sigma"], 0, gap, color=GAP_COLOR, alpha=0.25, lw=0)
-    panel.fill_between(frame["sigma"], gap, gap + floor, color=OPTIMAL_COLOR, alpha=0.12, lw=0)
-    panel.plot(frame["sigma"], gap, color=GAP_COLOR)
-    panel.plot(frame["sigma"], gap + floor, color=LOSS_COLOR)
-    panel.set(ylim=(0, None), ylabel=r"share per unit of $\ln\sigma$")
-    panel_title(panel, "where the weighted loss lies")
+    trained = (frame["weight"] * frame["gap"]).to_numpy()
+    for part, color, style in (
+        (frame["harm"].to_numpy(), GAP_COLOR, "-"),
+        (trained / max(trained.sum(), 1e-300), LOSS_COLOR, (0, (3, 1.5))),
+    ):
+        panel.plot(frame["sigma"], part / width, color=color, ls=style)
+    panel.fill_between(frame["sigma"], 0, frame["harm"] / width, color=GAP_COLOR, alpha=0.2, lw=0)
+    panel.set(ylim=(0, None), ylabel=r"share of the gap per unit of $\ln\sigma$")
+    panel_title(panel, "where the gap harms; dashed: training weight")

@@ -1,0 +1,80 @@
+"""`jstar.diagnose(denoiser, images)`: data as users have them, and the first call first."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import jstar
+from jstar.diagnose.images import collect, images_config, peek, write_images
+from jstar.errors import JstarError
+
+FEW = {"sigma_min": 0.02, "sigma_max": 20, "sigmas": 6, "queries": 48}
+
+
+def scaled(points):
+    return points.transpose(0, 3, 1, 2).astype("float32") / 127.5 - 1
+
+
+def test_an_array_and_a_function_are_enough(points, exact, tmp_path):
+    found = jstar.diagnose(exact, scaled(points), held_out=points[::7], **FEW)
+    frame = found.to_frame()
+    assert found.adapter.verdict == "right"
+    assert (frame["gap"] < 1e-8).all()
+    assert frame["held_out"].notna().all()
+    assert "Verdict" in found.summary()
+    found.plot(tmp_path / "figure")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_a_dataset_and_a_loader_give_the_images_and_labels(points):
+    x, y = torch.from_numpy(scaled(points)), torch.arange(len(points)) % 2
+    pairs = torch.utils.data.TensorDataset(x, y)
+    for given in (pairs, torch.utils.data.DataLoader(pairs, batch_size=10),
+                  [{"image": points[k], "label": k % 2} for k in range(64)]):  # fmt: skip
+        images, labels = collect(given)
+        assert len(images) == 64
+        np.testing.assert_array_equal(labels, y)
+    with pytest.raises(JstarError, match="are int, allowed are a path"):
+        collect(3)
+
+
+def test_floats_that_are_pixels_become_pixels_and_others_stay(points, tmp_path):
+    path = write_images(scaled(points), None, tmp_path / "a.npz")
+    np.testing.assert_array_equal(np.load(path)["images"], points)
+    unit = scaled(points) / 2 + 0.5
+    x, _ = peek(write_images(unit, None, tmp_path / "b.npz"), tmp_path)
+    np.testing.assert_allclose(x, unit[:2], atol=5e-4)
+
+
+def test_latents_keep_their_own_scale(tmp_path):
+    latents = np.random.default_rng(0).normal(size=(9, 4, 2, 2)).astype("float16")
+    np.savez(tmp_path / "l.npz", latents=latents)
+    x, _ = peek(tmp_path / "l.npz", tmp_path)
+    np.testing.assert_array_equal(x, latents[:2].astype("float32"))
+    np.savez(tmp_path / "f.npz", images=latents.astype("float32") * 3)
+    x, _ = peek(tmp_path / "f.npz", tmp_path)
+    np.testing.assert_allclose(x, 3 * latents[:2].astype("float32"), rtol=1e-3)
+
+
+def test_a_denoiser_that_fails_is_refused_before_any_work(tmp_path):
+    images = np.zeros((60_000, 28, 28, 1), np.uint8)
+    np.savez(tmp_path / "many.npz", images=images)
+
+    def fails(x, sigma, labels):
+        raise ValueError("no such layer")
+
+    start = time.process_time()
+    with pytest.raises(JstarError, match="no such layer"):
+        jstar.diagnose(fails, tmp_path / "many.npz", out=tmp_path / "out")
+    assert time.process_time() - start < 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(JstarError, match="is no dataset, allowed are"):
+        images_config(tmp_path / "a.txt", tmp_path)
+    with pytest.raises(JstarError, match="reach 255"):
+        jstar.diagnose(lambda x, s, y: x, np.full((9, 1, 4, 4), 255.0, "float32"))
