@@ -222,3 +222,13 @@ def test_bad_tables_end_in_one_sentence(tables, change, message):
         write_fits([tables / "bad.csv"], tables / "curve.csv", tables / "out", config=CONFIG,
                    process=None)  # fmt: skip
     assert not (tables / "out").exists()
+
+
+def test_the_losses_that_a_fit_wrote_can_be_fitted_again(tables, tmp_path):
+    """Its table is that of its input: no column twice, no column of the fit before."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    curve = tables / "curve.csv"
+    write_fits([tables / "losses.csv"], curve, first, config=CONFIG, process="edm")
+    write_fits([first / "losses.csv"], curve, second, config=CONFIG, process="edm")
+    found, known = (pd.read_csv(folder / "losses.csv") for folder in (second, first))
+    pd.testing.assert_frame_equal(found, known, rtol=1e-7)

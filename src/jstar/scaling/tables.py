@@ -29,7 +29,8 @@ def losses_frame(study: StudyFits) -> pd.DataFrame:
     frame = study.losses.drop(columns=["source", "line"])
     key = ["run", "flops", "sigma", *[c for c in ("ema", "split") if c in frame]]
     used = pd.concat([s.rows for s in study.scales], ignore_index=True)
-    return frame.merge(used[[*key, "loss_fit"]], on=key, how="left")
+    known = frame.drop(columns="loss_fit", errors="ignore")  # of an earlier fit's own table
+    return known.merge(used[[*key, "loss_fit"]], on=key, how="left")
 
 
 def averages_frame(losses: pd.DataFrame, ema: float | None) -> pd.DataFrame:
