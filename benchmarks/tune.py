@@ -46,7 +46,8 @@ def one_run(layout: Layout, name: str, rate: float, threads: int) -> pd.DataFram
         if not train(study, name, 0, layout.data, out, out / "state", device="cpu",
                      threads=threads).finished:  # fmt: skip
             raise SystemExit(f"{out}: asked to stop, start me again")
-        write_losses(study, out, layout.data, layout.oracle, out / "losses.csv", "cpu")
+        write_losses(study, out, layout.data, layout.oracle, out / "losses.csv", out / "state",
+                     "cpu")  # fmt: skip
     losses = pd.read_csv(out / "losses.csv")
     rows = losses[(losses["sigma"] == "total") & (losses["split"] == "train")]
     return rows.assign(model=name, rate=rate, share=rows["images"] / images)

@@ -67,8 +67,9 @@ def made(folder, *, runs, **changes):
     write_oracle(study, layout.data, layout.oracle)
     for run in runs:
         out = layout.run(*run)
-        train(study, *run, layout.data, out, layout.state(*run), device="cpu", threads=1)
-        write_losses(study, out, layout.data, layout.oracle, layout.losses(*run), "cpu")
+        state = layout.state(*run)
+        train(study, *run, layout.data, out, state, device="cpu", threads=1)
+        write_losses(study, out, layout.data, layout.oracle, layout.losses(*run), state, "cpu")
     return place
 
 

@@ -40,9 +40,10 @@ def layout(tiny_study, tmp_path):
     write_curve(study, layout.data, layout.curve)
     write_oracle(study, layout.data, layout.oracle)
     for model, seed in study.runs():
-        run = layout.run(model, seed)
-        train(study, model, seed, layout.data, run, layout.state(model, seed), device="cpu")
-        write_losses(study, run, layout.data, layout.oracle, layout.losses(model, seed), "cpu")
+        run, state = layout.run(model, seed), layout.state(model, seed)
+        train(study, model, seed, layout.data, run, state, device="cpu")
+        losses = layout.losses(model, seed)
+        write_losses(study, run, layout.data, layout.oracle, losses, state, "cpu")
     return layout
 
 
