@@ -90,7 +90,7 @@ CASES = {
     "training before prepare": (command(*TRAIN), ["results/data/digits"]),
     "tuning of a study without": (command("tune", "--model", "d1"), ["tune.enabled = false"]),
     "a shard of no number": (command("optimal", "--shard", "0/2"), ["--shard 0/2", "1/n to n/n"]),
-    "an option that is not": (command("plan", "--cores", 3), ["plan: no such option", "--help"]),
+    "an option that is not": (command("plan", "--kores", 3), ["plan: no such option", "--help"]),
     "a command that is not": ((("trian",), {}), ["no such command 'trian'", "'train'"]),
     "an option without its value": ((("prepare",), {}), ["prepare: missing option '--config'"]),
     "no such study": ((("prepare", "--config", "no.yaml"), {}), ["no.yaml: cannot be read"]),

@@ -22,7 +22,7 @@ BAD = {DAMAGED, FOREIGN, STALE, MISSING}
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileState:
     """What is to be said of one file; `remake`: the command that makes it again."""
 
     path: Path
@@ -36,7 +36,7 @@ class Finding:
         return f"{self.path}: {self.state}{' (' + self.says + ')' if self.says else ''}{again}"
 
 
-def verify_folder(folder: Path) -> list[Finding]:
+def verify_folder(folder: Path) -> list[FileState]:
     """All that records below a folder stand for, and tables without one.
 
     What a record names and is not there is left out: a folder of references holds some tables only.
@@ -48,12 +48,12 @@ def verify_folder(folder: Path) -> list[Finding]:
     found = _once(one for record in records for one in _of_record(record) if one.state != MISSING)
     known = {one.path for one in found}
     bare = [path for path in sorted(folder.rglob("*.csv")) if path not in known]
-    return found + [Finding(path, UNRECORDED) for path in bare]
+    return found + [FileState(path, UNRECORDED) for path in bare]
 
 
-def _once(found: Iterable[Finding]) -> list[Finding]:
+def _once(found: Iterable[FileState]) -> list[FileState]:
     """One finding a file, the first that is not good: a table has two records in a study's fits."""
-    kept: dict[Path, Finding] = {}
+    kept: dict[Path, FileState] = {}
     for one in found:
         if one.path not in kept or (one.state in BAD and kept[one.path].state not in BAD):
             kept[one.path] = one
@@ -68,7 +68,7 @@ def made_by_or_broken(path: Path) -> bool:
         return True
 
 
-def verify_study(layout: Layout) -> list[Finding]:
+def verify_study(layout: Layout) -> list[FileState]:
     """Every file of a study from its data to its figures, each with what makes it again."""
     found = _of_data(layout.data)
     card_id = identity(layout.data / "card.json") if found[0].state == INTACT else None
@@ -78,7 +78,7 @@ def verify_study(layout: Layout) -> list[Finding]:
     return _once([*found, *changed])
 
 
-def count_states(found: list[Finding]) -> str:
+def count_states(found: list[FileState]) -> str:
     """How many files are in which state."""
     counts = Counter(one.state for one in found)
     return f"{len(found)} files: " + ", ".join(
@@ -121,51 +121,51 @@ def _there(folder: Path, remake: str) -> Iterator[tuple[Path, str]]:
     yield from ((path, remake) for path in sorted(folder.glob("*.json")) if path.stem != "last")
 
 
-def _of_data(folder: Path) -> list[Finding]:
+def _of_data(folder: Path) -> list[FileState]:
     """The card and every array of a prepared dataset."""
     path, remake = folder / "card.json", "jstar prepare"
     if not path.is_file():
-        return [Finding(path, MISSING, "", remake)]
+        return [FileState(path, MISSING, "", remake)]
     try:
         card = Card.load(path)
     except JstarError as error:
-        return [Finding(path, DAMAGED, _words(error, path), remake)]
-    found = [Finding(path, INTACT)]
+        return [FileState(path, DAMAGED, _words(error, path), remake)]
+    found = [FileState(path, INTACT)]
     for split in SPLITS:
         for name in stored_arrays(card, split):
             file = folder / f"{SPLITS[split]}{name}.npy"
             try:
                 read_array(folder, card, split, name)
                 bare = not card.checksum(split, name)
-                found.append(Finding(file, UNRECORDED if bare else INTACT))
+                found.append(FileState(file, UNRECORDED if bare else INTACT))
             except JstarError as error:
                 state = DAMAGED if file.is_file() else MISSING
-                found.append(Finding(file, state, _words(error, file), remake))
+                found.append(FileState(file, state, _words(error, file), remake))
     return found
 
 
-def _of_record(record: Path, remake: str = "", card_id: str | None = None) -> list[Finding]:
+def _of_record(record: Path, remake: str = "", card_id: str | None = None) -> list[FileState]:
     """A record and all that it stands for. card_id: of the study's training distribution."""
     table = record.with_suffix(".csv")
     if not record.is_file():
         there = table.is_file()
-        return [Finding(table, UNRECORDED) if there else Finding(record, MISSING, "", remake)]
+        return [FileState(table, UNRECORDED) if there else FileState(record, MISSING, "", remake)]
     try:
         facts = read_json(record)
     except JstarError as error:
-        return [Finding(record, DAMAGED, _words(error, record), remake)]
+        return [FileState(record, DAMAGED, _words(error, record), remake)]
     if SEAL not in facts or not (made := facts.get(MADE)):
-        return [Finding(table if table.is_file() else record, UNRECORDED)]
+        return [FileState(table if table.is_file() else record, UNRECORDED)]
     state, says = _state(record, facts.get(CARD), facts.get(PARENTS, {}), card_id)
-    found = [Finding(record, state, says, remake if state != INTACT else "")]
+    found = [FileState(record, state, says, remake if state != INTACT else "")]
     for name in made:
         file = record.parent / name
         try:
             require_as_made(file, record, made[name])
-            found.append(Finding(file, INTACT))
+            found.append(FileState(file, INTACT))
         except JstarError as error:
             state = DAMAGED if file.is_file() else MISSING
-            found.append(Finding(file, state, _words(error, file), remake))
+            found.append(FileState(file, state, _words(error, file), remake))
     return found
 
 
@@ -192,7 +192,7 @@ def _state(
     return INTACT, ""
 
 
-def _of_changed_runs(layout: Layout, bad: set[Path]) -> Iterator[Finding]:
+def _of_changed_runs(layout: Layout, bad: set[Path]) -> Iterator[FileState]:
     """Runs that were trained as the study does not say any more."""
     try:
         study = layout.tuned().study
@@ -204,7 +204,7 @@ def _of_changed_runs(layout: Layout, bad: set[Path]) -> Iterator[Finding]:
             continue
         if facts_beside(record).get("config") != json.loads(study.content("train", model)):
             remake = f"jstar train --model {model} --seed {seed}"
-            yield Finding(record, STALE, "trained as the study does not say any more", remake)
+            yield FileState(record, STALE, "trained as the study does not say any more", remake)
 
 
 def _words(error: JstarError, path: Path) -> str:

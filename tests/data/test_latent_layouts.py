@@ -15,7 +15,8 @@ from jstar.optimal import optimal_loss
 
 COUNT, CHANNELS, SIDE = 40, 4, 4
 # What a card says of the files rather than of the distribution.
-OF_FILES = ("source", "origin", "latents", "channel_mean", "channel_std", "left_out", "facts")
+OF_FILES = ("source", "origin", "latents", "channel_mean", "channel_std", "left_out", "facts",
+            "source_stamp")  # fmt: skip
 
 
 def config(source, path, **more):

@@ -1,5 +1,7 @@
 """Sampled latents: each image is a Gaussian, and J*, oracle and gap are the mixture's."""
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
@@ -40,13 +42,15 @@ def prepared(tmp_path, latents):
     """Folder of a prepared dataset of sampled latents."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for name, array in zip(("images", "stds", "labels"), latents, strict=True):
+    names = ("images", "stds", "labels")
+    for name, array in zip(names, latents, strict=True):
         np.save(folder / f"{name}.npy", array)
+    images, stds, labels = (sha256(array.tobytes()).hexdigest() for array in latents)
     Card(
         name="toy", source="edm2", count=COUNT, shape=SHAPE, dtype="float16", offset=0.0,
         scale=SCALE, classes=2, mirror=False, holdout=0, duplicates=0, mean=0.0, std=1.0,
-        images_sha256="a", labels_sha256="b", license="", citation="", sampled=True,
-        stds_sha256="c",
+        images_sha256=images, labels_sha256=labels, license="", citation="", sampled=True,
+        stds_sha256=stds,
     ).save(folder / "card.json")  # fmt: skip
     return folder
 

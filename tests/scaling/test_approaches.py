@@ -26,12 +26,13 @@ def fit(tmp_path):
         if curve is not None:
             curve.to_csv(tmp_path / "curve.csv", index=False)
         optimal = None if curve is None else tmp_path / "curve.csv"
-        write_fits([tmp_path / "losses.csv"], optimal, tmp_path, config=CONFIG, process=None)
-        table = pd.read_csv(tmp_path / "approaches.csv")
+        fits = tmp_path / "fits"
+        write_fits([tmp_path / "losses.csv"], optimal, fits, config=CONFIG, process=None)
+        table = pd.read_csv(fits / "approaches.csv")
         assert list(table["approach"]) == ORDER
-        (sentence,) = json.loads((tmp_path / "fits.json").read_text())["agreement"].values()
+        (sentence,) = json.loads((fits / "fits.json").read_text())["agreement"].values()
         assert sentence == agreement(table)
-        assert sentence in (tmp_path / "tables" / "checklist.md").read_text()
+        assert sentence in (fits / "tables" / "checklist.md").read_text()
         return table.set_index("approach"), sentence
 
     return run

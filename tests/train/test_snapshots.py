@@ -48,7 +48,7 @@ def test_an_average_that_is_not_stored_is_that_of_a_run_that_stores_it(run_tiny)
         load_network(folder / "out", 0, 0.15)
     (folder / "out/snapshots/003.safetensors").unlink()
     load_network(folder / "out", last, 0.2)
-    with pytest.raises(JstarError, match="003.safetensors: cannot be read"):
+    with pytest.raises(JstarError, match="003.safetensors: is missing"):
         load_network(folder / "out", last, 0.15)
 
 

@@ -26,11 +26,12 @@ def project(tmp_path_factory):
             labels=1 + index // 6 % 1000,  # so that the sixth that is not held out has every class
         )
     photo = io.BytesIO()
-    Image.new("RGB", (600, 520)).save(photo, "JPEG")
+    Image.new("RGB", (600, 520)).save(photo, "JPEG", quality=1)
     with tarfile.open(folder / "data/ILSVRC2012_img_train.tar", "w") as archive:
-        entry = tarfile.TarInfo("n01440764/n01440764_1.JPEG")
-        entry.size = len(photo.getvalue())
-        archive.addfile(entry, io.BytesIO(photo.getvalue()))
+        for number in range(10_010):  # more than are held out
+            entry = tarfile.TarInfo(f"n01440764/n01440764_{number}.JPEG")
+            entry.size = len(photo.getvalue())
+            archive.addfile(entry, io.BytesIO(photo.getvalue()))
     return folder
 
 

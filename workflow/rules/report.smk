@@ -28,6 +28,7 @@ rule snakemake_report:
         TUNING,
         SAMPLES,
         NOISE_LAWS,
+        LAYOUT.verified,
     output:
         LAYOUT.snakemake_report,
     log:

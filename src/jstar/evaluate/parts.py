@@ -22,7 +22,7 @@ class Network:
     ema: float
 
 
-class Parts:
+class MeasuredNetworks:
     """Measured networks in a folder named by all that their numbers depend on."""
 
     def __init__(self, state: Path, content: dict[str, Any]) -> None:

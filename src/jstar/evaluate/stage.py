@@ -14,7 +14,7 @@ from jstar.constants import COOLDOWN, TOTAL
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.evaluate.losses import Measured, measure
-from jstar.evaluate.parts import Network, Parts
+from jstar.evaluate.parts import MeasuredNetworks, Network
 from jstar.manifest import parents
 from jstar.noise import gaussian, total_weights
 from jstar.optimal.exact.mixture_form import LATENT_STREAM
@@ -64,7 +64,7 @@ class Evaluation:
             "seeds": [self.draws.seed, study.evaluate.seed], "conditional": study.conditional,
             "precision": study.evaluate.precision, "device": torch.device(self.where).type,
         }  # fmt: skip
-        self.parts = Parts(state, content)
+        self.parts = MeasuredNetworks(state, content)
 
     def networks(self) -> list[Network]:
         """What is measured: every snapshot with every length that is known there, cooldowns."""

@@ -146,7 +146,6 @@ def _changes(panel: Axes, effect: pd.DataFrame, processes: list[str], group: lis
     names = [q.replace("sigma", r"$\sigma$").replace("J*", "$J^*$") for q in group]
     panel.set_yticks(range(len(group)), names)
     panel.set_ylim(len(group) - 0.5, -0.5)
-    changes = 1 + effect[["change_low", "change_high"]]
-    log_ticks(
-        panel, 0.95 * float(changes.min().min()), 1.05 * float(changes.max().max()), along="x"
-    )
+    ends = 1 + effect[["change_low", "change_high"]].to_numpy(dtype=float).ravel()
+    shown = np.append(ends[np.isfinite(ends) & (ends > 0)], 1.0)  # one seed has no interval
+    log_ticks(panel, 0.95 * float(shown.min()), 1.05 * float(shown.max()), along="x")
