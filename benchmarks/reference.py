@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jstar.records import read_json, write_record
+from jstar.manifest import PARENTS
+from jstar.records import read_json, sealed, write_json, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path("results") / "reference"  # the tables name their inputs: the same on any machine
@@ -50,6 +51,15 @@ def refit(name: str) -> None:
             if kept.is_file():
                 shutil.copyfile(table, kept)
     write_record(ROOT / home / "losses.json", measured, [ROOT / home / "losses.csv"])
+    for record in (ROOT / home).glob("*.json"):
+        _beside(record)
+
+
+def _beside(record: Path) -> None:
+    """A record's parents lie beside it now, not where the fit found them from its own folder."""
+    facts = read_json(record)
+    if known := facts.get(PARENTS):
+        write_json(record, sealed({**facts, PARENTS: {Path(k).name: v for k, v in known.items()}}))
 
 
 def main() -> None:
