@@ -27,6 +27,17 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
+# What is drawn: a study, or the tables of a fit of anybody's losses.
+StudyOrFits = Annotated[
+    Path | None,
+    typer.Option("--config", help="Study file; default: config/digits.yaml, none with --fits"),
+]
+FitsFolder = Annotated[
+    Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
+]
+FitsCurve = Annotated[Path | None, typer.Option(help="With --fits: table of J*, if there is one")]
+
+
 @app.command()
 def fit(
     config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
@@ -111,17 +122,10 @@ def fit(
 @app.command()
 def figures(
     name: Annotated[str | None, typer.Argument(help="Name of one figure; default: all")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="Study file; default: config/digits.yaml, none with --fits"),
-    ] = None,
+    config: StudyOrFits = None,
     results: Results = RESULTS,
-    fits: Annotated[
-        Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
-    ] = None,
-    optimal: Annotated[
-        Path | None, typer.Option(help="With --fits: table of J*, if there is one")
-    ] = None,
+    fits: FitsFolder = None,
+    optimal: FitsCurve = None,
     out: Annotated[Path | None, typer.Option(help="With --fits: folder of the figures")] = None,
 ) -> None:
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
@@ -188,17 +192,10 @@ def notebook(
 
 @app.command()
 def report(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="Study file; default: config/digits.yaml, none with --fits"),
-    ] = None,
+    config: StudyOrFits = None,
     results: Results = RESULTS,
-    fits: Annotated[
-        Path | None, typer.Option(help="Folder that 'jstar fit --out' wrote, instead of a study's")
-    ] = None,
-    optimal: Annotated[
-        Path | None, typer.Option(help="With --fits: table of J*, if there is one")
-    ] = None,
+    fits: FitsFolder = None,
+    optimal: FitsCurve = None,
     figures: Annotated[
         Path | None, typer.Option(help="With --fits: folder that 'jstar figures --out' wrote")
     ] = None,

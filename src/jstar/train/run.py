@@ -124,8 +124,8 @@ class Run:
         network.recompute = self.cut.recompute
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
-            # DDP would cut every block's graph where a bucket of gradients ends. Its buckets travel
-            # while the next block's backward pass runs all the same.
+            # Meant to keep DDP from cutting a block's graph where a bucket of gradients ends. Not
+            # shown: with two processes the compiler was called more often than with one.
             torch._dynamo.config.optimize_ddp = False
             for block in network.blocks:
                 block.compile(dynamic=False, fullgraph=True)
