@@ -1,5 +1,6 @@
 """The losses of a real run, also of averages that it did not store and of its cooldowns."""
 
+import json
 import multiprocessing
 
 import numpy as np
@@ -145,6 +146,17 @@ def test_two_shares_give_the_numbers_of_one(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(Evaluation, "_rows", None)  # nothing is left to measure
     write_losses(*finished, tmp_path / "two.csv", tmp_path / "two", "cpu")
     assert tables(tmp_path / "one.csv") == tables(tmp_path / "two.csv")
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_measured_network_that_was_edited_is_measured_anew(finished, tmp_path, sealed):
+    write_losses(*finished, tmp_path / "calm.csv", tmp_path / "calm", "cpu")
+    part = min((tmp_path / "calm").rglob("[0-9]*.json"))
+    tree = json.loads(part.read_text())
+    tree["rows"][0][0] *= 2
+    part.write_text(json.dumps({k: v for k, v in tree.items() if sealed or k != "seal"}))
+    write_losses(*finished, tmp_path / "edited.csv", tmp_path / "calm", "cpu")
+    assert tables(tmp_path / "edited.csv") == tables(tmp_path / "calm.csv")
 
 
 def test_what_was_measured_of_other_draws_does_not_count(finished, tmp_path):

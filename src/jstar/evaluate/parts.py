@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jstar.errors import JstarError
-from jstar.records import fingerprint, read_json, write_json
+from jstar.records import SEAL, fingerprint, read_json, write_record
 
 FOLDER = "evaluate"  # in a run's folder of resumable state
 
@@ -34,14 +34,17 @@ class MeasuredNetworks:
         if not path.is_file():
             return None
         try:
-            rows = read_json(path)["rows"]
+            tree = read_json(path)
+            rows = tree["rows"]
         except (JstarError, KeyError):
-            return None  # damaged: measured anew
+            return None  # damaged or edited: measured anew
+        if SEAL not in tree:
+            return None
         return [[np.nan if value is None else value for value in row] for row in rows]
 
     def write(self, network: Network, rows: list[list[float]]) -> None:
         """Keep the rows of a network."""
-        write_json(self._path(network), {**asdict(network), "rows": rows})
+        write_record(self._path(network), {**asdict(network), "rows": rows})
 
     def _path(self, network: Network) -> Path:
         return self.folder / f"{network.snapshot:03d}-{network.ema:g}.json"

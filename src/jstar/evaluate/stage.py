@@ -20,7 +20,7 @@ from jstar.noise import gaussian, total_weights
 from jstar.optimal.exact.mixture_form import LATENT_STREAM
 from jstar.optimal.oracle import Oracle, open_oracle
 from jstar.progress import Progress
-from jstar.records import LOSSES_COLUMNS, provenance, read_json, write_json, write_table
+from jstar.records import LOSSES_COLUMNS, SEAL, provenance, read_json, write_json, write_table
 from jstar.torch_device import default_device
 from jstar.train.snapshots import (
     list_cooldowns,
@@ -59,7 +59,7 @@ class Evaluation:
             self.sets.append(SplitDraws("holdout", held_out, self.draws, study))
         self.objective_S = total_weights(run_process(run), self.draws.sigma)
         content = {
-            "run": self.info["fingerprint"], "card": self.dataset.card.id,
+            "run": [self.info["fingerprint"], self.info.get(SEAL)], "card": self.dataset.card.id,
             "sigma": self.draws.sigma, "draws": [len(s.x0) for s in self.sets],
             "seeds": [self.draws.seed, study.evaluate.seed], "conditional": study.conditional,
             "precision": study.evaluate.precision, "device": torch.device(self.where).type,
