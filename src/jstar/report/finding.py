@@ -57,8 +57,15 @@ def total(tables: StudyTables) -> str:
 
 
 def share_text(share: float, digits: int = 0) -> str:
-    """0.023 -> '2 %'."""
+    """0.023 -> '2 %'. None of some hundred studies is no 0: 'under 1 %'."""
+    if digits == 0 and share < 0.005:
+        return "under 1 %"
     return f"{100 * share:.{digits}f} %"
+
+
+def _at_most(share: float) -> str:
+    text = share_text(share)
+    return text if text.startswith("under") else f"at most {text}"
 
 
 def _errors(rows: pd.DataFrame) -> str:
@@ -66,7 +73,7 @@ def _errors(rows: pd.DataFrame) -> str:
             for rate in WRONG_RATES.get(str(row["verdict"]), ())]  # fmt: skip
     if said:
         worst = float(np.nanmax([*said, 0.0]))
-        return f"studies of this very design say such a word wrongly in at most {share_text(worst)}"
+        return f"studies of this very design say such a word wrongly in {_at_most(worst)}"
     power = rows["rate_corrected_if_corrected"].astype(float)
     if power.isna().all():
         return "how often this design errs is not known without J* and a joint law"
