@@ -9,8 +9,9 @@ from jstar.scaling import verdict
 from jstar.scaling.calibration import draw_worlds
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import FLOORS, fit_joint, joint_points
+from jstar.scaling.joint_law import at_bound
 from jstar.scaling.joint_many import LOWEST
-from jstar.scaling.verdict import CORRECTED, RAW, UNDECIDED, at_bound, judge
+from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, UNDECIDED, Rates, judge, spent_on_verdict
 
 SIZES = np.geomspace(1e5, 1e7, 6)
 EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)
@@ -61,3 +62,26 @@ def test_studies_at_a_bound_are_undecided_in_the_printed_rates(floor, said):
     assert before(floor, said) > 0.8
     assert after(floor, said) == pytest.approx(before(floor, said) * 2 / 3, abs=0.05)
     assert after(floor, UNDECIDED) > 0.3
+
+
+def test_an_interval_beside_a_verdict_counts_the_studies_that_are_judged_wrongly():
+    """2 % are called `above` where J* is the floor, and miss alpha: 95 % then take 97."""
+    scale = judge(points(JointTruth(), 1), 0.95, 300, 1)
+    assert scale.verdict == CORRECTED
+    spent = spent_on_verdict(scale.rates, "optimal", 0.95)
+    assert spent == pytest.approx(min(scale.rates("optimal", ABOVE, RAW), 0.025))
+    assert spent > 0
+    for name in ("alpha", "size_exponent"):
+        law, alone = scale.alpha, scale.laws["optimal"]
+        assert law.low[name] < alone.low[name]
+        assert law.high[name] > alone.high[name]
+        assert getattr(law, name) == getattr(alone, name)
+    assert scale.alpha.low["E"] == scale.laws["optimal"].low["E"]
+
+
+@pytest.mark.parametrize(("wrong", "spent"), [(0.0, 0.0), (0.01, 0.01), (0.4, 0.025)])
+def test_at_most_half_of_what_the_confidence_leaves_is_spent_on_the_verdict(wrong, spent):
+    rates = Rates({("optimal", ABOVE): wrong, ("optimal", RAW): 0.0,
+                   ("zero", ABOVE): 0.0, ("zero", CORRECTED): wrong})  # fmt: skip
+    assert spent_on_verdict(rates, "optimal", 0.95) == pytest.approx(spent)
+    assert spent_on_verdict(rates, "zero", 0.95) == pytest.approx(spent)

@@ -7,6 +7,7 @@ import pytest
 
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import joint_points
+from jstar.scaling.joint_law import law_flaw
 from jstar.scaling.verdict import (
     ABOVE,
     CORRECTED,
@@ -18,7 +19,6 @@ from jstar.scaling.verdict import (
     adjust_verdicts,
     floor_says,
     judge,
-    law_flaw,
     with_verdict,
     words,
 )

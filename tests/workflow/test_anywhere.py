@@ -96,9 +96,12 @@ def test_optimal_loss_comes_first_and_a_run_need_not_wait_for_it(finished):
     logs = sorted((folder / ".snakemake/log").glob("*.log"))  # the interrupted call's is the first
     text = "".join(path.read_text() for path in logs)
     started = [line for line in text.splitlines() if line.startswith("localrule ")]
-    assert started[:3] == ["localrule prepare:", "localrule optimal:", "localrule train_d2:"]
-    before = text.split("localrule train_d2:")[0]
+    # Both begin at once, on a core each; Snakemake logs jobs of one batch in no certain order.
+    assert started[:1] == ["localrule prepare:"]
+    assert set(started[1:3]) == {"localrule optimal:", "localrule train_d2:"}
+    before = text.split(started[2])[0]
     assert "(Rule: optimal)" not in before
+    assert "(Rule: train_d2)" not in before
 
 
 def test_snakemake_from_elsewhere(copied, tmp_path):

@@ -25,7 +25,7 @@ from jstar.figures.style import (
     size_handles,
 )
 from jstar.figures.tables import StudyTables
-from jstar.scaling.verdict import CONVERGED
+from jstar.scaling.joint_law import CONVERGED
 
 LAW_STYLE: dict[str, dict[str, Any]] = {
     "average": {"color": "#777777", "marker": "s", "ms": 2.8},

@@ -24,7 +24,7 @@ from jstar.figures.style import (
 )
 from jstar.figures.tables import StudyTables
 from jstar.scaling.approaches import NOT_RESOLVED
-from jstar.scaling.verdict import CONVERGED
+from jstar.scaling.joint_law import CONVERGED
 
 LAWS = ("raw", "corrected", "free", "joint")
 COLOR = {**LAW_COLOR, "joint": "#333333"}

@@ -10,7 +10,8 @@ from jstar.figures.joint import joint_law, joint_residuals, neighbours_alike
 from jstar.figures.panels import AS_FITTED, WAVES
 from jstar.figures.tables import StudyTables
 from jstar.scaling.frontier import FrontierStatus
-from jstar.scaling.verdict import ABOVE, CONVERGED, CORRECTED, RAW, UNDECIDED, WRONG
+from jstar.scaling.joint_law import CONVERGED
+from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, UNDECIDED, WRONG
 
 SAYS = {
     CORRECTED: "need a floor and J* is not excluded (corrected)",

@@ -25,9 +25,9 @@ from jstar.scaling.isoflop import (
     iso_flop,
     slope,
 )
+from jstar.scaling.joint_law import MISFIT, JointLaw
 from jstar.scaling.laws import Array
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
-from jstar.scaling.verdict import MISFIT, JointLaw
 
 APPROACHES = {"envelope": "the envelope", "isoflop": "isoFLOP minima", "joint": "the joint law"}
 ENVELOPE_LAW = {"zero": "raw", "optimal": "corrected", "free": "free"}

@@ -10,8 +10,9 @@ from jstar.constants import COOLDOWN, TOTAL
 from jstar.pool import in_processes
 from jstar.scaling.inputs import average_lengths, select
 from jstar.scaling.joint import joint_points
+from jstar.scaling.joint_law import JointLaw
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, cluster_of, with_gap
-from jstar.scaling.verdict import JointLaw, measure_law
+from jstar.scaling.verdict import measure_law
 
 CHANGES = ("sigma", "model", "params", "images", "flops", "seeds", "ema", "best_ema", "of",
            "gap_cooldown", "gap_average", "gap_best", "loss_cooldown", "loss_average", "loss_best",

@@ -11,11 +11,12 @@ from jstar.scaling.approaches import Minima
 from jstar.scaling.compare import UNKNOWN
 from jstar.scaling.held_out import Prediction
 from jstar.scaling.inputs import average_lengths, select
+from jstar.scaling.joint_law import JointLaw
 from jstar.scaling.laws import LAWS
 from jstar.scaling.noise_scales import ScaleFits, StudyFits, frontier_value
 from jstar.scaling.profile import profile_curve
 from jstar.scaling.residuals import ResidualTests
-from jstar.scaling.verdict import ABOVE, CORRECTED, FLOOR_OF, RAW, JointLaw, floor_says
+from jstar.scaling.verdict import ABOVE, CORRECTED, FLOOR_OF, RAW, floor_says
 
 INTERVALS = ("E", "a", "b", "alpha", "size_exponent")  # of a joint law
 ENDS = ("low", "high")

@@ -21,13 +21,21 @@ from jstar.scaling.calibration import (
     Worlds,
     alpha_coverage,
     draw_worlds,
-    interval,
     misfit_shares,
     tails,
 )
-from jstar.scaling.fit import aicc
-from jstar.scaling.joint import FLOORS, FloorFits, JointPoints, exponents, fit_joint
-from jstar.scaling.joint_many import HIGHEST, LOWEST
+from jstar.scaling.joint import FLOORS, JointPoints, fit_joint
+from jstar.scaling.joint_law import (
+    CONVERGED,
+    EXPONENTS,
+    MISFIT,
+    JointLaw,
+    at_bound,
+    bounded,
+    joint_law,
+    law_flaw,
+    widened,
+)
 from jstar.scaling.laws import Array
 
 CORRECTED, ABOVE, RAW, UNDECIDED = "corrected", "above", "raw", "undecided"
@@ -36,40 +44,7 @@ FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
 AGREES, CANNOT_TELL = "agrees", "cannot be told"
 ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
-CONVERGED, AT_BOUND = "converged", "at bound"
-POOR = 0.5  # R^2 of ln(J - E) below which a law says little of these losses
-MISFIT = 0.01  # of a law's own studies bend away from it as far: the law does not hold
-EXPONENTS = ("alpha", "size_exponent")
 NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class JointLaw:
-    """J = E + A (N / N0)^-a + B (D / D0)^-b, in the table's units.
-
-    low, high: interval of E, a, b, alpha and size_exponent. alpha = -a b / (a + b): of J - E in
-    compute along the optimal sizes, which grow as F^size_exponent. aicc: under the whitening that
-    the three floors share. misfit: share of this law's own studies that bend away from it as far.
-    r2: of ln(J - E).
-    """
-
-    floor: str
-    E: float
-    A: float
-    a: float
-    B: float
-    b: float
-    N0: float
-    D0: float
-    alpha: float
-    size_exponent: float
-    low: dict[str, float]
-    high: dict[str, float]
-    misfit: float
-    r2: float
-    aicc: float
-    n: int
-    status: str
 
 
 @dataclass(frozen=True)
@@ -89,8 +64,9 @@ class JointScale:
     """One noise scale judged: the law under each floor, the verdict, and its error rates.
 
     resolution: half the width of the free floor's interval. p: the four tails of the test, and
-    after adjusting for testing all noise scales. optimal: J*. bounded: the free law among those
-    whose floor is not below 0, its exponents' intervals likewise.
+    after adjusting for testing all noise scales. optimal: J*. standing: the laws with a fixed
+    floor, their exponents' intervals widened by how often they are judged to have another. bounded:
+    the free law among those whose floor is not below 0, its exponents' intervals likewise.
     """
 
     status: str
@@ -102,18 +78,23 @@ class JointScale:
     resolution: float = NAN
     p: dict[str, float] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
+    standing: dict[str, JointLaw] = field(default_factory=dict)
     bounded: JointLaw | None = None
 
     @property
     def alpha(self) -> JointLaw | None:
         """The law whose exponents stand: under the floor that the verdict supports.
 
+        A wrong verdict takes the exponent along. Where a verdict fixes the floor, the interval is
+        therefore wider: with studies judged wrongly counted as misses, the confidence asked for.
+
         Where it supports none, the free law without floors below 0, which no loss can have, with
         exponents as uncertain as the floor is: their intervals span those of every law. An interval
         of the free law alone would hold the truth too seldom there, a floor being undecided most
         often where its estimate is far off.
         """
-        law = self.laws.get(FLOOR_OF[self.verdict])
+        floor = FLOOR_OF[self.verdict]
+        law = self.standing.get(floor, self.laws.get(floor))
         if law is None or self.verdict != UNDECIDED or self.bounded is None:
             return law  # without J* no floor is in question
         fixed = (self.laws[floor] for floor in ("zero", "optimal"))
@@ -131,11 +112,17 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
     floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
     worlds = draw_worlds(points, fits, power, draws, seed, floors)
     known = np.isfinite(points.optimal)
-    laws = {f: _law(points, fits, worlds, f, confidence) for f in worlds.null}
+    laws = {f: joint_law(points, fits, worlds, f, confidence) for f in worlds.null}
     free = laws["free"]
     resolution = (free.high["E"] - free.low["E"]) / 2
     small = not known or points.optimal * points.unit < resolution
     found = tails(worlds, fits)
+    rates, standing = Rates(), {}
+    if known:
+        rates = _rates(worlds, confidence, small)
+        for floor in ("zero", "optimal"):
+            level = confidence + spent_on_verdict(rates, floor, confidence)
+            standing[floor] = widened(laws[floor], worlds, level)
     scale = JointScale(
         free.status,
         laws,
@@ -143,8 +130,9 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
         smallest_loss=float(points.loss_P.min()) * points.unit,
         resolution=resolution,
         p={name: float(getattr(found, name)[0]) for name in Tails.__dataclass_fields__},
-        rates=_rates(worlds, confidence, small) if known else Rates(),
-        bounded=_bounded(fits, worlds, laws, confidence) if known else None,
+        rates=rates,
+        standing=standing,
+        bounded=bounded(fits, worlds, laws, confidence) if known else None,
     )
     return with_verdict(scale, scale.p, confidence)
 
@@ -157,7 +145,7 @@ def measure_law(
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
     worlds = draw_worlds(points, fits, power, draws, seed, (floor,))
-    law = _law(points, fits, worlds, floor, confidence)
+    law = joint_law(points, fits, worlds, floor, confidence)
     return JointScale(law.status, {floor: law}, optimal=points.optimal * points.unit)
 
 
@@ -215,17 +203,6 @@ def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: floa
         reason = f"it would be '{told}', but the joint law {flaw}"
         told = UNDECIDED
     return replace(scale, verdict=told, reason=reason)
-
-
-def law_flaw(law: JointLaw) -> str:
-    """Why a law is no description of these losses, whatever they say of a floor; or nothing."""
-    if law.status != CONVERGED:
-        return f"is {law.status}: its exponents are no numbers"
-    if law.r2 < POOR:
-        return f"describes the losses above its floor badly (R² = {law.r2:.2f})"
-    if law.misfit <= MISFIT:
-        return f"does not hold: {law.misfit:.2g} of its own studies bend away from it as far"
-    return ""
 
 
 def wrong_rate(rates: Rates, told: str) -> float:
@@ -295,73 +272,20 @@ def _rates(worlds: Worlds, confidence: float, small: bool) -> Rates:
             flawed |= misfit_shares(worlds, world.fits, floor) <= MISFIT
             told[(told == verdict) & flawed] = UNDECIDED
         of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
-    return Rates(of, alpha_coverage(worlds.wide["optimal"], "optimal", confidence))
+    rates = Rates(of)
+    spent = spent_on_verdict(rates, "optimal", confidence)
+    held = alpha_coverage(worlds.wide["optimal"], "optimal", confidence + spent)
+    return Rates(of, held - spent)
 
 
-def _law(
-    points: JointPoints, fits: FloorFits, worlds: Worlds, floor: str, confidence: float
-) -> JointLaw:
-    """The law under one floor with the intervals of its own studies."""
-    theta, drawn = fits.theta[floor], worlds.null[floor].fits.theta[floor]
-    alpha, size = exponents(theta)
-    alpha_Q, size_Q = exponents(drawn)
-    draws_of = {
-        "E": drawn[:, 4] * points.unit, "a": drawn[:, 1], "b": drawn[:, 3], "alpha": alpha_Q,
-        "size_exponent": size_Q,
-    }  # fmt: skip
-    ends = {name: interval(values, confidence) for name, values in draws_of.items()}
-    parameters, n = 5 if floor == "free" else 4, len(points.design)
-    return JointLaw(
-        floor,
-        E=float(theta[0, 4]) * points.unit,
-        A=float(np.exp(theta[0, 0])) * points.unit,
-        a=float(theta[0, 1]),
-        B=float(np.exp(theta[0, 2])) * points.unit,
-        b=float(theta[0, 3]),
-        N0=points.params,
-        D0=points.images,
-        alpha=float(alpha[0]),
-        size_exponent=float(size[0]),
-        low={name: low for name, (low, _) in ends.items()},
-        high={name: high for name, (_, high) in ends.items()},
-        misfit=float(misfit_shares(worlds, fits, floor)[0]),
-        r2=_r2(points, theta),
-        aicc=aicc(float(fits.rss[floor][0]), n, parameters),
-        n=n,
-        status=AT_BOUND if at_bound(theta, floor)[0] else CONVERGED,
-    )
+def spent_on_verdict(rates: Rates, floor: str, confidence: float) -> float:
+    """How often a study with this fixed floor is judged to have another: alpha is then missed.
 
-
-def _bounded(
-    fits: FloorFits, worlds: Worlds, laws: dict[str, JointLaw], confidence: float
-) -> JointLaw:
-    """The free law among those with a floor of 0 or more, and its exponents' intervals.
-
-    Where the free floor lies below 0, the best of these has none.
+    At most half of what the confidence leaves, by Bonferroni's rule: a design that is wrong more
+    often prints no verdict.
     """
-    floor = "free" if fits.theta["free"][0, 4] >= 0 else "zero"
-    drawn = worlds.null[floor].fits.theta
-    above_QK = np.where(drawn["free"][:, 4:5] < 0, drawn["zero"], drawn["free"])
-    ends = [interval(values, confidence) for values in exponents(above_QK)]
-    low, high = (dict(zip(EXPONENTS, side, strict=True)) for side in zip(*ends, strict=True))
-    law = laws[floor]
-    return replace(law, low=law.low | low, high=law.high | high)
-
-
-def at_bound(theta_QK: Array, floor: str) -> NDArray[np.bool_]:
-    """Whether a fitted parameter of each study lies at an end of its range, [Q]."""
-    fitted = slice(0, 5 if floor == "free" else 4)
-    outside = (theta_QK <= LOWEST) | (theta_QK >= HIGHEST)
-    return np.asarray(outside[:, fitted].any(axis=1))
-
-
-def _r2(points: JointPoints, theta: Array) -> float:
-    """R^2 of ln(J - E) over the points above the floor, each counted alike."""
-    above_P = points.loss_P - theta[0, 4]
-    seen_P = np.log(above_P[above_P > 0])
-    rest_P = seen_P - np.log(points.design.gap(theta)[0][above_P > 0])
-    spread = float(((seen_P - seen_P.mean()) ** 2).sum()) if len(seen_P) else 0.0
-    return 1 - float((rest_P**2).sum()) / spread if spread > 0 else NAN
+    wrong = rates("optimal", ABOVE, RAW) if floor == "optimal" else rates("zero", CORRECTED, ABOVE)
+    return min(wrong, (1 - confidence) / 2)
 
 
 def floor_says(floor: float, low: float, high: float, optimal: float) -> str:
