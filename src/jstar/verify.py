@@ -68,11 +68,14 @@ def made_by_or_broken(path: Path) -> bool:
         return True
 
 
-def verify_study(layout: Layout) -> list[FileState]:
-    """Every file of a study from its data to its figures, each with what makes it again."""
+def verify_study(layout: Layout, *, page: bool = True) -> list[FileState]:
+    """Every file of a study from its data to its page, each with what makes it again.
+
+    page: the page too; without, what it is to be made of.
+    """
     found = _of_data(layout.data)
     card_id = identity(layout.data / "card.json") if found[0].state == INTACT else None
-    for record, remake in _records(layout):
+    for record, remake in _records(layout, page):
         found += _of_record(record, remake, card_id)
     changed = _of_changed_runs(layout, {one.path for one in found if one.state in BAD})
     return _once([*found, *changed])
@@ -86,7 +89,7 @@ def count_states(found: list[FileState]) -> str:
     )
 
 
-def _records(layout: Layout) -> Iterator[tuple[Path, str]]:
+def _records(layout: Layout, page: bool) -> Iterator[tuple[Path, str]]:
     """(record, command that writes it) of all that a study has after its data."""
     study = layout.study
     yield layout.curve.with_suffix(".json"), "jstar optimal"
@@ -114,6 +117,9 @@ def _records(layout: Layout) -> Iterator[tuple[Path, str]]:
     yield from _there(layout.sampling, "jstar sampling quality' and 'jstar sampling theory")
     drawn = figures_of(study.kind, len(study.lengths), study.train.cooldown is not None)
     yield from ((layout.figures / f"{name}.json", f"jstar figures {name}") for name in drawn)
+    yield from _there(layout.notebooks, "jstar notebook")
+    if page and layout.report.exists():
+        yield layout.report.with_suffix(".json"), "jstar report"
 
 
 def _there(folder: Path, remake: str) -> Iterator[tuple[Path, str]]:

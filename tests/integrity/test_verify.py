@@ -8,7 +8,9 @@ import pytest
 from conftest import ROOT
 from damages import cut, flip, rewrite, zeros
 
+from jstar.figures.notebook import run_notebook
 from jstar.records import read_json
+from jstar.report.page import write_study_report
 from jstar.verify import BAD, UNRECORDED, verify_folder, verify_study
 
 DAMAGES = {"a bit": flip, "cut": cut, "zeros": zeros, "removed": lambda path: path.unlink()}
@@ -142,3 +144,34 @@ def test_the_committed_references_are_intact_and_a_digit_is_not(tmp_path, jstar)
         assert (status, text.count("damaged (")) == (1, 1)
         assert f"{table}: damaged" in text
         shutil.copy(ROOT / "results/reference" / table.relative_to(folder), table)
+
+
+def test_the_page_has_a_record_and_the_verification_before_it_leaves_it_out(copied, jstar):
+    layout = copied.layout
+    assert layout.report not in {one.path for one in verify_study(layout)}  # none was made
+    write_study_report(layout)
+    assert layout.report in set(recorded(copied))
+    flip(layout.curve.with_suffix(".csv"))
+    state = {one.path: one for one in verify_study(layout)}
+    assert state[layout.report].state == "intact"  # the curve is what is damaged
+    flip(layout.report)
+    (page,) = (one for one in verify_study(layout) if one.path == layout.report)
+    assert (page.state, page.remake) == ("damaged", "jstar report")
+    jstar("verify", *copied.options(), "--out", copied.folder / "found.json")
+    found = {one["path"] for one in read_json(copied.folder / "found.json")["files"]}
+    assert not {str(layout.report), str(layout.report.with_suffix(".json"))} & found
+
+
+def test_a_page_of_fits_that_were_made_anew_is_stale(copied, jstar):
+    layout, study = copied.layout, copied.folder / "study.yaml"
+    write_study_report(layout)
+    run_notebook(ROOT / "notebooks/inspect_fits.ipynb", layout.notebooks / "inspect_fits.html",
+                 {"study_file": str(study), "results": str(copied.folder / "results")},
+                 [layout.fits / "fits.json"])  # fmt: skip
+    study.write_text(study.read_text().replace("bootstrap: 100", "bootstrap: 101"))
+    assert jstar("fit", *copied.options())[0] == 0
+    found = bad(copied)
+    for path in (layout.report, layout.notebooks / "inspect_fits.html"):
+        record = path.with_suffix(".json")
+        assert found[record].state == "stale"
+        assert "fits.json is another one since" in found[record].says

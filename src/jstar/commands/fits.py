@@ -186,8 +186,9 @@ def notebook(
     """Execute a notebook on a study's tables and keep it as HTML."""
     from jstar.figures.notebook import run_notebook
 
-    layout_of(config, results)
-    run_notebook(path, out, {"study_file": str(config), "results": str(results)})
+    layout = layout_of(config, results)
+    parameters = {"study_file": str(config), "results": str(results)}
+    run_notebook(path, out, parameters, [layout.fits / "fits.json", layout.curve])
 
 
 @app.command()

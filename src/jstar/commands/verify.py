@@ -17,13 +17,16 @@ def verify_command(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
     results: Results = RESULTS,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the result here (.json)")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the result here (.json), for the report to show"),
+    ] = None,
 ) -> None:
     """Compare every file of a study, or of folders, with the record of what was made.
 
     A line for each that is damaged, foreign (of another dataset or run), stale
     (made of what is another one since) or missing, and what to run again. Exit
-    status 1 if there is one.
+    status 1 if there is one. With --out the report is not looked at: it is made after.
     """
     from jstar.records import provenance, write_json
     from jstar.verify import BAD, count_states, verify_folder, verify_study
@@ -31,7 +34,7 @@ def verify_command(
     if (config is None) == (not folders):
         raise JstarError("verify: give either --config, or folders of results")
     if config is not None:
-        found = verify_study(layout_of(config, results))
+        found = verify_study(layout_of(config, results), page=out is None)
     else:
         found = [one for folder in folders or [] for one in verify_folder(folder)]
     bad = [one for one in found if one.state in BAD]

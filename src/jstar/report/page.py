@@ -20,9 +20,10 @@ from jstar.figures import figures_of
 from jstar.figures.joint import joint_approach
 from jstar.figures.scaling import chosen_scales
 from jstar.figures.style import VERDICT_STYLE
-from jstar.figures.tables import StudyTables, load_tables, load_variants
+from jstar.figures.tables import StudyTables, VariantTables, load_tables, load_variants
 from jstar.layout import Layout
-from jstar.records import read_json, write_text
+from jstar.manifest import parents
+from jstar.records import provenance, read_json, write_record, write_text
 from jstar.report import charts
 from jstar.report.finding import WRONG_RATES, checks, finding, share_text, total
 from jstar.scaling.paper_tables import exponent_text, number
@@ -61,11 +62,13 @@ def write_study_report(layout: Layout) -> None:
     pictures = [layout.figures / f"{name}.png" for name in names]
     for folder in (layout.tune, layout.sampling, layout.noise_laws):
         pictures += sorted(folder.glob("*.png"))
-    tables = None
+    tables: StudyTables | None = None
+    read: StudyTables | VariantTables
     if study.kind == "variants":
-        said = str(load_variants(layout.tables, layout.curve).facts["words"])
+        read = load_variants(layout.tables, layout.curve)
+        said = str(read.facts["words"])
     else:
-        tables = load_tables(layout.fits, layout.curve, study.ema)
+        read = tables = load_tables(layout.fits, layout.curve, study.ema)
         said = finding(tables)
     sources = Sources(
         title=f"{study.study}: {study.dataset.name}, {len(study.ladder)} "
@@ -76,6 +79,7 @@ def write_study_report(layout: Layout) -> None:
         runs=[layout.run(*run) / "run.json" for run in study.runs()], verified=layout.verified,
     )  # fmt: skip
     write_page(layout.report, sources)
+    _record(layout.report, layout.tables / read.record, layout.curve)
 
 
 def write_tables_report(fits: Path, curve: Path | None, figures: Path | None, out: Path) -> None:
@@ -86,6 +90,7 @@ def write_tables_report(fits: Path, curve: Path | None, figures: Path | None, ou
     source = ", ".join(str(path) for path in tables.origin["losses"])
     write_page(out, Sources(f"Scaling laws of {source}", finding(tables), tables,
                             main[0] if main else None, drawn))  # fmt: skip
+    _record(out, fits / tables.record, curve)
 
 
 def write_page(out: Path, sources: Sources) -> None:
@@ -115,6 +120,12 @@ def write_page(out: Path, sources: Sources) -> None:
         script=Markup((Path(__file__).parent / "templates" / "page.js").read_text("utf-8")),
     )
     write_text(out, page)
+
+
+def _record(out: Path, tables: Path, curve: Path | None) -> None:
+    """What stands for a page, and of which tables it tells."""
+    record = out.with_suffix(".json")
+    write_record(record, provenance(**parents(record, [tables, curve])), [out])
 
 
 def _data(tables: StudyTables) -> Markup:
