@@ -9,6 +9,7 @@ from jstar.config import Study
 from jstar.data import prepare
 from jstar.errors import JstarError
 from jstar.optimal import points as points_module
+from jstar.optimal.exact import distances
 from jstar.optimal.shards import merge_shards, parse_shard, write_shard
 from jstar.optimal.stage import write_curve
 
@@ -104,3 +105,15 @@ def test_shards_that_cannot_be_are_refused_before_any_job(tiny_study):
 def test_the_number_of_shards_changes_no_content(tiny_study):
     one, three = (Study.parse(tiny_study(optimal={"shards": n})) for n in (1, 3))
     assert one.content("optimal") == three.content("optimal")
+
+
+def test_shards_of_other_noise_are_refused(study, tmp_path, monkeypatch):
+    """A machine without int8 products draws its noise in float32: sums of both mean nothing."""
+    files = shards_of(study, tmp_path, 2)
+    monkeypatch.setattr(distances, "int8_is_fast", lambda device: False)
+    write_shard(study, tmp_path / "data", files[1], 2, 2)
+    with pytest.raises(JstarError, match="1-2.npz: was summed in int8, .* would do in fp32"):
+        merge_shards(study, tmp_path / "data", files)
+    monkeypatch.undo()
+    with pytest.raises(JstarError, match="2-2.npz: was summed in fp32, .* would do in int8"):
+        merge_shards(study, tmp_path / "data", files)

@@ -38,7 +38,10 @@ def write_shard(study: Study, data: Path, out: Path, shard: int, shards: int) ->
     share = sum(stop - start for start, stop in tiles)
     with Progress(f"optimal {dataset.card.name} {shard}/{shards}", share, "points") as bar:
         sums = sums_of_draws(problem, form, (shard, shards), bar.advance)
-    facts = json.dumps({"run": _run(study, dataset), "shard": shard, "shards": shards})
+    facts = json.dumps({
+        "run": _run(study, dataset), "shard": shard, "shards": shards,
+        "precision": problem.precision,
+    })  # fmt: skip
     write_atomically(out, lambda path: np.savez(path, sums=sums, facts=np.array(facts)))
 
 
@@ -51,7 +54,7 @@ def merge_shards(study: Study, data: Path, files: list[Path]) -> OptimalLoss:
     found: dict[int, tuple[Path, NDArray[np.float64]]] = {}
     total = 0
     for path in map(Path, files):
-        number, total, sums = _read(path, _run(study, dataset), total)
+        number, total, sums = _read(path, _run(study, dataset), total, problem.precision)
         if number in found:
             raise JstarError(f"{path}: is shard {number}/{total}, and so is {found[number][0]}")
         found[number] = (path, sums)
@@ -106,7 +109,9 @@ def _run(study: Study, dataset: Dataset) -> str:
     )
 
 
-def _read(path: Path, run: str, shards: int) -> tuple[int, int, NDArray[np.float64]]:
+def _read(
+    path: Path, run: str, shards: int, precision: str
+) -> tuple[int, int, NDArray[np.float64]]:
     """(number, number of shards, sums) of one file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -117,6 +122,11 @@ def _read(path: Path, run: str, shards: int) -> tuple[int, int, NDArray[np.float
         raise JstarError(
             f"{path}: belongs to run {facts['run']}, this study and dataset are run {run}; "
             "compute the shard again"
+        )
+    if facts.get("precision") != precision:  # the noise of int8 draws lies on a grid
+        raise JstarError(
+            f"{path}: was summed in {facts.get('precision')}, which this machine would do in "
+            f"{precision}; compute the shard, or merge, on a machine of the other's kind"
         )
     if shards and facts["shards"] != shards:
         raise JstarError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jstar.errors import JstarError
 from jstar.optimal.draws import gaussian_noise, quantised_noise
-from jstar.optimal.exact import fast_sums
+from jstar.optimal.exact import fast_sums, products
 from jstar.optimal.points import DataPoints
 
 PRECISIONS = ("auto", "int8", "fp32")
@@ -27,11 +27,21 @@ MIN_ROWS = 17  # and more than 16 rows
 EXACT_DIM = 1024  # 1024 * 128^2 = 2^24: a float32 sum of so many products of int8 is exact
 
 
-def has_int8_units(device: torch.device) -> bool:
-    """Whether int8 matrix products are faster than float32 ones here."""
+def int8_is_fast(device: torch.device) -> bool:
+    """Whether int8 matrix products are faster than float32 ones here.
+
+    Of the machine alone, not timed on it: int8 draws have other noise, and a curve must not depend
+    on how busy a machine was. With AVX2 they take .6 of the time (benchmarks/optimal.py).
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (7, 5)
-    return bool(torch.cpu._is_vnni_supported())
+    return has_int8_units() or products.products_kernel() is not None
+
+
+def has_int8_units() -> bool:
+    """Whether this CPU multiplies int8 by instructions of its own, which torch then uses."""
+    widest = torch.backends.cpu.get_cpu_capability()
+    return widest.startswith("AVX512") and bool(torch.cpu._is_vnni_supported())
 
 
 def choose_precision(precision: str, points: DataPoints, device: torch.device) -> str:
@@ -47,7 +57,7 @@ def choose_precision(precision: str, points: DataPoints, device: torch.device) -
             f"{points.stored_ND.dtype} with {points.dim}"
         )
     if precision == "auto":
-        return "int8" if possible and has_int8_units(device) else "fp32"
+        return "int8" if possible and int8_is_fast(device) else "fp32"
     return precision
 
 
@@ -59,7 +69,19 @@ def int8_product(a_MD: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
     rows, columns = len(a_MD), len(b_ND)
     if a_MD.is_cuda:
         a_MD, b_ND = _padded(a_MD, MIN_ROWS), _padded(b_ND, 1)
+    elif not has_int8_units():  # torch's own product then takes 30 times a float32 one's time
+        return _product_without_units(a_MD, b_ND)
     return torch._int_mm(a_MD, b_ND.t())[:rows, :columns]
+
+
+def _product_without_units(a_MD: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
+    if products.products_kernel() is not None:
+        return products.int8_product(a_MD, b_ND)
+    out_MN = torch.zeros((len(a_MD), len(b_ND)), dtype=torch.int32)
+    parts = zip(torch.split(a_MD, EXACT_DIM, 1), torch.split(b_ND, EXACT_DIM, 1), strict=True)
+    for a, b in parts:
+        out_MN += (a.float() @ b.float().t()).to(torch.int32)
+    return out_MN
 
 
 def _padded(x_MD: torch.Tensor, least_rows: int) -> torch.Tensor:
@@ -129,6 +151,14 @@ class Queries:
         if self.step_M is not None:
             return int8_product(self.operand_QD, z_ND)
         return self.operand_QD @ self._near(z_ND).t()
+
+    def raw_rows(self, packed: products.PackedPoints, first: int, stop: int) -> torch.Tensor:
+        """Rows first..stop of the products with sources and noise, [2, n, N], on this thread."""
+        raw_2MN = torch.empty((2, stop - first, packed.count), dtype=torch.int32)
+        packed.product(self.operand_QD[first:stop], raw_2MN[0])
+        noise_MD = self.operand_QD[len(self) + first : len(self) + stop]
+        packed.product(noise_MD, raw_2MN[1], narrow=True)
+        return raw_2MN
 
     def _near(self, z_ND: torch.Tensor) -> torch.Tensor:
         return z_ND.float() if self.origin_D is None else z_ND.float() - self.origin_D

@@ -36,23 +36,27 @@ def moments_int8(
 
 
 def sums_int(
-    kernel: ctypes.CDLL, raw_QN: torch.Tensor, norm_M: torch.Tensor, norm_N: torch.Tensor,
-    own_M: torch.Tensor, step_M: torch.Tensor, h_N: torch.Tensor, beta_S: torch.Tensor,
-    underflow: float, out_AMSF: torch.Tensor,
+    kernel: ctypes.CDLL, raw: Callable[[int, int], torch.Tensor], norm_M: torch.Tensor,
+    norm_N: torch.Tensor, own_M: torch.Tensor, step_M: torch.Tensor, h_N: torch.Tensor,
+    beta_S: torch.Tensor, underflow: float, out_AMSF: torch.Tensor, piece: int = ROWS_A_PIECE,
 ) -> None:  # fmt: skip
-    """Add the softmax sums of exact int32 products to `out_AMSF` (float64)."""
+    """Add the softmax sums of exact int32 products to `out_AMSF` (float64).
+
+    raw(first, stop): the products of these draws, [2, n, N]; called by each thread for its own.
+    """
     signs, count, scales, fields = out_AMSF.shape
-    columns = raw_QN.shape[1]
+    columns = len(h_N)
 
     def work(first: int, stop: int) -> None:
+        raw_2MN = raw(first, stop)
         kernel.jstar_sums_int(
-            _at(raw_QN, first), _long(count * columns), _at(norm_M, first), _at(norm_N),
+            _at(raw_2MN[0]), _long(raw_2MN.stride(0)), _at(norm_M, first), _at(norm_N),
             _at(own_M, first), _at(step_M, first), _at(h_N), _long(stop - first), _long(columns),
             _at(beta_S), ctypes.c_int(scales), ctypes.c_int(signs), ctypes.c_float(underflow),
             _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 
-    _over_rows(count, work)
+    over_rows(count, work, piece)
 
 
 def sums_float(
@@ -70,19 +74,19 @@ def sums_float(
             ctypes.c_float(underflow), _at(out_AMSF[0], first), _long(count * scales * fields),
         )  # fmt: skip
 
-    _over_rows(count, work)
+    over_rows(count, work)
 
 
-def _over_rows(count: int, work: Callable[[int, int], None]) -> None:
+def over_rows(count: int, work: Callable[[int, int], None], piece: int = ROWS_A_PIECE) -> None:
     """Call work(first, stop) for pieces of range(count) on torch's number of threads.
 
     ctypes releases the interpreter lock, so plain threads do. Every piece owns its rows of the
     result: the answer does not depend on the number of threads.
     """
-    pieces = [(a, min(a + ROWS_A_PIECE, count)) for a in range(0, count, ROWS_A_PIECE)]
+    pieces = [(a, min(a + piece, count)) for a in range(0, count, piece)]
     if torch.get_num_threads() == 1 or len(pieces) == 1:
-        for piece in pieces:
-            work(*piece)
+        for first, stop in pieces:
+            work(first, stop)
         return
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(lambda piece: work(*piece), pieces))
+        list(pool.map(lambda ends: work(*ends), pieces))

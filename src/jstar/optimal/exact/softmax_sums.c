@@ -3,26 +3,31 @@
  * Compiled on first use by fast_sums.py; where there is no compiler softmax_sums.py does the same in torch.
  * For each row i (a noisy draw) and each noise scale, with beta = 1 / sigma,
  *     out[s] += sum_n w {1, q, e, h},   w = exp(beta * (+-e - beta * q)).
- * A block of columns is kept in the first-level cache while all noise scales pass over it, and
- * a noise scale is skipped where all of the block's weights underflow.
+ * A block of columns is kept in the first-level cache while all noise scales pass over its parts, and
+ * of a part only the noise scales at which not all weights underflow.
  */
 #include "exp2.h"
 
 #define BLOCK 512
+#define PART 64 /* columns whose nearest decides */
 
-static void block_sums(const float *restrict q, const float *restrict e, const float *restrict h,
-                       int n, const double *beta, int scales, int signs, float underflow,
-                       double *out, int64_t sign_stride) {
+/* Largest beta at which not all of a part's weights underflow: of b widest - b^2 nearest = underflow. */
+static float largest_beta(const float *q, const float *e, int n, float underflow) {
     float nearest = q[0], widest = 0.0f;
     for (int j = 0; j < n; j++) {
         float a = fabsf(e[j]);
         nearest = q[j] < nearest ? q[j] : nearest;
         widest = a > widest ? a : widest;
     }
-    for (int s = 0; s < scales; s++) {
-        float b = (float)beta[s];
-        if (b * (widest - b * nearest) < underflow) continue;
-        float linear = b * LOG2E, square = -b * b * LOG2E;
+    if (!(nearest > 0.0f)) return 3.0e38f; /* -ffast-math knows no infinity */
+    return (widest + sqrtf(widest * widest - 4 * underflow * nearest)) / (2 * nearest);
+}
+
+static void part_sums(const float *restrict q, const float *restrict e, const float *restrict h,
+                      int n, const double *beta, int scales, int signs, float largest, double *out,
+                      int64_t sign_stride) {
+    for (int s = scales - 1; s >= 0 && beta[s] <= largest; s--) {
+        float b = (float)beta[s], linear = b * LOG2E, square = -b * b * LOG2E;
         for (int g = 0; g < signs; g++) {
             float slope = g ? -linear : linear;
             float sum_w = 0, sum_q = 0, sum_e = 0, sum_h = 0;
@@ -36,6 +41,17 @@ static void block_sums(const float *restrict q, const float *restrict e, const f
             double *o = out + g * sign_stride + 4 * s;
             o[0] += sum_w, o[1] += sum_q, o[2] += sum_e, o[3] += sum_h;
         }
+    }
+}
+
+/* beta falls: noise scales grow. */
+static void block_sums(const float *restrict q, const float *restrict e, const float *restrict h,
+                       int n, const double *beta, int scales, int signs, float underflow,
+                       double *out, int64_t sign_stride) {
+    for (int j = 0; j < n; j += PART) {
+        int size = n - j < PART ? n - j : PART;
+        float largest = largest_beta(q + j, e + j, size, underflow);
+        part_sums(q + j, e + j, h + j, size, beta, scales, signs, largest, out, sign_stride);
     }
 }
 

@@ -6,12 +6,13 @@ running maximum, plain sums over tiles are exact enough, and sums of different s
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
 from jstar.errors import JstarError
-from jstar.optimal.exact import fast_sums
-from jstar.optimal.exact.distances import Queries, int_dots
+from jstar.optimal.exact import fast_sums, products
+from jstar.optimal.exact.distances import Queries, has_int8_units, int_dots
 from jstar.optimal.points import DataPoints
 
 FIELDS = 4  # sums of w, w q, w e, w h
@@ -46,6 +47,18 @@ def add_sums_torch(
                 target[:, 2] += torch.linalg.vecdot(w, e)
 
 
+def _products(chunk: Queries, z_ND: torch.Tensor) -> tuple[Callable[[int, int], torch.Tensor], int]:
+    """What gives the int8 products of some draws with a tile, and how many draws at a time.
+
+    torch makes all at once; those of products.c are summed while they are in the cache.
+    """
+    if has_int8_units() or products.products_kernel() is None:
+        raw_2MN = chunk.raw(z_ND).reshape(2, len(chunk), -1)
+        return lambda first, stop: raw_2MN[:, first:stop], fast_sums.ROWS_A_PIECE
+    packed = products.PackedPoints.of(z_ND, narrow=True)
+    return partial(chunk.raw_rows, packed), products.ROWS_A_PIECE
+
+
 def stream_sums(
     points: DataPoints, chunks: list[Queries], beta_S: torch.Tensor, half_norm_N: torch.Tensor,
     square_N: torch.Tensor | None, *, signs: int = 2, tiles: Iterable[tuple[int, int]],
@@ -72,9 +85,10 @@ def stream_sums(
                 fast_sums.sums_float(kernel, q_MN, e_MN, h_N, beta_S, UNDERFLOW, out)
             else:
                 norm_N = int_dots(z_ND, z_ND) if square_N is None else square_N[start:stop]
+                raw, piece = _products(chunk, z_ND)
                 fast_sums.sums_int(
-                    kernel, chunk.raw(z_ND), chunk.norm_M, norm_N, chunk.own_M, chunk.step_M,
-                    h_N, beta_S, UNDERFLOW, out,
+                    kernel, raw, chunk.norm_M, norm_N, chunk.own_M, chunk.step_M, h_N, beta_S,
+                    UNDERFLOW, out, piece,
                 )  # fmt: skip
         if advance is not None:
             advance(stop - start)
