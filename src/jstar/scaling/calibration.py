@@ -7,7 +7,7 @@ How far a floor lies from 0 and from J* in these studies says how far is far; st
 whose law is redrawn too say how often the resulting verdict would be wrong.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,21 @@ def draw_worlds(
             redrawn[:, 4] = exact[:, 4]
             wide[floor] = _world(points, fits, floor, redrawn, power, rng)
     return Worlds(null, wide)
+
+
+def with_more_nulls(
+    worlds: Worlds, points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int
+) -> Worlds:
+    """The same with so many other null studies of the two laws that are tested.
+
+    Of none of those that came before, so that a p-value which was small by chance starts anew.
+    """
+    rng = np.random.default_rng([seed, len(points.design), 6])
+    null = {
+        floor: _world(points, fits, floor, np.repeat(fits.theta[floor], draws, axis=0), power, rng)
+        for floor in worlds.wide
+    }
+    return replace(worlds, null={**worlds.null, **null})
 
 
 def _world(

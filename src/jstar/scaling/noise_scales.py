@@ -82,13 +82,13 @@ def fit_study(
     rows = select(losses, ema=config.ema, min_images=config.min_images)
     keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
-    jobs = []
+    jobs, family = [], len([s for s in keys if s != TOTAL])
     for number, sigma in enumerate(keys):
         optimal = optimal_of(curve, sigma, keys, process)
         mine = rows[rows["sigma"] == sigma]
         check_against_optimal(mine, *optimal)
         check_below_data(mine, sigma, curve)
-        jobs.append((sigma, mine, optimal, config, number))
+        jobs.append((sigma, mine, optimal, config, number, 1 if sigma == TOTAL else family))
     scales = in_processes(fit_scale, jobs, "fit", "noise scales")
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
@@ -118,8 +118,12 @@ def fit_scale(
     optimal: tuple[float, float],
     config: FitConfig,
     number: int,
+    family: int = 1,
 ) -> ScaleFits:
-    """Everything for one noise scale; `number` keeps its random draws apart from the others'."""
+    """Everything for one noise scale; `number` keeps its random draws apart from the others'.
+
+    family: noise scales that are tested together.
+    """
     rows, direct = with_gap(rows, optimal[0])
     edge = frontier(rows, value=frontier_value(rows), tolerance=config.frontier_tolerance)
     cluster = cluster_of(rows, config.cluster)
@@ -138,7 +142,7 @@ def fit_scale(
     chosen = config.confidence, config.calibration, seed
     error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
     fitted = joint_points(rows, "loss_fit", (optimal[0], error), cluster)
-    joint = judge(fitted, *chosen)
+    joint = judge(fitted, *chosen, family)
     floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
     held = rolling(fitted, rows, floors, config.confidence, seed)
     measured = None

@@ -23,6 +23,7 @@ from jstar.scaling.calibration import (
     draw_worlds,
     misfit_shares,
     tails,
+    with_more_nulls,
 )
 from jstar.scaling.joint import FLOORS, JointPoints, fit_joint
 from jstar.scaling.joint_law import (
@@ -44,6 +45,8 @@ FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
 AGREES, CANNOT_TELL = "agrees", "cannot be told"
 ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
+FEW = 10  # studies: a p-value that fewer stand for is estimated anew from more
+RESOLVED = 2  # times smaller than a single noise scale's verdict needs: the smallest p-value then
 NAN = float("nan")
 
 
@@ -104,8 +107,14 @@ class JointScale:
         return replace(self.bounded, low=self.bounded.low | low, high=self.bounded.high | high)
 
 
-def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -> JointScale:
-    """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none."""
+def judge(
+    points: JointPoints | str, confidence: float, draws: int, seed: int, family: int = 1
+) -> JointScale:
+    """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none.
+
+    family: noise scales that are tested together. The more, the smaller a p-value must be, and the
+    more studies are drawn where it is small (in two steps, each by itself valid).
+    """
     if isinstance(points, str):
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
@@ -117,6 +126,9 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
     resolution = (free.high["E"] - free.low["E"]) / 2
     small = not known or points.optimal * points.unit < resolution
     found = tails(worlds, fits)
+    needed = int(np.ceil(RESOLVED * family / ((1 - confidence) / 2)))
+    if known and needed > draws and min(_decisive(found)) * draws < FEW:
+        found = tails(with_more_nulls(worlds, points, fits, power, needed, seed), fits)
     rates, standing = Rates(), {}
     if known:
         rates = _rates(worlds, confidence, small)
@@ -135,6 +147,11 @@ def judge(points: JointPoints | str, confidence: float, draws: int, seed: int) -
         bounded=bounded(fits, worlds, laws, confidence) if known else None,
     )
     return with_verdict(scale, scale.p, confidence)
+
+
+def _decisive(found: Tails) -> tuple[float, ...]:
+    """The p-values that a verdict may rest on as rejections."""
+    return tuple(float(p[0]) for p in (found.zero_high, found.optimal_high, found.optimal_low))
 
 
 def measure_law(
