@@ -87,7 +87,7 @@ def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--models", nargs="+", default=["d2-w16", "d3-w24", "d4-w32"])
+    parser.add_argument("--models", nargs="+", default=["w16", "w24", "w40"])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -118,7 +118,7 @@ def transfer(sweep: pd.DataFrame, study: Study) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "digits.yaml")
-    parser.add_argument("--sizes", nargs="+", default=["d1-w16", "d2-w24", "d4-w32"])
+    parser.add_argument("--sizes", nargs="+", default=["w12", "w24", "w40"])
     parser.add_argument("--below", type=int, default=2, help="rates below the prior")
     parser.add_argument("--above", type=int, default=5, help="rates above it")
     parser.add_argument("--threads", type=int, default=1)

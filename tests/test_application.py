@@ -82,7 +82,7 @@ def test_an_absent_extra_is_named_in_one_sentence(
 def test_without_torch_training_says_so_and_the_rest_works(tmp_path):
     code = "import sys; sys.modules['torch'] = None; from jstar.cli import main; main()"
     for arguments, status in (
-        (["train", "--config", "config/digits.yaml", "--model", "d1-w8"], 2),
+        (["train", "--config", "config/digits.yaml", "--model", "w8"], 2),
         (["check", "--config", "config/digits.yaml"], 0),
     ):
         done = subprocess.run(

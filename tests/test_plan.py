@@ -6,6 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from jstar import plan
 from jstar.config import Study
 from jstar.layout import Layout
 from jstar.model import flops, model_config, parameters
@@ -123,3 +124,11 @@ def test_a_plan_of_two_sizes_says_what_it_lacks(jstar, tiny_study, tmp_path):
     status, out, _ = jstar("plan", "--config", tmp_path / "study.yaml")
     assert status == 0
     assert "1 sizes" in out
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [(0.6017, "0.602"), (2.0, "2"), (99.4, "99.4"), (1404.3, "1,404")]
+)
+def test_passes_stay_in_their_column(times, said):
+    """`1.4e+03` ran into the images beside it."""
+    assert plan._passes(times) == said

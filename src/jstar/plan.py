@@ -113,7 +113,8 @@ def _table(
     ]
     for row in rows:
         lines.append(
-            f"{row.name:<16}{row.params:>14,}{row.images:>15,}{row.images / count:>8.3g}"
+            f"{row.name:<16}{row.params:>14,}{row.images:>15,}"
+            f"{_passes(row.images / count):>8}"
             f"{row.flops:>11.3g}"
             f"{clock(row.device_seconds / devices):>12}{_bytes(row.disk_bytes):>10}"
         )
@@ -129,6 +130,11 @@ def _table(
         share = cooldowns / sum(r.flops for r in runs)
         lines.append(f"Cooldowns are {share:.0%} of the runs' FLOPs.")
     return "\n".join(lines)
+
+
+def _passes(value: float) -> str:
+    """Times that a run sees the dataset, never with an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def study_design(study: Study) -> StudyDesign:

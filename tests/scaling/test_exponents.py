@@ -85,3 +85,31 @@ def test_at_most_half_of_what_the_confidence_leaves_is_spent_on_the_verdict(wron
                    ("zero", ABOVE): 0.0, ("zero", CORRECTED): wrong})  # fmt: skip
     assert spent_on_verdict(rates, "optimal", 0.95) == pytest.approx(spent)
     assert spent_on_verdict(rates, "zero", 0.95) == pytest.approx(spent)
+
+
+def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small():
+    """Of 300 studies no p-value is below 1/301, which testing 17 scales makes .056: no verdict."""
+    clear = points(JointTruth(), 1)
+    alone, among = judge(clear, 0.95, 100, 1), judge(clear, 0.95, 100, 1, family=17)
+    assert alone.p["zero_high"] == pytest.approx(1 / 101)
+    assert among.p["zero_high"] == pytest.approx(1 / (17 * 2 / 0.025 + 1))
+    assert among.p["zero_high"] * 17 < 0.025
+    assert among.p["optimal_high"] == pytest.approx(alone.p["optimal_high"], abs=0.2)
+    assert (among.rates.of, among.laws["optimal"].low) == (
+        alone.rates.of,
+        alone.laws["optimal"].low,
+    )
+    unclear = points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2)
+    assert judge(unclear, 0.95, 100, 2, family=17).p == judge(unclear, 0.95, 100, 2).p
+
+
+def test_a_p_value_that_was_small_by_chance_starts_anew():
+    """Two-step p-values of studies without a floor are below 1 % no more often than that."""
+    rng, few, small = np.random.default_rng(0), 10, 0
+    for _ in range(4000):  # the rule alone, with a uniform statistic
+        seen, first, second = rng.random(), rng.random(200), rng.random(1360)
+        p = (1 + (first >= seen).sum()) / 201
+        if p * 200 < few:
+            p = (1 + (second >= seen).sum()) / 1361
+        small += p <= 0.01
+    assert small / 4000 < 0.01 + 3 * np.sqrt(0.01 * 0.99 / 4000)
