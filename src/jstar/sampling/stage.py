@@ -93,7 +93,7 @@ def write_quality(
         features=known.network.name,
         reference_images=known.moments.count,
         second_moment=known.second_moment,
-        intervals="95 %, jackknife over groups of generated images",
+        intervals="95 %, jackknife over generated images",
         **parents(out, [run / "run.json", data / "card.json"]),
     )
     frame = pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
