@@ -137,6 +137,14 @@ def test_the_error_of_fid_leaves_out_every_image_once(count, known):
     assert found.value == pytest.approx(frechet(feature_moments(x), reference), rel=1e-6)
 
 
+def test_some_images_know_the_error(monkeypatch):
+    x, reference = cloud(3000, shift=0.2), feature_moments(cloud(4000, seed=1))
+    whole = fid(x, reference)
+    monkeypatch.setattr("jstar.sampling.quality.distances.LEFT_OUT", 1000)
+    assert fid(x, reference).value == whole.value
+    assert fid(x, reference).se == pytest.approx(whole.se, rel=0.08)
+
+
 def test_precision_and_recall_of_known_manifolds():
     data = cloud(600)
     one, other = precision_recall(cloud(600, seed=1), data)
