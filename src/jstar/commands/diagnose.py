@@ -109,7 +109,10 @@ def diagnose_command(
         "device": device,
     }
     if len(adapters) > 1:
-        typer.echo(compare_files(adapters, dataset, out, **options).summary())
+        compared = compare_files(adapters, dataset, out, **options)
+        typer.echo(compared.summary())
+        for number, one in enumerate(compared.findings, start=1):
+            one.plot(out / str(number) / "diagnosis")
         return
     found = diagnose_files(adapters[0], dataset, out, **options)
     typer.echo(found.summary())
