@@ -75,11 +75,11 @@ def test_equal_denoisers_are_not_told_apart_and_unequal_ones_are():
         one, two = (hard_M * rng.lognormal(0, 0.1, size=(len(SIGMA), 200)) for _ in range(2))
         found = side_by_side([drawn("a", one), drawn("b", two)])
         told += (found.frame["better"] != "cannot tell").any()
-        better = side_by_side([drawn("a", one), drawn("b", 0.95 * two)]).frame
+        better = side_by_side([drawn("a", one), drawn("b", 0.8 * two)]).frame
         seen += (better["better"] == "b").mean()
     assert told <= 0.05 * 60 + 5
-    # Unpaired, 5 % would be far below the error: the spread of `hard_M` is 290 % of its mean.
-    assert seen / 60 > 0.5
+    # Unpaired, 20 % would be within the error: `hard_M` varies by 290 % of its mean.
+    assert seen / 60 > 0.9
 
 
 def test_three_against_the_first():
