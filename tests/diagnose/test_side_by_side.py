@@ -84,7 +84,7 @@ def test_equal_denoisers_are_not_told_apart_and_unequal_ones_are():
 
 def test_three_against_the_first():
     rng = np.random.default_rng(1)
-    gaps = [scale * rng.lognormal(size=(len(SIGMA), 50)) for scale in (1, 0.1, 1)]
+    gaps = [scale * rng.lognormal(size=(len(SIGMA), 400)) for scale in (1, 0.1, 1)]
     found = side_by_side([drawn(n, g) for n, g in zip("abc", gaps, strict=True)])
     assert list(found.frame["other"].unique()) == ["b", "c"]
     assert set(found.frame["better"][found.frame["other"] == "b"]) == {"b"}
