@@ -83,6 +83,17 @@ def test_what_a_bad_denoiser_is_told(folder):
     assert "weighted as 'vp' trains" in text
 
 
+def test_two_denoisers_side_by_side(folder):
+    both = ["--denoiser", "adapters_of_test:denoiser", "--denoiser", "adapters_of_test:noisy"]
+    text = run(*both, "--dataset", "line.npz", *DRAWS)
+    assert text.startswith("adapters_of_test:noisy against adapters_of_test:denoiser")
+    frame = pd.read_csv("diagnosis/comparison.csv")
+    assert set(frame["better"][1:]) == {"adapters_of_test:denoiser"}
+    alone = pd.read_csv("diagnosis/2/diagnosis.csv")
+    np.testing.assert_allclose(frame["gap_other"], alone["gap"])
+    np.testing.assert_allclose(frame["difference"], frame["gap_other"] - frame["gap_first"])
+
+
 def test_a_denoiser_that_knows_the_class_is_held_against_its_class(folder):
     run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz", "--labels", *DRAWS)
     assert read_json("diagnosis/optimal/oracle/oracle.json")["estimator"] == "exact_by_class"
@@ -98,7 +109,7 @@ def test_a_denoiser_that_knows_the_class_is_held_against_its_class(folder):
     ("arguments", "words"),
     [
         ([], "give one of --denoiser"),
-        (["--denoiser", "a:b", "--run", "x"], "give one of"),
+        (["--denoiser", "a:b", "--run", "x", "--dataset", "line.npz"], "cannot be imported"),
         (["--denoiser", "a:b"], "--dataset is missing"),
         (["--denoiser", "denoiser", "--dataset", "line.npz"], "must be module:factory"),
         (["--denoiser", "no_such:f", "--dataset", "line.npz"], "cannot be imported"),

@@ -11,7 +11,7 @@ from jstar.errors import JstarError
 
 def _network(text: str) -> Any:
     """An option that says which denoiser."""
-    return typer.Option(help=text, rich_help_panel="Which denoiser (one of these)")
+    return typer.Option(help=text, rich_help_panel="Which denoiser (several: side by side)")
 
 
 def _draws(text: str) -> Any:
@@ -22,14 +22,15 @@ def _draws(text: str) -> Any:
 @app.command("diagnose")
 def diagnose_command(
     denoiser: Annotated[
-        str | None,
+        list[str] | None,
         _network(
             "module:factory; the factory returns a function (x [B, ...], sigma [B], labels) -> x0"
         ),
     ] = None,
-    run: Annotated[Path | None, _network("A finished run, results/runs/STUDY/RUN")] = None,
+    run: Annotated[list[Path] | None, _network("A finished run, results/runs/STUDY/RUN")] = None,
     diffusers: Annotated[
-        Path | None, _network("Local folder of a diffusers pipeline (needs the extra 'latents')")
+        list[Path] | None,
+        _network("Local folder of a diffusers pipeline (needs the extra 'latents')"),
     ] = None,
     dataset: Annotated[
         Path | None,
@@ -60,7 +61,9 @@ def diagnose_command(
     labels: Annotated[
         bool, typer.Option("--labels", help="Give it class labels; J* is then class by class")
     ] = False,
-    snapshot: Annotated[int | None, typer.Option(help="Of --run; default: the last")] = None,
+    snapshot: Annotated[
+        list[int] | None, typer.Option(help="Of --run; default: the last; several: side by side")
+    ] = None,
     ema: Annotated[float | None, typer.Option(help="EMA length of --run; default: first")] = None,
     sigma_min: Annotated[float | None, _draws("Smallest noise scale; default: 0.02")] = None,
     sigma_max: Annotated[float | None, _draws("Largest noise scale; default: 80")] = None,
@@ -80,34 +83,37 @@ def diagnose_command(
     wrong (sigma ignored, data in another scale ...) are named.
     """
     set_threads(threads)
-    given = [x for x in (denoiser, run, diffusers) if x is not None]
-    if len(given) != 1:
-        raise JstarError("diagnose: give one of --denoiser, --run and --diffusers")
+    if not (denoiser or run or diffusers):
+        raise JstarError("diagnose: give one of --denoiser, --run and --diffusers, or several")
     if dataset is None:
         raise JstarError("diagnose: --dataset is missing, a prepared folder or a .npz")
     from jstar.diagnose.adapters import from_factory, from_run
-    from jstar.diagnose.calls import diagnose_files
+    from jstar.diagnose.calls import compare_files, diagnose_files
     from jstar.diagnose.diffusers import from_pipeline
     from jstar.diagnose.oracle_draws import DrawOptions
     from jstar.noise import process as named_process
 
-    if run is not None:
-        adapter = from_run(run, snapshot, ema, device)
-    elif diffusers is not None:
-        adapter = from_pipeline(diffusers, device)
-    else:
-        adapter = from_factory(str(denoiser))
-    found = diagnose_files(
-        adapter,
-        dataset,
-        out,
-        optimal=optimal,
-        held_out=held_out,
-        conditional=labels,
-        process=named_process(process) if process else None,
-        draws=DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
-        batch=batch,
-        device=device,
-    )
+    wanted: list[int | None] = [*snapshot] if snapshot else [None]
+    adapters = [
+        *(from_factory(one) for one in denoiser or []),
+        *(from_run(one, k, ema, device) for one in run or [] for k in wanted),
+        *(from_pipeline(one, device) for one in diffusers or []),
+    ]
+    options: dict[str, Any] = {
+        "optimal": optimal,
+        "held_out": held_out,
+        "conditional": labels,
+        "process": named_process(process) if process else None,
+        "draws": DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
+        "batch": batch,
+        "device": device,
+    }
+    if len(adapters) > 1:
+        compared = compare_files(adapters, dataset, out, **options)
+        typer.echo(compared.summary())
+        for number, one in enumerate(compared.findings, start=1):
+            one.plot(out / str(number) / "diagnosis")
+        return
+    found = diagnose_files(adapters[0], dataset, out, **options)
     typer.echo(found.summary())
     found.plot(out / "diagnosis")

@@ -80,14 +80,65 @@ def features(
     typer.echo(f"{layout.features}: {known.network.name}{seen}, {known.moments.count} images")
 
 
-@sampling.command()
-def quality(config: Config, results: Results = RESULTS) -> None:
-    """Gather the sample quality of all runs: tables, grids, correlation of gap and FID."""
-    from jstar.figures.sampling import draw_quality
+def _folders(text: str) -> Any:
+    """An option of quality that is for two sets of images."""
+    return typer.Option(help=text, rich_help_panel="Two sets of images")
 
-    layout = layout_of(config, results)
-    draw_quality(layout)
-    typer.echo(f"{layout.sampling}: quality.csv, correlation.csv, samples and gap_quality")
+
+@sampling.command()
+def quality(
+    generated: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Generated images: a folder, .zip, .npz, .npy, parquet", show_default=False
+        ),
+    ] = None,
+    real: Annotated[
+        Path | None,
+        typer.Argument(help="Images to compare them with, likewise", show_default=False),
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Study file")] = None,
+    results: Results = RESULTS,
+    features: Annotated[
+        str,
+        _folders("classifier (learns the labels of REAL), pixels, or a TorchScript file"),
+    ] = "classifier",
+    out: Annotated[Path, _folders("Folder of comparison.csv and what it is made from")] = Path(
+        "quality"
+    ),
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Gather the sample quality of all runs of a study, or compare two sets of images.
+
+    With --config: tables, grids, correlation of gap and FID. With GENERATED and
+    REAL: FID, KID, precision and recall of the one against the other.
+    """
+    set_threads(threads)
+    if (config is None) == (generated is None) or (generated is None) != (real is None):
+        raise JstarError("sampling quality: give either --config, or two sets of images")
+    if config is not None:
+        from jstar.figures.sampling import draw_quality
+
+        layout = layout_of(config, results)
+        draw_quality(layout)
+        typer.echo(f"{layout.sampling}: quality.csv, correlation.csv, samples and gap_quality")
+    elif generated is not None and real is not None:
+        from jstar.data import open_dataset
+        from jstar.diagnose.images import prepared_folder
+        from jstar.sampling.quality.scores import in_words, write_comparison
+        from jstar.torch_device import default_device
+
+        one, other = (
+            open_dataset(prepared_folder(path, out / name))
+            for path, name in ((generated, "generated"), (real, "real"))
+        )
+        frame = write_comparison(one, other, features, out, str(default_device(device)))
+        row = frame.iloc[0]
+        typer.echo(
+            f"{in_words(row)}; {row['images']:,} images against {row['real_images']:,}, features "
+            f"{row['features']}"
+        )
 
 
 @sampling.command()

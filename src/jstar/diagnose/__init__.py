@@ -16,14 +16,16 @@ from jstar.diagnose.adapters import Adapter, discrete, dit, preconditioned, sit
 from jstar.diagnose.calls import diagnose_images
 from jstar.diagnose.diffusers import from_diffusers
 from jstar.diagnose.measure import Diagnosis, diagnose
+from jstar.diagnose.side_by_side import SideBySide
 from jstar.diagnose.stage import Finding
 
 
 class _Room(ModuleType):
     """This module, which can be called."""
 
-    def __call__(self, *arguments: Any, **options: Any) -> Finding:
-        return diagnose_images(*arguments, **options)
+    def __call__(self, *arguments: Any, **options: Any) -> Finding | SideBySide:
+        found: Finding | SideBySide = diagnose_images(*arguments, **options)
+        return found
 
 
 sys.modules[__name__].__class__ = _Room
@@ -32,6 +34,7 @@ __all__ = [
     "Adapter",
     "Diagnosis",
     "Finding",
+    "SideBySide",
     "diagnose",
     "diagnose_images",
     "discrete",

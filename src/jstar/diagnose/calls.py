@@ -2,6 +2,8 @@
 
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ from jstar.data import open_dataset
 from jstar.diagnose.adapters import Adapter
 from jstar.diagnose.floors import open_floors
 from jstar.diagnose.images import collect, prepared_folder, write_images
-from jstar.diagnose.oracle_draws import DrawOptions, open_held_out, open_truth
+from jstar.diagnose.oracle_draws import DrawOptions, Truth, open_held_out, open_truth
 from jstar.diagnose.sample import take_sample
+from jstar.diagnose.side_by_side import SideBySide, side_by_side, write_side_by_side
 from jstar.diagnose.solver import identify
 from jstar.diagnose.stage import Finding, Yardstick, check_first, find, write_finding
 from jstar.errors import JstarError
@@ -19,8 +22,44 @@ from jstar.noise import Process
 from jstar.noise import process as named_process
 
 
-def diagnose_files(
-    adapter: Adapter,
+def diagnose_files(adapter: Adapter, dataset: Path, out: Path, **options: Any) -> Finding:
+    """Diagnose `adapter` on a dataset's files and write the result to `out`.
+
+    options: of `_find_all`. Raises JstarError, and writes no result then.
+    """
+    found, truth = _find_all([adapter], dataset, out, **options)
+    write_finding(found[0], truth, out)
+    return found[0]
+
+
+def compare_files(
+    adapters: Sequence[Adapter], dataset: Path, out: Path, **options: Any
+) -> SideBySide:
+    """Diagnose several denoisers on the same draws; results in `out`/1, `out`/2 ... and `out`.
+
+    options: of `_find_all`. Raises JstarError, and writes no result then.
+    """
+    named: list[Adapter] = []
+    for adapter in adapters:
+        same = sum(other.name.split(" #")[0] == adapter.name for other in named)
+        named.append(replace(adapter, name=f"{adapter.name} #{same + 1}") if same else adapter)
+    told = {adapter.name: options.get("conditional") or adapter.conditional for adapter in named}
+    if len(set(told.values())) > 1:
+        given = [name for name, labels in told.items() if labels]
+        raise JstarError(
+            f"diagnose: {', '.join(given)} are given labels and the others not; they are held "
+            "against another J*, and cannot be compared"
+        )
+    found, truth = _find_all(named, dataset, out, **options)
+    compared = side_by_side(found)
+    for number, one in enumerate(found, start=1):
+        write_finding(one, truth, out / str(number))
+    write_side_by_side(compared, out)
+    return compared
+
+
+def _find_all(
+    adapters: Sequence[Adapter],
     dataset: Path,
     out: Path,
     *,
@@ -31,33 +70,42 @@ def diagnose_files(
     draws: DrawOptions | None = None,
     batch: int = 256,
     device: str = "cpu",
-) -> Finding:
-    """Diagnose `adapter` on a dataset's files and write the result to `out`.
+) -> tuple[list[Finding], Truth]:
+    """The findings of all, on the same draws.
 
-    The order is that of the costs: the denoiser is called with two images before anything else,
-    its adapter is identified before J* is computed. Raises JstarError, and writes no result then.
+    The order is that of the costs: every denoiser is called with two images before anything else,
+    the adapters are identified before J* is computed. process: by default each adapter's own, of
+    several the first's.
     """
-    told = conditional or adapter.conditional
-    check_first(adapter, dataset, out / "data", told, device)
+    told = conditional or adapters[0].conditional
+    for adapter in adapters:
+        check_first(adapter, dataset, out / "data", told, device)
     folder = prepared_folder(dataset, out / "data")
     data = open_dataset(folder)
-    identified = identify(adapter, take_sample(data, told, device))
-    for problem in identified.problems:
-        print(f"Warning: {problem}", file=sys.stderr)
+    sample = take_sample(data, told, device)
+    identified = [identify(adapter, sample) for adapter in adapters]
+    for one in identified:
+        for problem in one.problems:
+            print(f"Warning: {problem}", file=sys.stderr)
     kept = optimal or out / "optimal"
     truth = open_truth(
         folder, kept, prepared=out / "data", conditional=told, draws=draws or DrawOptions()
     )
     held = open_held_out(folder, held_out, truth, prepared=out / "held_out")
     yardstick = Yardstick(truth, open_floors(data, truth, held, kept), held)
-    chosen = process or adapter.process or named_process("edm")
-    finding = find(adapter, identified, yardstick, chosen, batch=batch, device=device)
-    write_finding(finding, truth, out)
-    return finding
+    chosen = process or adapters[0].process or named_process("edm")
+    found = [
+        find(adapter, one, yardstick, chosen, batch=batch, device=device)
+        for adapter, one in zip(adapters, identified, strict=True)
+    ]
+    return found, truth
+
+
+Denoisers = Sequence[Adapter | Denoiser] | Mapping[str, Adapter | Denoiser]
 
 
 def diagnose_images(
-    denoiser: Adapter | Denoiser,
+    denoiser: Adapter | Denoiser | Denoisers,
     images: Any,
     *,
     labels: Any = None,
@@ -71,38 +119,56 @@ def diagnose_images(
     seed: int | None = None,
     batch: int = 256,
     device: str = "cpu",
-) -> Finding:
+) -> Finding | SideBySide:
     """`jstar.diagnose(denoiser, images)`: at which noise scales is a denoiser weak, and how?
 
     denoiser: an Adapter or a function (x [B, C, H, W], sigma [B], labels [B] or None) -> x0.
+    A list of these, or a dict with their names, are compared side by side.
     images, held_out: a path (see `images_config`), an array or tensor [N, ...], a torch Dataset or
     DataLoader, or a Hugging Face dataset; uint8 become -1...1, floats stay as they are. labels
     [N]: given to the denoiser; True takes those of the images. process: whose weights make the
     total loss. out: folder that keeps what is computed; by default a temporary one.
-    Returns a Finding with .summary(), .plot() and .to_frame(). Raises JstarError.
+    Returns a Finding, of several a SideBySide: both have .summary(), .plot() and .to_frame().
+    Raises JstarError.
     """
-    if not isinstance(denoiser, Adapter):
-        if not callable(denoiser):
-            raise JstarError(
-                f"denoiser: is {type(denoiser).__name__}, allowed are an Adapter or a function "
-                "(x, sigma, labels) -> x0"
-            )
-        denoiser = Adapter(getattr(denoiser, "__name__", type(denoiser).__name__), denoiser)
+    if isinstance(denoiser, Mapping):
+        several: list[Adapter] | None = [
+            replace(_as_adapter(one), name=str(name)) for name, one in denoiser.items()
+        ]
+    elif isinstance(denoiser, list | tuple):
+        several = [_as_adapter(one) for one in denoiser]
+    else:
+        several = None
+        denoiser = _as_adapter(denoiser)
+    if several is not None and len(several) < 2:
+        raise JstarError(f"denoiser: {len(several)} in the list, give at least two to compare")
     with tempfile.TemporaryDirectory(prefix="jstar-") as scratch:
         kept = Path(out) if out is not None else Path(scratch)
         told = None if labels is True else labels
-        return diagnose_files(
-            denoiser,
-            _as_file(images, told, Path(scratch) / "images.npz"),
-            kept,
-            held_out=None if held_out is None
+        options: dict[str, Any] = {
+            "held_out": None if held_out is None
             else _as_file(held_out, None, Path(scratch) / "held_out.npz"),
-            conditional=labels is not None and labels is not False,
-            process=None if process is None else named_process(process),
-            draws=DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
-            batch=batch,
-            device=device,
-        )  # fmt: skip
+            "conditional": labels is not None and labels is not False,
+            "process": None if process is None else named_process(process),
+            "draws": DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
+            "batch": batch,
+            "device": device,
+        }  # fmt: skip
+        files = _as_file(images, told, Path(scratch) / "images.npz")
+        if several is None:
+            return diagnose_files(_as_adapter(denoiser), files, kept, **options)
+        return compare_files(several, files, kept, **options)
+
+
+def _as_adapter(denoiser: Any) -> Adapter:
+    if isinstance(denoiser, Adapter):
+        return denoiser
+    if not callable(denoiser):
+        raise JstarError(
+            f"denoiser: is {type(denoiser).__name__}, allowed are an Adapter or a function "
+            "(x, sigma, labels) -> x0, and a list or dict of these"
+        )
+    return Adapter(getattr(denoiser, "__name__", type(denoiser).__name__), denoiser)
 
 
 def _as_file(images: Any, labels: Any, path: Path) -> Path:

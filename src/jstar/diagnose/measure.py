@@ -38,7 +38,8 @@ class Diagnosis:
     time: what the network is told, where it is known. held_out: loss on images not trained on;
     memorised: share of the outputs for those that turn to a training image. wiener ...
     floor_high: jstar.diagnose.floors. loss_clipped: of the output cut to the range of the images,
-    as samplers cut it. NaN: not known.
+    as samplers cut it. NaN: not known. gap_SM: |D - D*|^2 of every draw; held_out_SM: the loss of
+    every held-out draw.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Diagnosis:
     frame: pd.DataFrame = field(repr=False)
     totals: dict[str, float] = field(default_factory=dict, repr=False)
     totals_optimal: dict[str, float] = field(default_factory=dict, repr=False)
+    gap_SM: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    held_out_SM: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def total(self, column: str) -> float:
         """Weighted sum of a column over the noise scales."""
@@ -169,8 +172,10 @@ def diagnose(
             **in_other_units(sigma_S, loss),
         }
     )
+    held_out_SM = None
     if held_out is not None:
-        frame = frame.assign(**on_held_out(adapter, truth, held_out, sigma_S, batch, device))
+        held_out_SM, found = on_held_out(adapter, truth, held_out, sigma_S, batch, device)
+        frame = frame.assign(**found)
     if floors is not None:
         known = floors.iloc[rows].drop(columns=["sigma", "patch"])
         frame = frame.assign(**{str(name): known[name].to_numpy() for name in known})
@@ -178,6 +183,7 @@ def diagnose(
         adapter.name, process, truth.card.name, truth.card.count, draws,
         frame.reindex(columns=list(COLUMNS)),
         totals(sigma_S, loss, adapter), totals(sigma_S, optimal_S, adapter),
+        measured.gap_SM, held_out_SM,
     )  # fmt: skip
 
 
@@ -207,8 +213,11 @@ def on_held_out(
     sigma_S: NDArray[np.float64],
     batch: int,
     device: str,
-) -> dict[str, NDArray[np.float64]]:
-    """held_out, held_out_se and memorised [S]; the noise is that of the training draws."""
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Loss of every held-out draw [S, M]; held_out, held_out_se and memorised [S].
+
+    The noise is that of the training draws.
+    """
     denoise = guarded(adapter.denoise)
     measured = measure(
         denoise, held_out.x0_MCHW, held_out.noise_MCHW, sigma_S, labels_M=held_out.labels_M,
@@ -225,7 +234,7 @@ def on_held_out(
         told_B = torch.full((len(pick),), sigma, device=device)
         out = denoise((x0 + sigma * noise).to(device), told_B, y).float().cpu()
         share[s] = memorised(out.flatten(1), x0.flatten(1), training)
-    return {"held_out": loss, "held_out_se": error, "memorised": share}
+    return measured.loss_SM, {"held_out": loss, "held_out_se": error, "memorised": share}
 
 
 def _kinds(

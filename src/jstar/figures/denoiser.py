@@ -19,6 +19,7 @@ from jstar.figures.style import (
     panel_title,
     save,
     sigma_axis,
+    variant_styles,
 )
 from jstar.records import read_json, read_table, write_record
 
@@ -58,6 +59,38 @@ def draw_frame(frame: pd.DataFrame, stem: Path) -> list[Path]:
     if frame["held_out"].notna().any():
         lines.append(Line2D([], [], color=LOSS_COLOR, marker="o", mfc="white", ms=3, ls="",
                             label="held-out loss"))  # fmt: skip
+    legend(figure, lines)
+    return save([figure], stem)
+
+
+def draw_side_by_side(
+    denoisers: list[tuple[str, pd.DataFrame]], pairs: pd.DataFrame, stem: Path
+) -> list[Path]:
+    """Write `stem`.pdf and .png: the gaps of several denoisers, and each against the first's.
+
+    denoisers: names with tables of READ; pairs: sigma, other, gap_first, difference,
+    difference_se.
+    """
+    figure, axes = new_figure(1, 2, PAGE, 2.7)
+    lines, looks = [], variant_styles([name for name, _ in denoisers])
+    for name, frame in denoisers:
+        look = {**looks[name], "ms": 2.8}
+        bars = {**look, "elinewidth": 0.7, "ls": "-"}
+        axes[0, 0].errorbar(frame["sigma"], frame["gap"], 2 * frame["gap_se"], **bars)
+        lines.append(Line2D([], [], label=name, **look))
+        rows = pairs[pairs["other"] == name]  # of the first there are none
+        share, error = (rows[c] / rows["gap_first"] for c in ("difference", "difference_se"))
+        axes[0, 1].errorbar(rows["sigma"], share, 2 * error, **bars)
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].set_ylabel(r"gap $J_\sigma-J^*_\sigma$")
+    panel_title(axes[0, 0], "gap")
+    axes[0, 1].axhline(0, color=MEAN_COLOR, lw=0.9)
+    axes[0, 1].set_ylabel("difference / gap of the first")
+    panel_title(axes[0, 1], "same draws, against the first; 2 standard errors")
+    for panel in axes[0]:
+        panel.set_xscale("log")
+        sigma_axis(panel)
+    letter(axes[0])
     legend(figure, lines)
     return save([figure], stem)
 

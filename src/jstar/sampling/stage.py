@@ -16,21 +16,19 @@ from jstar.data.card import require_same
 from jstar.manifest import parents
 from jstar.progress import Progress
 from jstar.records import provenance, read_json, write_atomically, write_table
-from jstar.sampling.quality.distances import fid, kid, precision_recall
 from jstar.sampling.quality.features import quantised
 from jstar.sampling.quality.reference import Reference, reference
+from jstar.sampling.quality.scores import SCORES, score
 from jstar.sampling.samplers import LABEL, Denoiser, Sampler, draw_images
 from jstar.sampling.steps import noise_steps
 from jstar.torch_device import default_device
 from jstar.train.snapshots import Snapshot, list_snapshots, load_denoiser, require_whole
 
 SHOWN = 64  # images of each snapshot that are kept for the eye
-NORMAL_95 = 1.959964
 
 QUALITY_COLUMNS = (
     "study", "run", "model", "params", "seed", "snapshot", "images", "flops", "ema",
-    "sampler", "steps", "spacing", "sampled", "features", "fid", "fid_low", "fid_high",
-    "kid", "kid_se", "precision", "recall", "precision_se", "recall_se", "evaluations",
+    "sampler", "steps", "spacing", "sampled", "features", *SCORES, "evaluations",
     "rho", "sigma_min", "sigma_max", "eta", "churn", "guidance",
 )  # fmt: skip
 
@@ -93,7 +91,7 @@ def write_quality(
         features=known.network.name,
         reference_images=known.moments.count,
         second_moment=known.second_moment,
-        intervals="95 %, jackknife over groups of generated images",
+        intervals="95 %, jackknife over generated images",
         **parents(out, [run / "run.json", data / "card.json"]),
     )
     frame = pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
@@ -147,15 +145,11 @@ def _row(
 ) -> tuple[Any, ...]:
     """Columns of `QUALITY_COLUMNS` from `snapshot` on."""
     c, s = trial.config, trial.snapshot
-    frechet = fid(features_NF, known.moments)
-    mmd = kid(features_NF, known.features_MF)
-    precision, recall = precision_recall(features_NF, known.features_MF)
+    found = score(features_NF, known)
     rho = c.rho if c.spacing == "polynomial" else float("nan")
-    reach = NORMAL_95 * frechet.se
     return (
         s.index, s.images, s.flops, ema, c.sampler, c.steps, c.spacing, len(features_NF),
-        known.network.name, frechet.value, max(frechet.value - reach, 0.0), frechet.value + reach,
-        mmd.value, mmd.se, precision.value, recall.value, precision.se, recall.se,
+        known.network.name, *(found[name] for name in SCORES),
         trial.sampler.evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
         c.guidance,
     )  # fmt: skip

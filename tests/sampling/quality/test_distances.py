@@ -125,6 +125,26 @@ def test_the_error_is_the_scatter_over_draws(measure):
     assert 0.6 < typical / scatter < 1.6
 
 
+@pytest.mark.parametrize(("count", "known"), [(45, 400), (60, 400), (300, 400), (60, 12)])
+def test_the_error_of_fid_leaves_out_every_image_once(count, known):
+    """Against the definition; fewer images than features, and a reference without full rank."""
+    x = cloud(count, shift=0.2, scale=1.2, width=50)
+    reference = feature_moments(cloud(known, seed=1, width=50))
+    left_out = [frechet(feature_moments(np.delete(x, k, axis=0)), reference) for k in range(count)]
+    expected = np.sqrt((count - 1) / count * np.square(left_out - np.mean(left_out)).sum())
+    found = fid(x, reference)
+    assert found.se == pytest.approx(expected, rel=2e-4)
+    assert found.value == pytest.approx(frechet(feature_moments(x), reference), rel=1e-6)
+
+
+def test_some_images_know_the_error(monkeypatch):
+    x, reference = cloud(3000, shift=0.2), feature_moments(cloud(4000, seed=1))
+    whole = fid(x, reference)
+    monkeypatch.setattr("jstar.sampling.quality.distances.LEFT_OUT", 1000)
+    assert fid(x, reference).value == whole.value
+    assert fid(x, reference).se == pytest.approx(whole.se, rel=0.08)
+
+
 def test_precision_and_recall_of_known_manifolds():
     data = cloud(600)
     one, other = precision_recall(cloud(600, seed=1), data)

@@ -13,7 +13,9 @@ from jstar.errors import JstarError
 
 Floats = NDArray[np.float64]
 
-GROUPS = 20  # of the jackknife
+GROUPS = 20  # of KID's jackknife
+LEFT_OUT = 4096  # images of which FID's error is made, at most: they know it to about 1 %
+ROOT_REACH, ROOT_STEP = 16.0, 0.8  # of the integral over ln s, see _lost_from_trace_of_root
 NEIGHBOURS = 3  # k of precision and recall
 BLOCK = 1024  # rows of a kernel or distance matrix held at a time
 
@@ -76,40 +78,60 @@ def _trace_of_root(matrix_FF: Floats) -> float:
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(matrix_FF), 0)).sum())
 
 
-def fid(
-    generated_NF: NDArray[np.floating], reference: FeatureMoments, groups: int = GROUPS
-) -> QualityEstimate:
+def fid(generated_NF: NDArray[np.floating], reference: FeatureMoments) -> QualityEstimate:
     """Frechet distance of generated features to the reference.
 
-    The error leaves out one of `groups` interleaved groups at a time. FID falls with the number
-    of images: compare only values of equal N.
+    The error leaves out one image at a time, every one or LEFT_OUT of them. FID falls with the
+    number of images: compare only values of equal N.
     """
     x_NF = np.asarray(generated_NF, dtype=np.float64)
-    _check(x_NF, "generated features", groups)
-    # Times the reference's root: their covariance is then C_r^(1/2) C_g C_r^(1/2) itself.
-    root_FF = _root(reference.cov_FF)
-    x_NF = x_NF - reference.mean_F  # close to the mean: the sums below do not cancel
-    parts = [x_NF[g::groups] for g in range(groups)]
-    turned = [part @ root_FF for part in parts]
-    counts_G = np.array([len(part) for part in parts])
-    sums_GF = np.stack([part.sum(axis=0) for part in parts])
-    squares_G = np.array([np.square(part).sum() for part in parts])
-    outer_GFF = np.stack([part.T @ part for part in turned])
-    scatter = float(np.trace(reference.cov_FF))
+    _check(x_NF, "generated features", GROUPS)
+    count, mean_F = len(x_NF), x_NF.mean(axis=0)
+    cov_FF = np.atleast_2d(np.cov(x_NF, rowvar=False))
+    # The trace of the root is that of (L' C L)^(1/2) for any L with L L' = C_r: `frechet`'s is one.
+    factor_FF = _factor(reference.cov_FF)
+    value_F, basis_FF = np.linalg.eigh(factor_FF.T @ cov_FF @ factor_FF)
+    value_F = np.maximum(value_F, 0)
+    apart_F, scatter = mean_F - reference.mean_F, float(np.trace(cov_FF))
+    known, cross = float(np.trace(reference.cov_FF)), float(np.sqrt(value_F).sum())
+    whole = float(apart_F @ apart_F) + scatter + known - 2 * cross
 
-    def of(count: int, sum_F: Floats, square: float, outer_FF: Floats) -> float:
-        mean_F = sum_F / count
-        turned_F = mean_F @ root_FF
-        cross = _trace_of_root((outer_FF - count * np.outer(turned_F, turned_F)) / (count - 1))
-        apart = float(mean_F @ mean_F)
-        return apart + (square - count * apart) / (count - 1) + scatter - 2 * cross
+    # Without image i the scatter matrix is less by N / (N - 1) d d', d = x_i - mean.
+    turn_FF, left_out = factor_FF @ basis_FF, []
+    picked = np.unique(np.linspace(0, count - 1, min(count, LEFT_OUT)).round().astype(int))
+    for rows in _blocks(0, len(picked)):
+        d_BF = x_NF[picked[rows]] - mean_F
+        square_B = np.square(d_BF).sum(axis=1)
+        weight_BF = np.square(d_BF @ turn_FF) * (count / (count - 1) ** 2)
+        lost_B = _lost_from_trace_of_root(value_F, weight_BF)
+        cross_B = np.sqrt((count - 1) / (count - 2)) * (cross - lost_B)
+        scatter_B = ((count - 1) * scatter - count / (count - 1) * square_B) / (count - 2)
+        apart_B = np.square(apart_F - d_BF / (count - 1)).sum(axis=1)
+        left_out.append(apart_B + scatter_B + known - 2 * cross_B)
+    return QualityEstimate(whole, _jackknife_se(np.concatenate(left_out), count))
 
-    whole = int(counts_G.sum()), sums_GF.sum(axis=0), squares_G.sum(), outer_GFF.sum(axis=0)
-    left_out = [
-        of(whole[0] - counts_G[g], whole[1] - sums_GF[g], whole[2] - squares_G[g],
-           whole[3] - outer_GFF[g]) for g in range(groups)
-    ]  # fmt: skip
-    return QualityEstimate(float(of(*whole)), _jackknife_se(left_out))
+
+def _factor(cov_FF: Floats) -> Floats:
+    """L with L L' = C."""
+    try:
+        return np.asarray(np.linalg.cholesky(cov_FF))
+    except np.linalg.LinAlgError:  # without full rank
+        return _root(cov_FF)
+
+
+def _lost_from_trace_of_root(value_F: Floats, weight_BF: Floats) -> Floats:
+    """tr M^(1/2) - tr (M - u u')^(1/2) [B], of M's eigenvalues and u's squared parts along them.
+
+    With sqrt(l) = 1/pi int_0^inf ln(1 + l / s^2) ds and det(A - u u') = det(A) (1 - u' A^-1 u) it
+    is -1/pi int ln(1 - u' (s^2 + M)^-1 u) ds; equal steps of ln s, from 1e-7 to 1e7 of the
+    largest root, give it to about 1e-5 (the poles are at the imaginary axis).
+    """
+    top = float(np.sqrt(value_F[-1])) or 1.0
+    s_Q = top * np.exp(np.arange(-ROOT_REACH, ROOT_REACH + ROOT_STEP / 2, ROOT_STEP))
+    share_BQ = weight_BF @ (1 / (s_Q**2 + value_F[:, None]))
+    # Where there are no more images than features it comes to 1 at s = 0.
+    logs_BQ = np.log1p(-np.minimum(share_BQ, 1 - np.finfo(np.float64).eps))
+    return np.asarray(-(logs_BQ @ s_Q) * ROOT_STEP / np.pi)
 
 
 def kid(
@@ -203,11 +225,14 @@ def _blocks(start: int, stop: int) -> list[slice]:
     return [slice(a, min(a + BLOCK, stop)) for a in range(int(start), int(stop), BLOCK)]
 
 
-def _jackknife_se(left_out: list[float]) -> float:
-    """Standard error from the estimates that each leave one of G groups out."""
-    value_G = np.array(left_out)
-    count = len(value_G)
-    return float(np.sqrt((count - 1) / count * np.square(value_G - value_G.mean()).sum()))
+def _jackknife_se(left_out: list[float] | Floats, count: int | None = None) -> float:
+    """Standard error from estimates that each leave one group or image of `count` out.
+
+    count: where not all were left out in turn; default: they were.
+    """
+    value_G = np.asarray(left_out)
+    parts = len(value_G) if count is None else count
+    return float(np.sqrt((parts - 1) * np.square(value_G - value_G.mean()).mean()))
 
 
 def _check(features_NF: Floats, name: str, groups: int = 1) -> None:

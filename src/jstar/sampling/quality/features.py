@@ -100,7 +100,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     if classes < 2:
         raise JstarError(
             f"sampling.features: the dataset '{dataset.card.name}' has no labels to train a "
-            "classifier on, name a TorchScript file instead"
+            "classifier on, name a TorchScript file or 'pixels' instead"
         )
     network = _fresh(dataset)
     everything = np.arange(len(dataset))

@@ -24,6 +24,7 @@ from jstar.sampling.quality.features import (
 CHUNK = 8192
 KEPT = 10_000  # features kept for KID, precision and recall
 CLASSIFIER = "classifier"
+PIXELS = "pixels"  # the values themselves, in the data scale
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,23 @@ def reference(
 
     That takes seconds for the digits, minutes for 60,000 images.
 
-    features: `classifier`, or the path of a TorchScript file.
+    features: `classifier`, `pixels`, or the path of a TorchScript file.
     Raises JstarError if the folder holds the reference of another training distribution.
     """
-    name = CLASSIFIER if features == CLASSIFIER else Path(features).stem
+    network, facts_file = _network(dataset, features, folder)
+    if not facts_file.is_file() or read_json(facts_file)["features"] != network.name:
+        _write(dataset, reference_of(dataset, network, device), facts_file)
+    return _read(network, facts_file)
+
+
+def feature_network(dataset: Dataset, features: str, folder: Path) -> FeatureNetwork:
+    """The network of the features alone, as `reference` has it."""
+    return _network(dataset, features, folder)[0]
+
+
+def _network(dataset: Dataset, features: str, folder: Path) -> tuple[FeatureNetwork, Path]:
+    """The network, and the record of the dataset's features with it, there or not."""
+    name = features if features in (CLASSIFIER, PIXELS) else Path(features).stem
     facts_file, weights = folder / f"{name}.json", folder / f"{name}.safetensors"
     if facts_file.is_file():
         require_same(
@@ -57,21 +71,21 @@ def reference(
         )
         for file in (weights, _stored(facts_file)):
             require_intact(file, facts_file, f"remove {facts_file} to make it again")
-    if features != CLASSIFIER:
+    if features == PIXELS:
+        network = FeatureNetwork(PIXELS, lambda x: x.flatten(1))
+    elif features != CLASSIFIER:
         network = load_script(dataset, Path(features))
     elif facts_file.is_file():
         network = load_classifier(dataset, weights)
     else:
         network = train_classifier(dataset, weights)
-    if not facts_file.is_file() or read_json(facts_file)["features"] != network.name:
-        _write(dataset, network, facts_file, device)
-    return _read(network, facts_file)
+    return network, facts_file
 
 
-def _write(
-    dataset: Dataset, network: FeatureNetwork, facts_file: Path, device: torch.device | str
-) -> None:
-    """Features of all images; the moments of all and the features of some are kept."""
+def reference_of(
+    dataset: Dataset, network: FeatureNetwork, device: torch.device | str = "cpu"
+) -> Reference:
+    """Moments of all images' features, and the features of KEPT of them."""
     kept = np.linspace(0, len(dataset) - 1, min(KEPT, len(dataset))).astype(int)
     squares, known, chosen = 0.0, None, []
     for part in np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / CHUNK)):
@@ -82,10 +96,16 @@ def _write(
         known = part_moments if known is None else merged_moments(known, part_moments)
         chosen.append(features_BF[np.isin(part, kept)])
     assert known is not None
+    return Reference(
+        network, known, np.concatenate(chosen), squares / (len(dataset) * dataset.card.dim)
+    )
 
+
+def _write(dataset: Dataset, made: Reference, facts_file: Path) -> None:
     def save(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, mean=known.mean_F, cov=known.cov_FF, features=np.concatenate(chosen))
+            np.savez(file, mean=made.moments.mean_F, cov=made.moments.cov_FF,
+                     features=made.features_MF)  # fmt: skip
 
     write_atomically(_stored(facts_file), save)
     weights = facts_file.with_suffix(".safetensors")
@@ -93,11 +113,11 @@ def _write(
         facts_file,
         provenance(
             card_id=dataset.card.id,
-            features=network.name,
-            dimensions=len(known.mean_F),
-            images=known.count,
-            accuracy=network.accuracy,
-            second_moment=squares / (len(dataset) * dataset.card.dim),
+            features=made.network.name,
+            dimensions=len(made.moments.mean_F),
+            images=made.moments.count,
+            accuracy=made.network.accuracy,
+            second_moment=made.second_moment,
         ),
         [_stored(facts_file), *([weights] if weights.is_file() else [])],
     )
