@@ -7,7 +7,7 @@ import torch
 from jstar.optimal import optimal_loss
 from jstar.optimal.draws import NOISE_LEVELS
 from jstar.optimal.exact import distances, products, softmax_sums
-from jstar.optimal.exact.products import PackedPoints, int8_product
+from jstar.optimal.exact.products import PackedPoints, packed_product
 
 SIZES = [(7, 33, 11), (100, 50, 1025), (13, 16, 512), (96, 17, 3072), (1, 1, 1), (53, 40, 2056)]
 
@@ -32,7 +32,7 @@ def test_products_are_exact(kernel, rows, count, dim):
         out_MN = torch.full((rows, count), 7, dtype=torch.int32)
         packed.product(x_MD, out_MN, narrow=narrow)
         assert torch.equal(out_MN.double(), x_MD.double() @ z_ND.double().t())
-    assert torch.equal(int8_product(a_MD, z_ND).double(), a_MD.double() @ z_ND.double().t())
+    assert torch.equal(packed_product(a_MD, z_ND).double(), a_MD.double() @ z_ND.double().t())
 
 
 @pytest.mark.parametrize("low", [False, True])

@@ -126,17 +126,17 @@ def quality(
     elif generated is not None and real is not None:
         from jstar.data import open_dataset
         from jstar.diagnose.images import prepared_folder
-        from jstar.sampling.quality.scores import in_words, write_comparison
+        from jstar.sampling.quality.scores import score_words, write_scores
         from jstar.torch_device import default_device
 
         one, other = (
             open_dataset(prepared_folder(path, out / name))
             for path, name in ((generated, "generated"), (real, "real"))
         )
-        frame = write_comparison(one, other, features, out, str(default_device(device)))
+        frame = write_scores(one, other, features, out, str(default_device(device)))
         row = frame.iloc[0]
         typer.echo(
-            f"{in_words(row)}; {row['images']:,} images against {row['real_images']:,}, features "
+            f"{score_words(row)}; {row['images']:,} images against {row['real_images']:,}, features "
             f"{row['features']}"
         )
 

@@ -50,7 +50,7 @@ class JointLaw:
     status: str
 
 
-def joint_law(
+def law_with_intervals(
     points: JointPoints, fits: FloorFits, worlds: Worlds, floor: str, confidence: float
 ) -> JointLaw:
     """The law under one floor with the intervals of its own studies."""

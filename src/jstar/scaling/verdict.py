@@ -33,8 +33,8 @@ from jstar.scaling.joint_law import (
     JointLaw,
     at_bound,
     bounded,
-    joint_law,
     law_flaw,
+    law_with_intervals,
     widened,
 )
 from jstar.scaling.laws import Array
@@ -121,7 +121,7 @@ def judge(
     floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
     worlds = draw_worlds(points, fits, power, draws, seed, floors)
     known = np.isfinite(points.optimal)
-    laws = {f: joint_law(points, fits, worlds, f, confidence) for f in worlds.null}
+    laws = {f: law_with_intervals(points, fits, worlds, f, confidence) for f in worlds.null}
     free = laws["free"]
     resolution = (free.high["E"] - free.low["E"]) / 2
     small = not known or points.optimal * points.unit < resolution
@@ -162,7 +162,7 @@ def measure_law(
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
     worlds = draw_worlds(points, fits, power, draws, seed, (floor,))
-    law = joint_law(points, fits, worlds, floor, confidence)
+    law = law_with_intervals(points, fits, worlds, floor, confidence)
     return JointScale(law.status, {floor: law}, optimal=points.optimal * points.unit)
 
 

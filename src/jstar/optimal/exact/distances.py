@@ -76,7 +76,7 @@ def int8_product(a_MD: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
 
 def _product_without_units(a_MD: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
     if products.products_kernel() is not None:
-        return products.int8_product(a_MD, b_ND)
+        return products.packed_product(a_MD, b_ND)
     out_MN = torch.zeros((len(a_MD), len(b_ND)), dtype=torch.int32)
     parts = zip(torch.split(a_MD, EXACT_DIM, 1), torch.split(b_ND, EXACT_DIM, 1), strict=True)
     for a, b in parts:

@@ -63,7 +63,7 @@ def products_kernel() -> ctypes.CDLL | None:
     return load(SOURCE, ())
 
 
-def int8_product(a_MD: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
+def packed_product(a_MD: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
     """a z^T, exact int32 [M, N]."""
     a_MD, packed = a_MD.contiguous(), PackedPoints.of(z_ND, narrow=False)
     out_MN = torch.empty((len(a_MD), len(z_ND)), dtype=torch.int32)

@@ -49,7 +49,7 @@ def features_of(
     return np.concatenate([network(dataset.sampled(p, SEED, p), device) for p in parts])
 
 
-def write_comparison(
+def write_scores(
     generated: Dataset, real: Dataset, features: str, out: Path, device: str = "cpu"
 ) -> pd.DataFrame:
     """Score one set of images against another and write `out`/comparison.csv.
@@ -87,7 +87,7 @@ def write_comparison(
     return frame
 
 
-def in_words(row: pd.Series) -> str:
+def score_words(row: pd.Series) -> str:
     """The scores of a row in one line."""
     return (
         f"FID {row['fid']:.4g} ({row['fid_low']:.4g} to {row['fid_high']:.4g}), "
