@@ -24,5 +24,5 @@ def throttle(bytes_per_second: float) -> None:
 
 
 if __name__ == "__main__":
-    throttle(float(sys.argv[1]))
-    sys.exit(main(sys.argv[2:]))
+    throttle(float(sys.argv.pop(1)))
+    main()

@@ -178,7 +178,7 @@ def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str
     saved_at, saved_images, stalled = time.monotonic(), run.images, 0.0
     reason = None
     while run.step < run.end and reason is None:
-        before = run.images
+        before, began = run.images, time.monotonic()
         try:
             loss = run_chunk(run, events.border(run.step))
         except BadStepsError as error:
@@ -192,6 +192,8 @@ def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str
             _mark(run)
         progress.advance(run.images - before, f"loss {loss:.4f}")
         run.saver.check()
+        # One may be half written when the signal comes, its own comes after it, and a chunk before.
+        stop.saving = 2 * run.save_seconds + time.monotonic() - began
         pause = max(run.config.checkpoint_seconds, stalled * (1 / SAVING_SHARE - 1))
         due = (time.monotonic() - saved_at >= pause and not run.saver.busy) or (
             run.config.checkpoint_images is not None

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +169,7 @@ class Run:
         self._start(kind, parts, {}, lambda copy: write_with_record(path, copy, facts))
 
     def _start(
-        self, kind: str, parts: dict[str, tuple[Tensor, Tensor]], more: dict[str, Tensor],
+        self, kind: str, parts: Mapping[str, tuple[Tensor, Tensor]], more: dict[str, Tensor],
         write: Callable[[TensorFile], None],
     ) -> None:  # fmt: skip
         """Copy parts (gathered from all ranks, one at a time) and more; `write` in the background.
@@ -214,6 +214,17 @@ class Run:
         It holds whole tensors: any number of ranks resumes.
         """
         self._save(self._checkpoints(self.branch))
+
+    @property
+    def save_bytes(self) -> float:
+        """Of a checkpoint: weights, AdamW's moments and the averages."""
+        return 4.0 * sum(p.numel() for p in self.named.values()) * (3 + len(self.config.ema))
+
+    @property
+    def save_seconds(self) -> float:
+        """What writing a checkpoint takes: as the longest so far, or as planned."""
+        planned = self.save_bytes / (1e9 * self.study.resources.disk_gb_per_second)
+        return self.saver.seconds or planned
 
     def fork(self, branch: Branch) -> None:
         """Write the run's state as the first checkpoint of a branch, which then begins anew."""

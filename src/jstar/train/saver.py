@@ -23,7 +23,7 @@ class Saver:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = 0.0  # of the last checkpoint's writing
+        self.seconds = 0.0  # that the longest took to be written
         self._pool = ThreadPoolExecutor(1, "jstar-saver")
         self._copies: dict[str, TensorFile] = {}
         self._writing: dict[str, Future[None]] = {}
@@ -54,7 +54,7 @@ class Saver:
         except BaseException:
             self._broken = True
             raise
-        self.seconds = time.monotonic() - begun
+        self.seconds = max(self.seconds, time.monotonic() - begun)
 
     @property
     def busy(self) -> bool:

@@ -16,6 +16,7 @@ from jstar.config import TrainConfig
 from jstar.hardware import find_gpu
 from jstar.train.parallel import Ranks
 
+WALL_CLOCK = ("training", "saving", "compiling", "waiting")
 COMPILER = ("entire_frame_compile", "entire_backward_compile")  # of torch._dynamo.utils
 
 
@@ -42,13 +43,9 @@ class Speed:
 
     @property
     def wall_clock(self) -> dict[str, float]:
-        """Share of the wall-clock time by what it went into; they add up to 1."""
-        parts = {
-            "training": self.seconds - self.compiling, "saving": self.saving,
-            "compiling": self.compiling, "waiting": self.waiting,
-        }  # fmt: skip
-        total = sum(parts.values())
-        return {name: value / total for name, value in parts.items()} if total else parts
+        """Seconds of the wall-clock time so far, by what they went into."""
+        parts = self.seconds - self.compiling, self.saving, self.compiling, self.waiting
+        return dict(zip(WALL_CLOCK, parts, strict=True))
 
 
 class Speedometer:
@@ -163,7 +160,7 @@ def _compiler_seconds() -> float:
     if dynamo is None:
         return 0.0
     spent = dynamo.cumulative_time_spent_ns
-    return sum(spent[name] for name in COMPILER if name in spent) / 1e9
+    return float(sum(spent[name] for name in COMPILER if name in spent)) / 1e9
 
 
 def _known_peak(device: torch.device, precision: str) -> float:

@@ -44,7 +44,7 @@ class TensorFile:
         text += b" " * (-len(text) % 8)
         self.head = len(text).to_bytes(8, "little") + text
         sizes = [min(PIECE, end - begin) for begin in range(0, end, PIECE)]
-        self.memory = [] if before is None else before.memory
+        self.memory: list[Tensor] = [] if before is None else before.memory
         for k, size in enumerate(sizes):
             if k == len(self.memory):
                 self.memory.append(_empty(size, pinned))
@@ -64,7 +64,9 @@ class TensorFile:
 
     def blocks(self) -> Iterator[bytes | memoryview]:
         """The file's content, in its order."""
-        for part in (self.head, *(memoryview(piece.numpy()) for piece in self.pieces)):
+        parts: list[bytes | memoryview] = [self.head]
+        parts += [memoryview(piece.numpy()) for piece in self.pieces]
+        for part in parts:
             for begin in range(0, len(part), BLOCK):
                 yield part[begin : begin + BLOCK]
 
