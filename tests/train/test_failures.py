@@ -7,13 +7,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.records import read_json, read_table
 from jstar.train import checkpoint, loop, optimizer, tensor_file, train
+from jstar.train.parallel import Ranks
 from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.status import hold_state
+from jstar.train.stop import Stop
 
 EVERY_CHUNK = {"checkpoint_images": 1}
 
@@ -269,3 +272,44 @@ def test_killed_it_ends_the_same(inside, tiny_study, digits, tmp_path, contents)
 def halves(folder):
     """Files that are being written, or never were to the end."""
     return [path for path in folder.rglob(".*.safetensors") if path.stat().st_size == 4]
+
+
+def test_deterministic_kernels_are_asked_for_and_only_within_the_run(run_tiny, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    gradient, asked = loop._gradient, []
+
+    def watched(*args):
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        gradient(*args)
+
+    monkeypatch.setattr(loop, "_gradient", watched)
+    run_tiny(train={"deterministic": True, "images": 640})
+    assert asked
+    assert all(asked)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_another_kind_of_device_is_said_and_recorded(run_tiny, monkeypatch, tmp_path, capsys):
+    stop_at(monkeypatch, [40])
+    with pytest.raises(InterruptedError):
+        run_tiny(train=EVERY_CHUNK)
+    here = Ranks(0, 1, torch.device("cpu")).kind
+    monkeypatch.setattr(Ranks, "kind", "another CPU")
+    _, folder = run_tiny(train=EVERY_CHUNK)
+    said = [line for line in capsys.readouterr().err.splitlines() if "another device" in line]
+    assert len(said) == 1
+    assert f"was trained on {here} and goes on on another CPU" in said[0]
+    assert read_json(folder / "out" / "run.json")["devices"] == [here, "another CPU"]
+
+
+def test_a_job_leaves_before_its_time_limit_by_what_its_saves_take(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
+    told = Stop()
+    assert told.reason is None
+    told.saving = 70.0
+    assert told.reason is None  # 20 seconds are left for the rest
+    told.saving = 90.0
+    assert told.reason == "time limit of the job"
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    assert Stop().reason is None

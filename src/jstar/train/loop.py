@@ -19,7 +19,7 @@ from jstar.train.chunk import Chunk
 from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import FEW, IN_A_ROW, learning_rate
-from jstar.train.parallel import Ranks, gradient_sync, join_ranks
+from jstar.train.parallel import Ranks, deterministic_kernels, gradient_sync, join_ranks
 from jstar.train.publish import publish, require_snapshots, set_aside
 from jstar.train.run import Run
 from jstar.train.snapshots import cooldown_file
@@ -103,6 +103,7 @@ def train_among(
     need not wait.
     """
     with ExitStack() as stack:
+        stack.enter_context(deterministic_kernels(study.train.deterministic))
         if ranks.device.type == "cpu":
             keep_freed_memory()
         if ranks.first:

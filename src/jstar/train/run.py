@@ -82,6 +82,7 @@ class Run:
         self.step = 0
         self.leap = 0  # steps' worth of data that were left out after bad steps
         self.rollbacks = 0
+        self.devices = [ranks.kind]  # that trained it, in this order
         self.branch: Branch | None = None
         self.identity = json.dumps(
             {
@@ -126,8 +127,8 @@ class Run:
         network.recompute = self.cut.recompute
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
-            # Meant to keep DDP from cutting a block's graph where a bucket of gradients ends. Not
-            # shown: with two processes the compiler was called more often than with one.
+            # Else a block's graph is cut where a bucket of DDP's gradients ends: 2 graphs for 1 in
+            # tests/train/test_compiled.py. All blocks share one, for each size of a microbatch.
             torch._dynamo.config.optimize_ddp = False
             for block in network.blocks:
                 block.compile(dynamic=False, fullgraph=True)
@@ -249,7 +250,7 @@ class Run:
         }
         facts = {
             "identity": self.identity, "step": self.step, "leap": self.leap,
-            "rollbacks": self.rollbacks, **self.speed.facts(),
+            "rollbacks": self.rollbacks, "devices": self.devices, **self.speed.facts(),
         }  # fmt: skip
         images = self.images
         self._start(
@@ -318,5 +319,16 @@ class Run:
         self.step, self.branch = found.facts["step"], branch
         self.leap = found.facts.get("leap", 0)
         self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
+        self._go_on_from(found.facts.get("devices", self.devices))
         self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)
+
+    def _go_on_from(self, devices: list[str]) -> None:
+        """Note where the run trained so far; another kind of device is said."""
+        here = self.ranks.kind
+        if devices[-1] != here and self.ranks.first:
+            print(
+                f"train: was trained on {devices[-1]} and goes on on {here}: the last digits are "
+                "those of another device from here on", file=sys.stderr,
+            )  # fmt: skip
+        self.devices = devices if devices[-1] == here else [*devices, here]

@@ -65,7 +65,8 @@ class TensorFile:
     def blocks(self) -> Iterator[bytes | memoryview]:
         """The file's content, in its order."""
         parts: list[bytes | memoryview] = [self.head]
-        parts += [memoryview(piece.numpy()) for piece in self.pieces]
+        arrays: list[Any] = [piece.numpy() for piece in self.pieces]
+        parts += [memoryview(array) for array in arrays]
         for part in parts:
             for begin in range(0, len(part), BLOCK):
                 yield part[begin : begin + BLOCK]
