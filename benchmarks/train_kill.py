@@ -1,8 +1,10 @@
 """Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30] [--noise].
 
 Trains the digits study's smallest size with two cooldowns undisturbed, and again while a killer
-strikes, with a checkpoint at every chunk. Every second kill waits for a half-written file, the
-others come at a random moment after a checkpoint of this session. Every snapshot and the telemetry
+strikes, with a checkpoint at every chunk, on a disk that takes --disk MB/s (a checkpoint is .6 MB,
+and training goes on while it is written). Every second kill waits for a half-written file and then
+some of the time that it takes, the others come at a random moment after a checkpoint of this
+session. Every snapshot and the telemetry
 table must be equal to the last bit (with --noise, which trains by the optimal-loss law, that law's
 table too).
 Exit status 1 if they are not.
@@ -22,6 +24,7 @@ import yaml
 from jstar.config import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+THROTTLE = ROOT / "benchmarks" / "throttle.py"
 MARKERS = "[0-9]*.json"  # of complete checkpoints
 
 
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--images", type=int, default=250_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--disk", type=float, default=4.0, help="MB/s of the disk, simulated")
     parser.add_argument("--noise", action="store_true", help="train by the optimal-loss law")
     args = parser.parse_args()
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
@@ -71,9 +75,9 @@ def main() -> None:
 
         def start(kind: str) -> "subprocess.Popen[bytes]":
             more = ["--model", name, "--threads", "1", "--device", "cpu"]
-            return subprocess.Popen(
-                command("train", config, Path(folder) / kind, *more), stderr=subprocess.DEVNULL
-            )
+            run = command("train", config, Path(folder) / kind, *more)
+            slow = [sys.executable, str(THROTTLE), str(1e6 * args.disk), *run[3:]]
+            return subprocess.Popen(run if kind == "calm" else slow, stderr=subprocess.DEVNULL)
 
         assert start("calm").wait() == 0
         state = Path(folder) / "stormy" / "state" / tree["study"] / f"{name}-s0"
@@ -86,7 +90,8 @@ def main() -> None:
                 time.sleep(random.uniform(0, 0.5))
             else:
                 while process.poll() is None and not checkpoints(state, ".*"):
-                    pass
+                    time.sleep(0.002)
+                time.sleep(random.uniform(0, 0.1))
             if process.poll() is not None:
                 break  # finished before it could be struck
             process.kill()

@@ -3,17 +3,20 @@
 import multiprocessing
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
+import torch
 
 from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.records import read_json, read_table
-from jstar.train import checkpoint, loop, optimizer, train
+from jstar.train import checkpoint, loop, optimizer, tensor_file, train
+from jstar.train.parallel import Ranks
 from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.status import hold_state
+from jstar.train.stop import Stop
 
 EVERY_CHUNK = {"checkpoint_images": 1}
 
@@ -156,18 +159,21 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     run_tiny, contents, monkeypatch, tmp_path
 ):
     _, calm = run_tiny("calm")
-    written = []
+    written, write_atomically = [], tensor_file.write_atomically
 
-    def full(tensors, path):
+    def full(path, write):
         written.append(path)
-        if len(written) == 20:
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+        def half(temporary):
+            temporary.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        write_atomically(path, half if len(written) == 20 else write)
+
+    monkeypatch.setattr(tensor_file, "write_atomically", full)
     with pytest.raises(JstarError, match=r"cannot be written \(No space left on device\)"):
         run_tiny(train=EVERY_CHUNK)
+    assert len(written) == 20  # nothing is written after an error
     assert not list((tmp_path / "run").rglob(".*"))
     _, folder = run_tiny(train=EVERY_CHUNK)
     assert contents(calm) == contents(folder)
@@ -212,34 +218,98 @@ def test_a_second_process_is_refused(run_tiny, tmp_path):
         run_tiny()
 
 
-def train_quietly(study, data, folder):
-    """What a killed process was doing."""
+def train_quietly(study, data, folder, slow):
+    """What a killed process was doing; `slow`: its files take a tenth of a second each."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    write_atomically = tensor_file.write_atomically
+
+    def slowly(path, write):
+        def halting(temporary):
+            temporary.write_bytes(b"half")
+            time.sleep(0.1)
+            write(temporary)
+
+        write_atomically(path, halting)
+
+    if slow:
+        tensor_file.write_atomically = slowly
     train(study, "d1", 0, data, folder / "out", folder / "state", device="cpu", threads=1)
 
 
-def test_killed_at_random_moments_it_ends_the_same(tiny_study, digits, tmp_path, contents):
+@pytest.mark.parametrize("inside", [False, True], ids=["at random", "while a file is written"])
+def test_killed_it_ends_the_same(inside, tiny_study, digits, tmp_path, contents):
     """Eight SIGKILLs (benchmarks/train_kill.py: thirty, under Snakemake too)."""
     study = Study.parse(tiny_study(train={"checkpoint_images": 1, "images": 25600}))
     context = multiprocessing.get_context("forkserver")  # imports torch once
     context.set_forkserver_preload(["jstar.train"])
 
-    def start(folder):
-        process = context.Process(target=train_quietly, args=(study, digits, folder))
+    def start(name, *, slow=False):
+        process = context.Process(
+            target=train_quietly, args=(study, digits, tmp_path / name, slow)
+        )  # fmt: skip
         process.start()
         return process
 
-    calm = start(tmp_path / "calm")
+    calm = start("calm")
     calm.join()
     kills = 0
     for moment in np.random.default_rng(0).uniform(0.1, 0.6, 8):
-        process = start(tmp_path / "stormy")
+        process = start("stormy", slow=inside)
         process.join(moment)
+        while inside and process.is_alive() and not halves(tmp_path / "stormy"):
+            time.sleep(0.005)
         kills += process.is_alive()
         process.kill()
         process.join()
+        assert not inside or not process.exitcode or halves(tmp_path / "stormy")
     assert kills >= 4
-    last = start(tmp_path / "stormy")
+    last = start("stormy")
     last.join()
     assert calm.exitcode == last.exitcode == 0
     assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")
+
+
+def halves(folder):
+    """Files that are being written, or never were to the end."""
+    return [path for path in folder.rglob(".*.safetensors") if path.stat().st_size == 4]
+
+
+def test_deterministic_kernels_are_asked_for_and_only_within_the_run(run_tiny, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    gradient, asked = loop._gradient, []
+
+    def watched(*args):
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        gradient(*args)
+
+    monkeypatch.setattr(loop, "_gradient", watched)
+    run_tiny(train={"deterministic": True, "images": 640})
+    assert asked
+    assert all(asked)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_another_kind_of_device_is_said_and_recorded(run_tiny, monkeypatch, tmp_path, capsys):
+    stop_at(monkeypatch, [40])
+    with pytest.raises(InterruptedError):
+        run_tiny(train=EVERY_CHUNK)
+    here = Ranks(0, 1, torch.device("cpu")).kind
+    monkeypatch.setattr(Ranks, "kind", "another CPU")
+    _, folder = run_tiny(train=EVERY_CHUNK)
+    said = [line for line in capsys.readouterr().err.splitlines() if "another device" in line]
+    assert len(said) == 1
+    assert f"was trained on {here} and goes on on another CPU" in said[0]
+    assert read_json(folder / "out" / "run.json")["devices"] == [here, "another CPU"]
+
+
+def test_a_job_leaves_before_its_time_limit_by_what_its_saves_take(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
+    told = Stop()
+    assert told.reason is None
+    told.saving = 70.0
+    assert told.reason is None  # 20 seconds are left for the rest
+    told.saving = 90.0
+    assert told.reason == "time limit of the job"
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    assert Stop().reason is None

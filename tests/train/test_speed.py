@@ -47,3 +47,28 @@ def test_flops_per_second_and_mfu_follow_from_images_and_seconds(tiny_study):
     speed.seconds = 5.0
     assert speed.record(450).images_per_second == 50
     assert row.peak_memory > 2**20
+
+
+def test_the_wall_clock_time_is_told_apart_and_goes_on_after_a_restart(tiny_study, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("jstar.train.speed.time.perf_counter", lambda: clock[0])
+    compiler = [5.0]  # before this run
+    monkeypatch.setattr("jstar.train.speed._compiler_seconds", lambda: compiler[0])
+    config, ranks = Study.parse(tiny_study()).train, Ranks(0, 1, torch.device("cpu"))
+
+    def session(speed):
+        clock[0] += 7  # start
+        speed.start()
+        compiler[0] += 2
+        clock[0] += 30
+        speed.stop()
+        with speed.saving():
+            clock[0] += 3
+        return speed.record(100).wall_clock
+
+    first = Speedometer(1.0, ranks, config)
+    one = {"training": 28.0, "saving": 3.0, "compiling": 2.0, "waiting": 7.0}
+    assert session(first) == one
+    second = Speedometer(1.0, ranks, config)
+    second.restore(first.facts())
+    assert session(second) == {what: 2 * seconds for what, seconds in one.items()}

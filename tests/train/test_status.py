@@ -1,5 +1,7 @@
 """Where the runs of a study stand."""
 
+import re
+
 import pytest
 
 from jstar.config import Study
@@ -7,7 +9,7 @@ from jstar.data import prepare
 from jstar.layout import Layout
 from jstar.train import train
 from jstar.train.run import Run
-from jstar.train.status import hold_state, study_status
+from jstar.train.status import hold_state, status_table, study_status
 
 
 def test_every_state_of_a_run(tiny_study, tmp_path, monkeypatch):
@@ -33,3 +35,12 @@ def test_every_state_of_a_run(tiny_study, tmp_path, monkeypatch):
     assert (finished.images, finished.total, finished.seconds_left) == (6400, 6400, 0)
     assert 0 < stopped.images < 6400
     assert stopped.seconds_left > 0
+    assert set(stopped.wall_clock) == {"training", "saving", "compiling", "waiting"}
+    assert min(stopped.wall_clock.values()) >= 0
+    table = status_table([finished, stopped], [])
+    told = re.search(
+        r"wall-clock time of the runs.*: training (.*)%, saving (.*)%, compiling", table
+    )
+    spent = [run.wall_clock for run in (finished, stopped)]
+    share = sum(s["training"] for s in spent) / sum(sum(s.values()) for s in spent)
+    assert float(told[1]) == pytest.approx(100 * share, abs=0.051)

@@ -31,6 +31,7 @@ from jstar.noise import Process
 UNCHANGING = (
     "checkpoint_seconds", "checkpoint_images", "time_budget_minutes", "microbatch",
     "activation_checkpointing", "parallel", "resident", "rank_timeout_minutes",
+    "deterministic",
     "peak_flops", "writer",
 )  # fmt: skip
 

@@ -123,6 +123,9 @@ class TrainConfig(Part):
         "fp32", description="of the matrix products; weights, loss and EMA stay float32"
     )
     compile: bool = Field(False, description="torch.compile every block")
+    deterministic: bool = Field(
+        False, description="on GPUs only kernels that give the same bits each time; slower"
+    )
     microbatch: AutoCount = Field(
         AUTO,
         description="images in one forward pass of a process, the rest of its share is "
@@ -144,7 +147,7 @@ class TrainConfig(Part):
         "at most. Otherwise each process reads what it needs from one copy that all share",
     )
     rank_timeout_minutes: Positive = Field(
-        30.0, description="how long processes wait for one of them (a checkpoint) before they fail"
+        30.0, description="how long processes wait for one of them before they fail"
     )
     time_budget_minutes: Positive | None = Field(
         None, description="then write a checkpoint and exit with status 75: start me again"
@@ -157,8 +160,8 @@ class TrainConfig(Part):
     )
     checkpoint_seconds: Positive = Field(
         120.0,
-        description="least time between resumable checkpoints; longer where saving would take more "
-        "than 1 % of the time",
+        description="least time between resumable checkpoints; longer where training would stand "
+        "still for more than 1 % of the time, or where one takes longer to be written",
     )
     checkpoint_images: PositiveInt | None = Field(
         None, description="images between resumable checkpoints, besides the time"

@@ -24,7 +24,9 @@ from jstar.progress import Progress, clock
 from jstar.train.events import TrainingEvents, run_events
 from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
 from jstar.train.loop import SAVING_SHARE
+from jstar.train.stop import SLACK
 
+COPY = 20e9  # bytes/s from a GPU to pinned memory (PCIe 4 has 32e9, 5 has 64e9); assumed
 PROCESS_BYTES = 3 * GIB  # of a process' private memory: torch, CUDA's context; assumed
 RESERVE = 1.25  # queues, restarts and what the roofline does not know
 
@@ -40,15 +42,16 @@ class SizeForecast:
     mfu: float
     seeds: int
     training: float
-    checkpoint_bytes: float
-    checkpoint: float  # seconds of one
-    checkpoint_share: float  # of the time
+    copy_bytes: float  # of a checkpoint and of a snapshot, on their way to the disk
+    save: float  # seconds in which a checkpoint is written, while training goes on
+    saving: float  # share of the wall-clock time in which training stands still for one
+    notice: float  # seconds before a job's time limit at which it has to be told
     evaluation: float  # seconds of one GPU
 
     @property
     def seconds(self) -> float:
         """Of all its runs, with their checkpoints."""
-        return self.seeds * self.training / (1 - self.checkpoint_share)
+        return self.seeds * self.training / (1 - self.saving)
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,17 @@ def _forecast(study: Study, name: str, data: float, gpu: Gpu) -> SizeForecast:
     cut, footprint = choose_cut(load, gpu.memory, gpu.usable)
     machine = Machine.of(gpu, bf16=config.precision == "bf16", nodes=resources.train_nodes)
     speed = images_per_second(load, cut, machine)
-    state = 4.0 * parameters(shape) * (3 + len(config.ema))
-    saving = state / (1e9 * resources.disk_gb_per_second)
+    weights, lengths = 4.0 * parameters(shape), len(config.ema)
+    state = weights * (3 + lengths)
+    save, stall = state / (1e9 * resources.disk_gb_per_second), state / COPY
+    interval = max(config.checkpoint_seconds, save, stall * (1 / SAVING_SHARE - 1))
+    chunk = events.chunk_steps * events.batch / speed
     reading = Machine.of(gpu, bf16=study.evaluate.precision == "bf16")
     work = evaluation_flops(study, events, split_of(study.dataset, count), flops(shape))
     return SizeForecast(
         load, cut, footprint, speed, mfu(load, cut, machine), len(entry.seeds),
-        events.total_images / speed, state, saving,
-        saving / (saving + max(config.checkpoint_seconds, saving * (1 / SAVING_SHARE - 1))),
-        work / reading.matrix,
+        events.total_images / speed, state + weights * lengths, save, stall / (stall + interval),
+        2 * save + chunk + SLACK, work / reading.matrix,
     )  # fmt: skip
 
 
@@ -140,8 +145,8 @@ def _evaluation_faults(study: Study, sizes: list[SizeForecast]) -> Iterator[str]
 
 
 def _host(study: Study, size: SizeForecast, data: float) -> float:
-    """Bytes of a node: its processes, a checkpoint on its way to the disk, and the images once."""
-    return PROCESS_BYTES * study.resources.train_gpus + size.checkpoint_bytes + data
+    """Bytes of a node: its processes, what is on its way to the disk, and the images once."""
+    return PROCESS_BYTES * study.resources.train_gpus + size.copy_bytes + data
 
 
 def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> Iterator[str]:
@@ -152,14 +157,16 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
         f"{gpu.usable / GIB:.1f} usable), images {data / 1e9:.3g} GB. Assumed are {MATRIX:.0%} of "
         f"the makers' FLOP/s in matrix products, {ATTENTION:.0%} in attention, {MEMORY:.0%} of the "
         f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s to "
-        f"the disk; {MARGIN - 1:.0%} of the memory is left for what a count cannot see."
+        f"the disk, "
+        f"{COPY / 1e9:g} GB/s from a GPU to pinned memory; "
+        f"{MARGIN - 1:.0%} of the memory is left for what a count cannot see."
     )
     if not sizes:
         return
     yield ""
     yield (
         f"{'size':<12}{'GPU GiB':>8}{'state':>7}{'kept':>7}{'work':>6}{'images':>7}  "
-        f"{'microbatch':<20}{'host GiB':>8}{'save':>7}{'share':>7}{'images/s':>10}{'MFU':>5}"
+        f"{'microbatch':<20}{'host GiB':>8}{'save':>7}{'stall':>7}{'images/s':>10}{'MFU':>5}"
         f"{'training':>11}{'evaluate':>10}"
     )
     for size in sizes:
@@ -175,6 +182,12 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
         f"and {evaluation:,.1f} of evaluation; with {RESERVE - 1:.0%} in reserve {total:,.0f} "
         f"GPU-hours, {total / world / 24:.1f} days of {world} GPUs."
     )
+    yield (
+        f"Of the wall-clock time {max(s.saving for s in sizes):.2%} at most goes into saving; "
+        "compiling and waiting are not computed, jstar status tells them of a run. A job has to "
+        f"be told {max(s.notice for s in sizes):,.0f} seconds before its time limit, or be in one "
+        "of SLURM that says when it ends (22.05 or later)."
+    )
     unread = [length for length in study.train.ema if length not in study.lengths]
     if unread:
         words = ", ".join(f"{length:g}" for length in unread)
@@ -187,7 +200,7 @@ def _row(study: Study, size: SizeForecast, data: float) -> str:
         f"{size.load.name:<12}{MARGIN * f.total / GIB:>8.1f}{(f.state + f.gathered) / GIB:>7.1f}"
         f"{f.saved / GIB:>7.1f}{(f.workspace + f.inputs) / GIB:>6.1f}{f.images / GIB:>7.1f}  "
         f"{size.cut.words(size.load.share):<20}{_host(study, size, data) / GIB:>8.0f}"
-        f"{size.checkpoint:>6.0f}s{size.checkpoint_share:>7.1%}{size.images_per_second:>10,.0f}"
+        f"{size.save:>6.0f}s{size.saving:>7.2%}{size.images_per_second:>10,.0f}"
         f"{size.mfu:>5.2f}{clock(size.training):>11}{clock(size.evaluation):>10}"
     )
 

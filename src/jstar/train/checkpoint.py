@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from jstar.errors import JstarError
-from jstar.records import (
-    read_json,
-    require_intact,
-    sha256_of,
-    write_atomically,
-    write_record,
-)
+from jstar.records import MADE, read_json, require_intact, sha256_of, write_record
+from jstar.train.tensor_file import TensorFile
 
 KEEP = 2
 
@@ -35,11 +30,10 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, images: int, tensors: TensorFile, facts: dict[str, Any]) -> None:
     """Write the checkpoint at `images` images; removes older ones, all but `KEEP`."""
     path = folder / f"{images:015d}.safetensors"
-    write_tensors(path, checkpoint.tensors)
-    write_record(path.with_suffix(".json"), {**checkpoint.facts, "images": images}, [path])
+    write_with_record(path, tensors, {**facts, "images": images})
     _sync_folder(folder)
     complete = sorted(folder.glob("[0-9]*.json"), reverse=True)
     for old in complete[KEEP:]:
@@ -85,17 +79,13 @@ def require_unchanged(found: str, wanted: str, folder: Path) -> None:
     )
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to a .safetensors file, whole or not at all. Raises JstarError."""
-    kept = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+def write_with_record(path: Path, tensors: TensorFile, facts: dict[str, Any]) -> None:
+    """Write tensors and then their record, which holds the sum of what was handed to the disk.
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(kept, temporary)
-        except SafetensorError as error:
-            raise OSError(getattr(error, "errno", 0), str(error)) from error
-
-    write_atomically(path, write)
+    The file is not read back: a damaged one is found where it is read. Raises JstarError.
+    """
+    made = {path.name: tensors.write(path)}
+    write_record(path.with_suffix(".json"), {**facts, MADE: made})
 
 
 def _sync_folder(folder: Path) -> None:

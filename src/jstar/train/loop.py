@@ -19,7 +19,7 @@ from jstar.train.chunk import Chunk
 from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import FEW, IN_A_ROW, learning_rate
-from jstar.train.parallel import Ranks, gradient_sync, join_ranks
+from jstar.train.parallel import Ranks, deterministic_kernels, gradient_sync, join_ranks
 from jstar.train.publish import publish, require_snapshots, set_aside
 from jstar.train.run import Run
 from jstar.train.snapshots import cooldown_file
@@ -103,11 +103,13 @@ def train_among(
     need not wait.
     """
     with ExitStack() as stack:
+        stack.enter_context(deterministic_kernels(study.train.deterministic))
         if ranks.device.type == "cpu":
             keep_freed_memory()
         if ranks.first:
             stack.enter_context(hold_state(state))
         run = Run(study, model, seed, data, state, ranks, curve)
+        stack.enter_context(run.saver)
         if ranks.first:
             set_aside(run)
         ranks.barrier()
@@ -115,6 +117,7 @@ def train_among(
         if ranks.first:
             require_snapshots(run, out)
         status = _go(run, out, stop)
+        run.wait_for_saves()
         if not status.finished and ranks.first:
             print(
                 f"train: {out.name} stopped ({status.reason}) and saved after {status.images:,} of "
@@ -173,10 +176,10 @@ def _unfinished(run: Run) -> list[Branch | None]:
 def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str | None:
     """Train the run or a branch to its end, or until asked to stop: returns why, if so."""
     events, branch = run.events, run.branch
-    saved_at, saved_images, saving = time.monotonic(), run.images, 0.0
+    saved_at, saved_images, stalled = time.monotonic(), run.images, 0.0
     reason = None
     while run.step < run.end and reason is None:
-        before = run.images
+        before, began = run.images, time.monotonic()
         try:
             loss = run_chunk(run, events.border(run.step))
         except BadStepsError as error:
@@ -189,19 +192,22 @@ def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str
         if branch is None:
             _mark(run)
         progress.advance(run.images - before, f"loss {loss:.4f}")
-        pause = max(run.config.checkpoint_seconds, saving * (1 / SAVING_SHARE - 1))
-        due = time.monotonic() - saved_at >= pause or (
+        run.saver.check()
+        # One may be half written when the signal comes, its own comes after it, and a chunk before.
+        stop.saving = 2 * run.save_seconds + time.monotonic() - began
+        pause = max(run.config.checkpoint_seconds, stalled * (1 / SAVING_SHARE - 1))
+        due = (time.monotonic() - saved_at >= pause and not run.saver.busy) or (
             run.config.checkpoint_images is not None
             and run.images - saved_images >= run.config.checkpoint_images
         )
-        # Ranks must agree, or one waits for ever.
-        wish = torch.tensor([float(due), float(stop.reason is not None)])
+        # Ranks must agree, or one waits for ever. The first one writes, so it says when.
+        wish = torch.tensor([float(due and run.ranks.first), float(stop.reason is not None)])
         due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
         if due_any or stop_any or (branch is None and run.step == run.end):
             begun = time.monotonic()
             run.save()
             saved_at, saved_images = time.monotonic(), run.images
-            saving = saved_at - begun
+            stalled = saved_at - begun
         if stop_any:
             reason = stop.reason or "another rank was stopped"
     return reason

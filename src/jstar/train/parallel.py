@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -32,6 +32,13 @@ class Ranks:
     def first(self) -> bool:
         """Whether this rank writes files and speaks."""
         return self.rank == 0
+
+    @property
+    def kind(self) -> str:
+        """Of its device: another rounds otherwise. Of a CPU torch's choice of kernels counts."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} ({torch.backends.cpu.get_cpu_capability()})"
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over all ranks."""
@@ -76,6 +83,35 @@ def join_ranks(device: str | None, minutes: float = 10) -> Iterator[Ranks]:
         yield Ranks(rank, world, where)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def deterministic_kernels(asked: bool) -> Iterator[None]:
+    """Ask torch for kernels that sum in a fixed order. Raises RuntimeError where there is none.
+
+    https://pytorch.org/docs/stable/notes/randomness.html
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first product
+    memory: Any = torch.utils.deterministic
+    cudnn = torch.backends.cudnn
+    before = (
+        torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory,
+        cudnn.deterministic, cudnn.benchmark,
+    )  # fmt: skip
+
+    def choose(kernels: bool, fill: bool, fixed: bool, search: bool) -> None:
+        torch.use_deterministic_algorithms(kernels)
+        memory.fill_uninitialized_memory = fill
+        cudnn.deterministic, cudnn.benchmark = fixed, search
+
+    choose(True, False, True, False)
+    try:
+        yield
+    finally:
+        choose(*before)
 
 
 def spread(objective: Objective, ranks: Ranks, *, shard: bool, bf16: bool) -> nn.Module:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,11 @@ from jstar.constants import COOLDOWN
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
-from jstar.records import write_record
 from jstar.train.checkpoint import (
-    Checkpoint,
     load_newest,
     require_unchanged,
     save_checkpoint,
-    write_tensors,
+    write_with_record,
 )
 from jstar.train.ema import PowerEMA
 from jstar.train.events import Branch, training_events
@@ -31,10 +30,12 @@ from jstar.train.objective import Objective, noise_scale
 from jstar.train.optimal_noise_law import choose_noise_law
 from jstar.train.optimizer import Optimizer
 from jstar.train.parallel import Ranks, fill, local, spread, whole
+from jstar.train.saver import Saver
 from jstar.train.snapshots import cooldown_file, snapshot_file, tensor_key
 from jstar.train.speed import Speedometer
 from jstar.train.stream import Stream
 from jstar.train.telemetry import LossBins
+from jstar.train.tensor_file import TensorFile
 
 CHECKPOINTS = "checkpoints"
 MAX_ROLLBACKS = 3
@@ -77,9 +78,11 @@ class Run:
         )  # fmt: skip
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
+        self.saver = Saver(ranks.device)  # used by the first rank
         self.step = 0
         self.leap = 0  # steps' worth of data that were left out after bad steps
         self.rollbacks = 0
+        self.devices = [ranks.kind]  # that trained it, in this order
         self.branch: Branch | None = None
         self.identity = json.dumps(
             {
@@ -124,8 +127,8 @@ class Run:
         network.recompute = self.cut.recompute
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
-            # Meant to keep DDP from cutting a block's graph where a bucket of gradients ends. Not
-            # shown: with two processes the compiler was called more often than with one.
+            # Else a block's graph is cut where a bucket of DDP's gradients ends: 2 graphs for 1 in
+            # tests/train/test_compiled.py. All blocks share one, for each size of a microbatch.
             torch._dynamo.config.optimize_ddp = False
             for block in network.blocks:
                 block.compile(dynamic=False, fullgraph=True)
@@ -143,27 +146,55 @@ class Run:
     # -- files ---------------------------------------------------------------------------------
 
     def write_snapshot(self, index: int) -> None:
-        """Write the averages of all lengths."""
-        self._write_networks(snapshot_file(self.state, index), self.ema.averages)
+        """Write the averages of all lengths, in the background."""
+        self._write_networks("snapshot", snapshot_file(self.state, index), self.ema.averages)
 
     def write_cooldown(self, branch: Branch) -> None:
         """Write the weights themselves, at the end of a branch, whose checkpoints may then go."""
         weights = [local(self.named[name]).detach() for name in self.averaged]
-        self._write_networks(cooldown_file(self.state, branch.index), {COOLDOWN: weights})
+        path = cooldown_file(self.state, branch.index)
+        self._write_networks("cooldown", path, {COOLDOWN: weights})
+        self.wait_for_saves()
         if self.ranks.first:
             shutil.rmtree(self._checkpoints(branch))
         self.ranks.barrier()
 
-    def _write_networks(self, path: Path, networks: dict[float, list[Tensor]]) -> None:
+    def _write_networks(self, kind: str, path: Path, networks: dict[float, list[Tensor]]) -> None:
         """Write averages of the network's weights (this rank's parts) by their length."""
-        tensors = {
-            tensor_key(length, name.removeprefix("network.")): whole(part, self.named[name])
+        parts = {
+            tensor_key(length, name.removeprefix("network.")): (part, self.named[name])
             for length, parts in networks.items()
             for name, part in zip(self.averaged, parts, strict=True)
         }
-        if self.ranks.first:
-            write_tensors(path, tensors)
-            write_record(path.with_suffix(".json"), {"images": self.images}, [path])
+        facts = {"images": self.images}
+        self._start(kind, parts, {}, lambda copy: write_with_record(path, copy, facts))
+
+    def _start(
+        self, kind: str, parts: Mapping[str, tuple[Tensor, Tensor]], more: dict[str, Tensor],
+        write: Callable[[TensorFile], None],
+    ) -> None:  # fmt: skip
+        """Copy parts (gathered from all ranks, one at a time) and more; `write` in the background.
+
+        All ranks must call it.
+        """
+        with self.speed.saving():
+            if self.ranks.first:
+                shapes = {key: like.detach() for key, (_, like) in parts.items()}
+                copy = self.saver.copy(kind, shapes | more)
+            for key, (part, like) in parts.items():
+                full = whole(part, like)
+                if self.ranks.first:
+                    copy.put(key, full)
+            if self.ranks.first:
+                for key, tensor in more.items():
+                    copy.put(key, tensor)
+                self.saver.start(kind, write)
+
+    def wait_for_saves(self) -> None:
+        """Until all is written, on every rank. Raises JstarError where that failed."""
+        with self.speed.saving():
+            self.saver.wait()
+            self.ranks.barrier()
 
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All state that is shaped like a weight: name -> (local part, its parameter)."""
@@ -179,8 +210,22 @@ class Run:
         return out
 
     def save(self) -> None:
-        """Write a checkpoint of all ranks. It holds whole tensors: any number of ranks resumes."""
+        """Write a checkpoint of all ranks, in the background.
+
+        It holds whole tensors: any number of ranks resumes.
+        """
         self._save(self._checkpoints(self.branch))
+
+    @property
+    def save_bytes(self) -> float:
+        """Of a checkpoint: weights, AdamW's moments and the averages."""
+        return 4.0 * sum(p.numel() for p in self.named.values()) * (3 + len(self.config.ema))
+
+    @property
+    def save_seconds(self) -> float:
+        """What writing a checkpoint takes: as the longest so far, or as planned."""
+        planned = self.save_bytes / (1e9 * self.study.resources.disk_gb_per_second)
+        return self.saver.seconds or planned
 
     def fork(self, branch: Branch) -> None:
         """Write the run's state as the first checkpoint of a branch, which then begins anew."""
@@ -196,34 +241,35 @@ class Run:
         return self.state / BRANCHES / f"{branch.index:03d}"
 
     def _save(self, folder: Path) -> None:
-        tensors = {}
-        for key, (part, like) in self._parts().items():
-            full = whole(part, like)
-            if self.ranks.first:
-                tensors[key] = full.cpu()
-        tensors["adam_steps"] = self.optimizer.moments()["step"][0]
-        tensors["health"] = self.optimizer.health
-        tensors["bins"] = self.ranks.sum(self.bins.sums)
-        tensors["records"] = torch.tensor(self.bins.rows, dtype=torch.float64)
-        tensors |= self.noise_law.tensors()
+        more = {
+            "adam_steps": self.optimizer.moments()["step"][0],
+            "health": self.optimizer.health,
+            "bins": self.ranks.sum(self.bins.sums),
+            "records": torch.tensor(self.bins.rows, dtype=torch.float64),
+            **self.noise_law.tensors(),
+        }
         facts = {
             "identity": self.identity, "step": self.step, "leap": self.leap,
-            "rollbacks": self.rollbacks, **self.speed.facts(),
+            "rollbacks": self.rollbacks, "devices": self.devices, **self.speed.facts(),
         }  # fmt: skip
-        if self.ranks.first:
-            save_checkpoint(folder, self.images, Checkpoint(tensors, facts))
-        self.ranks.barrier()
+        images = self.images
+        self._start(
+            "checkpoint", self._parts(), more,
+            lambda copy: save_checkpoint(folder, images, copy, facts),
+        )  # fmt: skip
 
     def roll_back(self) -> int:
         """Go back to the newest checkpoint, leave out the data from there to here: how many steps.
 
         Raises JstarError without a checkpoint, or where it was done MAX_ROLLBACKS times already.
         """
+        self.wait_for_saves()
         bad, branch = self.step + self.leap, self.branch
         if self.rollbacks >= MAX_ROLLBACKS or load_newest(self._checkpoints(branch))[0] is None:
             why = f"{self.rollbacks} times already" if self.rollbacks else "no checkpoint is there"
             raise JstarError(f"cannot be rolled back, {why}")
         self.rollbacks += 1
+        self.speed.begin_session()
         self.restore(branch)
         left_out = bad - self.step - self.leap
         self.leap += left_out
@@ -233,6 +279,7 @@ class Run:
     def enter(self, part: Branch | None) -> None:
         """Go to a branch, or back to the run itself (None), where that is not where this one is."""
         if part is not self.branch:
+            self.speed.begin_session()
             self.restore(part)
 
     @torch.no_grad()
@@ -241,6 +288,7 @@ class Run:
 
         A branch has one since the run forked. Raises JstarError where it is lost.
         """
+        self.wait_for_saves()
         found, complaints = load_newest(self._checkpoints(branch))
         if self.ranks.first:
             for complaint in complaints:
@@ -271,5 +319,16 @@ class Run:
         self.step, self.branch = found.facts["step"], branch
         self.leap = found.facts.get("leap", 0)
         self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
+        self._go_on_from(found.facts.get("devices", self.devices))
         self.noise_law.restore(found.tensors, self.images)
         self.speed.restore(found.facts)
+
+    def _go_on_from(self, devices: list[str]) -> None:
+        """Note where the run trained so far; another kind of device is said."""
+        here = self.ranks.kind
+        if devices[-1] != here and self.ranks.first:
+            print(
+                f"train: was trained on {devices[-1]} and goes on on {here}: the last digits are "
+                "those of another device from here on", file=sys.stderr,
+            )  # fmt: skip
+        self.devices = devices if devices[-1] == here else [*devices, here]

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jstar.progress import clock
 from jstar.records import read_json, write_json
 from jstar.train.events import run_events
 from jstar.train.run import Run
+from jstar.train.speed import WALL_CLOCK
 
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
@@ -39,6 +40,7 @@ class RunStatus:
     gap: float | None
     images_per_second: float | None
     seconds_left: float | None
+    wall_clock: dict[str, float] = field(default_factory=dict)  # seconds by what they went into
 
 
 def study_status(layout: Layout) -> list[RunStatus]:
@@ -64,7 +66,13 @@ def status_table(runs: list[RunStatus], before: list[RunStatus]) -> str:
             f"{number(run.gap, '.4f'):>10}{number(run.images_per_second, ',.0f'):>11}{left:>10}"
         )
     finished = sum(run.state == "finished" for run in runs)
-    return "\n".join([*lines, f"{finished} of {len(runs)} runs finished"])
+    lines.append(f"{finished} of {len(runs)} runs finished")
+    spent = {what: sum(r.wall_clock.get(what, 0.0) for r in runs) for what in WALL_CLOCK}
+    total = sum(spent.values())
+    if total:
+        words = ", ".join(f"{what} {seconds / total:.1%}" for what, seconds in spent.items())
+        lines.append(f"wall-clock time of the runs, {clock(total)}: {words}")
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -122,6 +130,7 @@ def write_state(run: Run, loss: float) -> None:
         "loss": loss,
         "images_per_second": speed,
         "time": time.time(),
+        "wall_clock": run.speed.rows[-1].wall_clock,
     }
     if run.noise_law.floor is not None:
         facts["floor"] = run.noise_law.floor
@@ -156,6 +165,7 @@ def _run_status(layout: Layout, model: str, seed: int) -> RunStatus:
         gap=None if loss is None or floor is None else loss - floor,
         images_per_second=speed,
         seconds_left=(total - images) / speed if speed else None,
+        wall_clock=facts.get("wall_clock", {}),
     )
 
 

@@ -1,5 +1,6 @@
 """Being asked to stop: by a signal, or because the time is up."""
 
+import os
 import signal
 import threading
 import time
@@ -7,15 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SLACK = 20.0  # seconds: to notice, to leave the group of processes and to end
+LIMIT = "SLURM_JOB_END_TIME"  # set by SLURM 22.05 and later: seconds since 1970
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stop:
-    """`reason` is None until the run should write a checkpoint and leave."""
+    """`reason` is None until the run should write a checkpoint and leave.
+
+    `saving`: seconds from there to its end. A job whose time limit is known leaves so much before.
+    """
 
     def __init__(self, budget_seconds: float | None = None) -> None:
         self.deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         self.signal: str | None = None
+        self.saving = 0.0
+        limit = os.environ.get(LIMIT, "")
+        self.limit = time.monotonic() + int(limit) - time.time() if limit.isdecimal() else None
 
     @property
     def reason(self) -> str | None:
@@ -24,6 +33,8 @@ class Stop:
             return self.signal
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return "time budget"
+        if self.limit is not None and time.monotonic() >= self.limit - SLACK - self.saving:
+            return "time limit of the job"
         return None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
