@@ -136,8 +136,8 @@ def quality(
         frame = write_scores(one, other, features, out, str(default_device(device)))
         row = frame.iloc[0]
         typer.echo(
-            f"{score_words(row)}; {row['images']:,} images against {row['real_images']:,}, features "
-            f"{row['features']}"
+            f"{score_words(row)}; {row['images']:,} images against {row['real_images']:,}, "
+            f"features {row['features']}"
         )
 
 
