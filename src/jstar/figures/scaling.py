@@ -1,13 +1,14 @@
 """Training curves, the joint law along its best sizes, the envelope, and what the law leaves."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
+from jstar.figures.joint import verdict_of
 from jstar.figures.panels import (
     WAVES,
     flops_ticks,
@@ -66,20 +67,25 @@ def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[A
 
 
 def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
-    """`count` noise scales at which J* is ever more of the loss, 20 % ... 99.5 %, and the total.
+    """`count` noise scales spread over ln sigma, one of each verdict where there is room; the total.
 
-    Without J* they are spread evenly.
+    Words come before `undecided`: a study that gives one shows it.
     """
     total: list[float | str] = [s for s in tables.scales if s == TOTAL]
-    if not len(tables.sigmas):
+    left = {float(sigma): verdict_of(tables, sigma) for sigma in tables.sigmas}
+    if not left:
         return total
-    last = tables.last()
-    number = pd.to_numeric(last["sigma"], errors="coerce")
-    best = [float(last.loc[np.isclose(number, s), "loss"].min()) for s in tables.sigmas]
-    share = np.array([tables.optimal(s) for s in tables.sigmas]) / np.array(best)
-    share = share if np.isfinite(share).all() else np.linspace(0.2, 0.995, len(share))
+    place = np.log(list(left))
+    step = (place.max() - place.min()) / count
+    targets = [float(place.min() + (k + 0.5) * step) for k in range(min(count, len(left)))]
+    words = [word for word in VERDICT_STYLE if word in left.values()]
     chosen: list[float] = []
-    for target in np.linspace(0.2, 0.995, count) if count > 1 else [0.9]:
-        order = [float(tables.sigmas[i]) for i in np.argsort(np.abs(share - target))]
-        chosen += [s for s in order if s not in chosen][:1]
+    while targets:
+        word = words.pop(0) if words else None
+        able = [sigma for sigma in left if word in (None, left[sigma])]
+        pairs = product(able, targets)
+        sigma, target = min(pairs, key=lambda pair: abs(np.log(pair[0]) - pair[1]))
+        targets.remove(target)
+        del left[sigma]
+        chosen.append(sigma)
     return [*sorted(chosen), *total]
