@@ -9,7 +9,8 @@ CORES ?= all
 $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jstar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[dev]'
+	@echo 'Installing into $(VENV), once: some minutes and gigabytes, most of it torch.'
+	$(BIN)/pip install -c envs/constraints.txt -e '.[dev]'
 	touch $@
 
 study: $(VENV)/installed  ## the default study, from nothing to report.html

@@ -32,7 +32,7 @@ OWN = ("PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 
 def screen(text: str) -> list[str]:
-    """The lines that a terminal shows of what was printed: a line that was rewritten is its last."""
+    """The lines that a terminal shows; one that was rewritten as it was last."""
     shown = (line.rstrip("\r").split("\r")[-1] for line in CONTROL.sub("", text).split("\n"))
     return [line.rstrip() for line in shown if line.strip()]
 

@@ -67,7 +67,7 @@ def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[A
 
 
 def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
-    """`count` noise scales spread over ln sigma, one of each verdict where there is room; the total.
+    """`count` noise scales spread over ln sigma, each verdict where there is room; and the total.
 
     Words come before `undecided`: a study that gives one shows it.
     """
