@@ -38,7 +38,7 @@ lint: $(VENV)/installed  ## ruff, mypy, snakefmt, snakemake --lint
 
 site: $(VENV)/installed  ## the documents as pages, in site/: no network is needed to read them
 	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove the environment; results stay
 	rm -rf $(VENV)
