@@ -27,6 +27,8 @@ from jstar.records import provenance, write_table
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30
 LAST_LINES = 30
+# What pip says of this machine's own package indices belongs to no newcomer's path.
+OURS = re.compile(r"WARNING: Location .* is ignored")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OWN = ("PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -34,7 +36,7 @@ OWN = ("PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 def screen(text: str) -> list[str]:
     """The lines that a terminal shows; one that was rewritten as it was last."""
     shown = (line.rstrip("\r").split("\r")[-1] for line in CONTROL.sub("", text).split("\n"))
-    return [line.rstrip() for line in shown if line.strip()]
+    return [line.rstrip() for line in shown if line.strip() and not OURS.match(line)]
 
 
 def watch(command: str, folder: Path) -> tuple[list[tuple[float, float, str]], int]:

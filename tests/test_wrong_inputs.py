@@ -147,7 +147,7 @@ KEYS = [
     ({"model": {"patch": 0}}, "model.patch = 0 "),
     (
         {"model": {"head_width": 5}},
-        "2 faults: model.head_width = 5 does not divide the width 8 of ",
+        "2 faults: model.head_width = 5 does not divide the width 8 ",
     ),
     ({"train": {"images": 0}}, "train.images = 0 "),
     ({"train": {"images": -5}}, "train.images = -5 "),
