@@ -104,7 +104,7 @@ class Workflow:
 
     def wait_until(self, is_so):
         """Until `is_so()`, while Snakemake runs."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not is_so():
             assert self.process.poll() is None, output(self.folder)
             assert time.monotonic() < deadline, output(self.folder)
@@ -145,7 +145,7 @@ def test_a_study_completes_though_its_training_is_warned_killed_and_preempted(wo
     study.wait_until_training("d2-s0", 2 * CHECKPOINT_IMAGES)
     killed = study.jobs("d2-s0")[-1]
     slurm("scancel", "--signal=KILL", killed)
-    study.finish(400)
+    study.finish(1500)
 
     for model, seed in runs:
         run = f"{model}-s{seed}"
@@ -165,7 +165,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
         resources={"train_minutes": 1},
     )
     study = workflow(config, "results/runs/slices/d2-s0/run.json")
-    study.finish(400)
+    study.finish(1500)
     (job,) = study.jobs("d2-s0")  # Snakemake has submitted one
     assert restarts(job) >= 1
     assert "TimeLimit=00:01:00" in slurm("scontrol", "show", "job", job)
@@ -187,7 +187,7 @@ def test_several_gpus_and_nodes_have_the_losses_of_one(workflow, project, nodes,
     assert f"NumNodes={nodes} " in about
     assert ("TresPerJob=gres:gpu:2" if nodes == 1 else "TresPerNode=gres:gpu:1") in about
     slurm("scancel", "--signal=USR1", job)
-    study.finish(400)
+    study.finish(1500)
     assert restarts(job) == 1
     one = train_undisturbed(project, write_study(project, train=train), ("d2", 0)) / "d2-s0"
     expected, found = (
