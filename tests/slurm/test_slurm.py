@@ -84,6 +84,7 @@ class Workflow:
     def __init__(self, folder, config, *targets):
         self.folder, self.config = folder, config
         self.study = yaml.safe_load(config.read_text())["study"]
+        self.others = {job for job, _ in listed_jobs()}  # those of studies before
         command = ["snakemake", *targets, "--profile", "profiles/slurm", "--configfile", config]
         self.process = start(folder, *command)
 
@@ -93,10 +94,9 @@ class Workflow:
     def jobs(self, run):
         """Ids of the SLURM jobs that have trained `run`, oldest first."""
         model, seed = run.split("-s")
-        listed = slurm("squeue", "-h", "--states=all", "-o", "%i %k").splitlines()
-        comment = f"rule_train_{model}_wildcards_{self.study}_{seed}"
-        ids = [line.split()[0] for line in listed if line.endswith(f" {comment}")]
-        return sorted(ids, key=int)
+        comment = f"rule_train_{model}_wildcards_{seed}"
+        ids = {job for job, about in listed_jobs() if about == comment}
+        return sorted(ids - self.others, key=int)
 
     def wait_until_training(self, run, images):
         """Until the run is past so many images; some must be left to be done."""
@@ -116,6 +116,12 @@ class Workflow:
 
 def slurm(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def listed_jobs():
+    """Id and comment of every job that SLURM remembers."""
+    rows = slurm("squeue", "-h", "--states=all", "-o", "%i %k").splitlines()
+    return [(job, about) for job, _, about in (row.partition(" ") for row in rows)]
 
 
 def restarts(job):
