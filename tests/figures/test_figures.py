@@ -179,10 +179,10 @@ def test_the_noise_scales_drawn_show_every_verdict(fitted):
     first, second, third, last = (float(sigma) for sigma in tables.sigmas)
     for words, count, shown in [
         (("above", "above", "undecided", "corrected"), 1, [last]),
-        (("above", "above", "undecided", "corrected"), 2, [first, last]),
+        (("above", "above", "undecided", "corrected"), 2, [second, last]),
         (("above", "above", "undecided", "corrected"), 3, [first, third, last]),
-        (("undecided", "raw", "undecided", "undecided"), 2, [second, last]),
-        (("undecided",) * 4, 2, [first, last]),  # spread
+        (("undecided", "raw", "undecided", "undecided"), 2, [second, third]),
+        (("undecided",) * 4, 2, [second, third]),  # spread
         (("undecided",) * 4, 6, [first, second, third, last]),
     ]:
         verdict = dict(zip([*tables.sigmas, "total"], [*words, "undecided"], strict=True))

@@ -1,6 +1,7 @@
 """Training curves, the joint law along its best sizes, the envelope, and what the law leaves."""
 
-from itertools import product
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -72,20 +73,28 @@ def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
     Words come before `undecided`: a study that gives one shows it.
     """
     total: list[float | str] = [s for s in tables.scales if s == TOTAL]
-    left = {float(sigma): verdict_of(tables, sigma) for sigma in tables.sigmas}
-    if not left:
+    said = {float(sigma): verdict_of(tables, sigma) for sigma in tables.sigmas}
+    count = min(count, len(said))
+    if not count:
         return total
-    place = np.log(list(left))
-    step = (place.max() - place.min()) / count
-    targets = [float(place.min() + (k + 0.5) * step) for k in range(min(count, len(left)))]
-    words = [word for word in VERDICT_STYLE if word in left.values()]
-    chosen: list[float] = []
-    while targets:
-        word = words.pop(0) if words else None
-        able = [sigma for sigma in left if word in (None, left[sigma])]
-        pairs = product(able, targets)
-        sigma, target = min(pairs, key=lambda pair: abs(np.log(pair[0]) - pair[1]))
-        targets.remove(target)
-        del left[sigma]
-        chosen.append(sigma)
-    return [*sorted(chosen), *total]
+    low, high = np.log(min(said)), np.log(max(said))
+    targets = [float(low + (k + 0.5) * (high - low) / count) for k in range(count)]
+    words = [word for word in VERDICT_STYLE if word in said.values()][:count]
+    wanted = [*words, *[None] * (count - len(words))]
+    ways = [_nearest(said, wanted, order) for order in permutations(targets)]
+    return [*sorted(min(ways)[1]), *total]
+
+
+def _nearest(
+    said: dict[float, str], wanted: Sequence[str | None], targets: Sequence[float]
+) -> tuple[float, list[float]]:
+    """For each word (None: any) the noise scale nearest to its target in ln sigma, each once.
+
+    First how far all of them are from their targets.
+    """
+    far, chosen = 0.0, list[float]()
+    for word, target in zip(wanted, targets, strict=True):
+        able = [s for s in said if s not in chosen and word in (None, said[s])]
+        chosen.append(min(able, key=lambda s: abs(np.log(s) - target)))
+        far += float(np.log(chosen[-1]) - target) ** 2
+    return far, chosen
