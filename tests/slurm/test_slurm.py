@@ -104,7 +104,7 @@ class Workflow:
 
     def wait_until(self, is_so):
         """Until `is_so()`, while Snakemake runs."""
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 900
         while not is_so():
             assert self.process.poll() is None, output(self.folder)
             assert time.monotonic() < deadline, output(self.folder)
