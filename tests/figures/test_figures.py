@@ -199,11 +199,11 @@ def test_each_row_of_a_legend_is_as_wide_as_its_own_entries():
     heading = Line2D([], [], ls="", label="parameters")
     wide = [Line2D([], [], label=f"a law with a long name, {k}") for k in range(6)]
     legend(figure, [heading, *sizes], wide)
+    figure.canvas.draw()
     page = [[text.get_text() for text in one.get_texts()] for one in figure.legends]
     assert page[0] == ["parameters", *(f"{k}k" for k in range(7))]
     rows = [{round(text.get_window_extent().y0) for text in one.get_texts()}
             for one in figure.legends]  # fmt: skip
-    figure.canvas.draw()
     assert [len(heights) for heights in rows] == [1, 2]
     first, second = boxes(figure, figure.legends)
     assert first.y0 >= second.y1 - 0.01
