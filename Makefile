@@ -9,7 +9,8 @@ CORES ?= all
 $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jstar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[dev]'
+	@echo 'Installing into $(VENV), once: some minutes and gigabytes, most of it torch.'
+	$(BIN)/pip install -c envs/constraints.txt -e '.[dev]'
 	touch $@
 
 study: $(VENV)/installed  ## the default study, from nothing to report.html
@@ -37,7 +38,7 @@ lint: $(VENV)/installed  ## ruff, mypy, snakefmt, snakemake --lint
 
 site: $(VENV)/installed  ## the documents as pages, in site/: no network is needed to read them
 	$(BIN)/pip install --quiet -c envs/constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove the environment; results stay
 	rm -rf $(VENV)

@@ -106,9 +106,11 @@ def main() -> None:
         version = run(python, "--version", folder=ROOT).stdout.split()[-1]
         with tempfile.TemporaryDirectory() as name:
             rows += [(version, *row) for row in install(python, Path(name))]
-        print(pd.DataFrame(rows[-1:]).to_string(header=False, index=False), flush=True)
-    frame = pd.DataFrame(rows, columns=["python", "what", "value"])
-    write_table(out, frame, provenance(command="python benchmarks/install.py OUT.csv PYTHON ..."))
+        frame = pd.DataFrame(rows, columns=["python", "what", "value"])
+        print(frame[frame["python"] == version].to_string(header=False, index=False), flush=True)
+        # After each: the next takes minutes, and hours where the machine is busy.
+        command = "python benchmarks/install.py OUT.csv PYTHON ..."
+        write_table(out, frame, provenance(command=command))
 
 
 if __name__ == "__main__":

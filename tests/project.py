@@ -102,7 +102,7 @@ def train_undisturbed(folder: Path, config: Path, *runs: tuple[str, int]) -> Pat
     train = ["jstar", "train", *common, "--device", "cpu", "--threads", 1]
     commands = [[*train, "--model", model, "--seed", seed] for model, seed in runs]
     for command in [["jstar", "prepare", *common], *commands]:
-        assert start(folder, *command).wait(300) == 0, output(folder)
+        assert start(folder, *command).wait(900) == 0, output(folder)
     return results / "runs" / "tiny"
 
 

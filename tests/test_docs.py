@@ -1,6 +1,7 @@
 """The documents say what the code says: statuses, verdicts, commands, keys."""
 
 import ast
+import doctest
 import re
 
 import pandas as pd
@@ -102,3 +103,13 @@ def test_the_results_in_the_readme_are_those_of_the_results_page():
     assert len(rows) > 4
     readme = (ROOT / "README.md").read_text().splitlines()
     assert [row for row in rows if row.replace("](#", "](docs/results.md#") not in readme] == []
+
+
+def test_the_examples_of_the_python_reference_run():
+    found = doctest.testfile(str(ROOT / "docs/api.md"), module_relative=False)
+    assert (found.failed, found.attempted > 25) == (0, True)
+    shown = re.findall(r"^::: (\S+)", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    called = (ROOT / "docs/api.md").read_text()
+    assert [name for name in shown if not re.search(rf"\b{name.split('.')[-1]}\(", called)] == [
+        "jstar.curve.OptimalLoss"  # what optimal_loss returns
+    ]

@@ -54,18 +54,38 @@ def test_the_fits_come_out_again(refitted):
     assert list(verdicts[0]) == list(verdicts[1])
 
 
-def test_the_results_page_is_what_the_tables_say():
-    path = ROOT / "benchmarks" / "results_page.py"
-    spec = importlib.util.spec_from_file_location("results_page", path)
+def program(name):
+    """A module of benchmarks/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     made = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = made
     spec.loader.exec_module(made)
+    return made
+
+
+def test_the_results_page_is_what_the_tables_say():
+    made = program("results_page")
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert page == made.page(), "run python benchmarks/results_page.py"
     for name in made.STUDIES:
         assert len(made.table(made.Tables.read(name)).splitlines()) == 4 + len(
             pd.read_csv(ROOT / "results" / "reference" / name / "verdicts.csv")
         )
+
+
+def test_the_benchmarks_page_is_what_the_tables_say():
+    made = program("benchmarks_page")
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page == made.page(), "run python benchmarks/benchmarks_page.py"
+    # A table's rows are counted and one of its numbers is looked up, past the page's own code.
+    peers = pd.read_csv(made.TABLES / "optimal_peers.csv")
+    part = page.split("optimal_peers.csv): ")[1].split("## ")[0]
+    assert part.count("\n|") == 2 + len(peers)
+    assert f"{peers['times_ours'].iloc[1]:.4g}" in part
+    # Every committed table is on it, or lies behind one that is.
+    behind = {"scaling_verdicts_studies", "scaling_verdicts_seeds", "train_width"}
+    committed = {path.stem for path in made.TABLES.glob("*.csv")}
+    assert committed - set(made.SHOWN) <= behind
 
 
 def test_a_figure_is_drawn_again(refitted, tmp_path):

@@ -14,7 +14,7 @@ from conftest import ROOT
 from jstar.config import Study
 from jstar.data import prepare
 from jstar.layout import Layout
-from jstar.run_study import Jobs, _forwarding, study_line
+from jstar.run_study import Jobs, _command, _forwarding, study_line
 from jstar.scaling.summary import verdict_table
 from jstar.stage_costs import FIGURE, StageCost, seconds_of, stage_costs, stage_table
 from jstar.train.status import STATE_FILE
@@ -168,3 +168,16 @@ def test_the_verdict_table_says_what_the_tables_say():
             alpha = float(row.split("[")[0].split()[-1].replace("−", "-"))
             assert np.isclose(alpha, law["alpha"], atol=0.01)
     assert any(line.startswith("total: undecided; J* = 0.151") for line in lines)
+
+
+def test_the_cores_of_this_machine_say_nothing_of_a_cluster(tmp_path):
+    def cores(given, profile):
+        words = _command(tmp_path / "s.yaml", given, profile, ())
+        return words[words.index("--cores") + 1] if "--cores" in words else None
+
+    (tmp_path / "config.v8+.yaml").write_text("executor: local\n")
+    assert cores("all", None) == cores("all", str(tmp_path)) == "all"
+    assert cores("3", "slurm") == "3"
+    assert cores("all", "slurm") is None
+    (tmp_path / "config.v8+.yaml").write_text("jobs: 4\nexecutor: lsf\n")
+    assert cores("all", str(tmp_path)) is None

@@ -129,6 +129,140 @@ CASES = {
 }  # fmt: skip
 
 
+# A study with one change, and what its sentence begins with.
+KEYS = [
+    ({"sigmas": {"min": 0}}, "sigmas.min = 0 "),
+    ({"sigmas": {"min": 30}}, "sigmas: min = 30 must be below max = 20"),
+    ({"sigmas": {"count": 1}}, "sigmas.count = 1 "),
+    ({"sigmas": {"count": 1.5}}, "sigmas.count = 1.5 "),
+    ({"sigmas": {"count": "many"}}, "sigmas.count = 'many' "),
+    ({"sigmas": [1, 2]}, "sigmas = [1, 2] "),
+    ({"ladder": []}, "ladder = [] "),
+    ({"ladder": "d1"}, "ladder = 'd1' "),
+    ({"ladder": [{"name": "a b", "depth": 1}]}, "ladder[0].name = 'a b' "),
+    ({"ladder": [{"name": "d1", "depth": 0}]}, "ladder[0].depth = 0 "),
+    ({"ladder": [{"name": "d1", "depth": 1, "seeds": []}]}, "ladder[0].seeds = [] "),
+    ({"ladder": [{"name": "d1", "depth": 1, "seeds": [-1]}]}, "ladder[0].seeds[0] = -1 "),
+    ({"model": {"patch": 3}}, "model.patch = 3 does not divide images of 8 x 8"),
+    ({"model": {"patch": 0}}, "model.patch = 0 "),
+    (
+        {"model": {"head_width": 5}},
+        "2 faults: model.head_width = 5 does not divide the width 8 ",
+    ),
+    ({"train": {"images": 0}}, "train.images = 0 "),
+    ({"train": {"images": -5}}, "train.images = -5 "),
+    ({"train": {"flops": 1e9}}, "train: both of images and flops "),
+    ({"train": {"learning_rate": 0}}, "train.learning_rate = 0 "),
+    ({"train": {"learning_rate": "fast"}}, "train.learning_rate = 'fast' "),
+    ({"train": {"learning_rate": float("nan")}}, "train.learning_rate = nan "),
+    ({"train": {"ema": []}}, "train.ema = [] "),
+    ({"train": {"ema": [2]}}, "train.ema, evaluate.ema: an average of length 2 "),
+    ({"train": {"snapshots": 0}}, "train.snapshots = 0 "),
+    ({"train": {"warmup_images": -1}}, "train.warmup_images = -1 "),
+    ({"train": {"process": "edn"}}, "train.process = 'edn' "),
+    ({"evaluate": {"queries": 0}}, "evaluate.queries = 0 "),
+    ({"optimal": {"queries": 1}}, "optimal.queries = 1 "),
+    ({"fit": {"bootstrap": 1}}, "fit.bootstrap = 1 "),
+    ({"fit": {"confidence": 2}}, "fit.confidence = 2 "),
+    ({"dataset": {"source": "nope"}}, "dataset.source = 'nope' "),
+    ({"dataset": {"limit": 0}}, "dataset.limit = 0 "),
+    ({"dataset": {"path": "x.npz"}}, "dataset.path = 'x.npz': the source 'digits' reads no file"),
+    ({"study": ""}, "study = '' "),
+    ({"study": "../x"}, "study = '../x' "),
+    ({"study": 5}, "study = 5 "),
+    ({"resources": {"train_gpus": -1}}, "resources.train_gpus = -1 "),
+    ({"figures": {"sigmas": 99}}, "figures.sigmas = 99 "),
+]
+CASES |= {f"{start}in a study": (study(**change), [f"s.yaml: {start}"]) for change, start in KEYS}
+
+# A command in the folder of the study and its tables, and what its sentence begins with.
+COMMANDS = {
+    "check": "check: give either --config",
+    "check --config .": ".: cannot be read",
+    "check --text null": "--text: holds NoneType",
+    "check --text {}": "--text: 4 faults: the key 'study' is missing",
+    "check --config l.csv": "l.csv: ",
+    "prepare --config s.yaml --results s.yaml": "s.yaml/data/digits",
+    "optimal --config s.yaml": "results/data/digits",
+    "optimal --config s.yaml --shard 3/2": "--shard 3/2: ",
+    "optimal --config s.yaml --shard 1": "--shard 1: ",
+    "optimal --config s.yaml --shard 1/0": "--shard 1/0: ",
+    "optimal-merge --config s.yaml": "results/data/digits",
+    "optimal-compare --config s.yaml": "results/data/digits",
+    "oracle --config s.yaml": "results/data/digits",
+    "train --config s.yaml": "train: missing option '--model'",
+    "train --config s.yaml --model dx": "model: 'dx' is not in the ladder",
+    "train --config s.yaml --model d1 --seed -1": "seed: -1 is not among",
+    "train --config s.yaml --model d1 --seed x": "train: invalid value for '--seed'",
+    "train --config s.yaml --model d1 --threads 1.5": "train: invalid value for '--threads'",
+    "evaluate --config s.yaml --model d1": "results/data/digits",
+    "evaluate --config s.yaml --model dx": "model: 'dx' is not in the ladder",
+    "fit --config s.yaml": "results/runs/tiny/d1-s0/losses.csv: cannot be read",
+    "fit --losses no.csv --out o": "no.csv: cannot be read",
+    "fit --losses . --out o": ".: cannot be read",
+    "fit --losses s.yaml --out o": "s.yaml: ",
+    "fit --losses l.csv": "fit: give either --config",
+    "fit --losses l.csv --optimal no.csv --out o": "no.csv: cannot be read",
+    "fit --losses l.csv --optimal l.csv --out o": "l.csv: line 4, column 'sigma'",
+    "fit --losses l.csv --out o --process x": "process: 'x' is unknown",
+    "figures nope --config s.yaml": "figure 'nope' is unknown",
+    "figures --fits no": "figures: --fits and --out must be given together",
+    "figures --fits l.csv --out o": "l.csv/",
+    "figures --config s.yaml": "results/studies/tiny/losses.csv: cannot be read",
+    "report --config s.yaml": "results/studies/tiny/losses.csv: cannot be read",
+    "report --fits no --out p.html": "no/losses.csv: cannot be read",
+    "notebook --config s.yaml": "notebook: missing argument",
+    "variants losses --config s.yaml": "variants: study 'tiny' is of kind 'scaling'",
+    "variants nope": "variants: no such command 'nope'",
+    "sampling quality --config s.yaml": "results/runs/tiny/d1-s0/quality.csv: cannot be read",
+    "sampling draw --config s.yaml --model dx": "model: 'dx' is not in the ladder",
+    "sampling theory": "sampling theory: give either --config",
+    "verify": "verify: give either --config",
+    "status --config no.yaml": "no.yaml: cannot be read",
+    "plan --config s.yaml --cores 0": "--cores = 0 ",
+    "study s.yaml --cores 0": "--cores = 0 ",
+    "study no.yaml": "no.yaml: cannot be read",
+    "study s.yaml --profile nope": "--profile = nope ",
+    "study": "study: missing argument 'config'",
+    "init": "init: missing argument 'folder'",
+    "init d --study nope": "study: 'nope' does not come with jstar",
+    "init s.yaml": "s.yaml: is a file",
+    "diagnose --dataset x": "diagnose: give one of --denoiser",
+    "diagnose --denoiser nope --dataset l.csv --out o": "denoiser: 'nope' is not allowed",
+    "diagnose --denoiser nope:f --dataset l.csv --out o": "denoiser: the module 'nope' cannot",
+    "power --sizes x": "power: invalid value for '--sizes'",
+    "power --nope": "power: no such option: --nope",
+}
+CASES |= {line: ((tuple(line.split()), {}), [f"jstar: {start}"])
+          for line, start in COMMANDS.items()}  # fmt: skip
+
+# Tables of losses with one change, and of J*.
+ROWS = [
+    (lambda t: t.iloc[:0], "l.csv: holds no rows"),
+    (lambda t: t.iloc[:1], "l.csv: column 'params' holds one size only"),
+    (lambda t: t.assign(loss=-1.0), "l.csv: line 2, column 'loss': found -1.0"),
+    (lambda t: t.assign(loss=np.nan), "l.csv: line 2, column 'loss': found nan"),
+    (lambda t: t.assign(loss="x"), "l.csv: line 2, column 'loss': found x"),
+    (lambda t: t.assign(flops=0), "l.csv: line 2, column 'flops': found 0"),
+    (lambda t: t.assign(sigma=-1), "l.csv: line 2, column 'sigma': found -1"),
+    (lambda t: t.assign(params=np.inf), "l.csv: line 2, column 'params': found inf"),
+    (lambda t: t.assign(run=""), "l.csv: line 2, column 'run': found nan"),
+    (lambda t: t.assign(gap=-1.0), "l.csv: line 2, column 'gap': found -1.0"),
+    (lambda t: t.assign(images=0), "l.csv: line 2, column 'images': found 0"),
+    (lambda t: t.assign(loss_se=-1), "l.csv: line 2, column 'loss_se': found -1"),
+    (lambda t: pd.concat([t, t]), "l.csv: line 10 repeats run 'a'"),
+]
+CURVES = [
+    (lambda t: t.iloc[:0], "c.csv: holds no rows"),
+    (lambda t: t.assign(loss=-1), "c.csv: line 2, column 'loss': found -1"),
+    (lambda t: t.assign(loss="x"), "c.csv: line 2, column 'loss': found x"),
+    (lambda t: t.assign(sigma=[1, 1, 2, 3]), "c.csv: line 3, column 'sigma': found 1"),
+    (lambda t: t.assign(loss=10.0), "l.csv: line 2, column 'loss': 0.06 at sigma = 0.5 is below"),
+]
+CASES |= {f"losses: {start}": (fit(losses=change), [f"jstar: {start}"]) for change, start in ROWS}
+CASES |= {f"J*: {start}": (fit(curve=change), [f"jstar: {start}"]) for change, start in CURVES}
+
+
 def losses_table():
     rows = [
         (run, params, params * data, sigma, (0.05 if sigma < 1 else 0.24) + 100 / data)
@@ -168,6 +302,33 @@ def test_a_wrong_input_is_one_sentence_and_leaves_nothing(name, jstar, write, tm
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"images": np.full_like(IMAGES, 7)}, "all 256 images are equal, at least 2 different"),
+        ({"images": IMAGES[:1]}, "leaves 1 of 1 images"),
+        ({"images": IMAGES[:0]}, "(0, 8, 8, 1), no axis may be empty"),
+        ({"x": IMAGES}, "holds no array 'images', found are x"),
+        ({"images": IMAGES.astype(float)}, "images are float64"),
+        ({"images": IMAGES, "labels": np.zeros(3, int)}, "has 256 images but 3 labels"),
+        ({"images": np.array(["a", "b"])}, "the array 'images' is <U1"),
+    ],
+)
+def test_wrong_images_leave_nothing(arrays, words, jstar, write, tmp_path):
+    write(dataset={"name": "m", "source": "npz", "path": "m.npz", "limit": None})
+    np.savez(tmp_path / "m.npz", **arrays)
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = jstar("prepare", "--config", "s.yaml")
+    assert (status, out) == (2, ""), err
+    sentence = err.splitlines()[-1]
+    assert sentence.startswith("jstar: ")
+    assert words in sentence
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -122,6 +122,7 @@ def _command(config: Path, cores: str, profile: str | None, more: tuple[str, ...
     """Snakemake's command line. Its own way to find a profile depends on the present folder."""
     files = application()
     chosen = ["--workflow-profile", str(files / "profiles/default")]
+    here = ["--cores", cores]
     if profile is not None:
         own = {path.name: path for path in sorted((files / "profiles").iterdir())}
         if profile not in own and not Path(profile).is_dir():
@@ -129,11 +130,20 @@ def _command(config: Path, cores: str, profile: str | None, more: tuple[str, ...
                 f"--profile = {profile} is neither a folder nor one of {', '.join(own)}"
                 f"{nearest(profile, own)}"
             )
-        chosen += ["--profile", str(own.get(profile, profile))]
+        folder = own.get(profile, Path(profile))
+        chosen += ["--profile", str(folder)]
+        if cores == "all" and _hands_jobs_on(folder):
+            here = []  # all cores of this machine say nothing of a cluster's
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(files / "Snakefile"), "--configfile",
-        str(config), "--cores", cores, *chosen, *more,
+        str(config), *here, *chosen, *more,
     ]  # fmt: skip
+
+
+def _hands_jobs_on(profile: Path) -> bool:
+    """Whether a profile names an executor, other than this machine."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in profile.glob("config*.yaml"))
+    return re.search(r"^executor: *(?!local\b)\w", text, re.MULTILINE) is not None
 
 
 @contextmanager

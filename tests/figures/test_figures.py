@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from known_laws import CHINCHILLA, optimal_size
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from jstar.config import FiguresConfig
@@ -29,7 +30,7 @@ from jstar.figures.joint import (
 )
 from jstar.figures.panels import law_in_numbers
 from jstar.figures.stage import draw_study_figure
-from jstar.figures.style import LAW_COLOR, log_ticks, save
+from jstar.figures.style import LAW_COLOR, legend, log_ticks, new_figure, save
 from jstar.layout import FIT_TABLES, PAPER_TABLES
 from jstar.records import read_json
 from jstar.scaling.design import COMPUTE
@@ -103,9 +104,11 @@ def test_nothing_is_cut_off_and_nothing_overlaps(drawn):
         titles = boxes(page, [a._left_title for a in panels if a.get_title(loc="left")])
         for a, b in combinations(titles, 2):
             assert not overlap(a, b)
-        for legend in boxes(page, page.legends):
-            assert legend.y0 > max(box.y1 for box in boxes(page, panels)) - 0.01  # one place: above
-            assert not any(overlap(legend, box) for box in [*boxes(page, panels), *titles])
+        for one, other in combinations(boxes(page, page.legends), 2):
+            assert not overlap(one, other)
+        for above in boxes(page, page.legends):
+            assert above.y0 > max(box.y1 for box in boxes(page, panels)) - 0.01  # one place
+            assert not any(overlap(above, box) for box in [*boxes(page, panels), *titles])
         for panel in panels:
             for axis in (panel.xaxis, panel.yaxis):
                 labels = [t for t in axis.get_ticklabels() if t.get_visible() and t.get_text()]
@@ -168,6 +171,44 @@ def test_sizes_chosen_by_budget_show_their_budgets_and_minima(fitted):
     assert [float(label) for label in labels] == pytest.approx(budgets, rel=0.03)
     assert numbers["by_budget"]
     assert [law["inside"] for law in numbers["laws"]] == [6] * 3
+    plt.close(figure)
+
+
+def test_the_noise_scales_drawn_show_every_verdict(fitted):
+    tables = fitted("whole").tables
+    first, second, third, last = (float(sigma) for sigma in tables.sigmas)
+    for words, count, shown in [
+        (("above", "above", "undecided", "corrected"), 1, [last]),
+        (("above", "above", "undecided", "corrected"), 2, [second, last]),
+        (("above", "above", "undecided", "corrected"), 3, [first, third, last]),
+        (("undecided", "raw", "undecided", "undecided"), 2, [second, third]),
+        (("undecided",) * 4, 2, [second, third]),  # spread
+        (("undecided",) * 4, 6, [first, second, third, last]),
+    ]:
+        verdict = dict(zip([*tables.sigmas, "total"], [*words, "undecided"], strict=True))
+        keys = [k if k == "total" else float(k) for k in tables.verdicts["sigma"]]
+        said = tables.verdicts.assign(verdict=[verdict[key] for key in keys])
+        chosen = scaling.chosen_scales(replace(tables, verdicts=said), count)
+        assert chosen == [*shown, "total"], (words, count)
+
+
+def test_each_row_of_a_legend_is_as_wide_as_its_own_entries():
+    """Seven sizes on one line, however wide the laws below; too many are wrapped evenly."""
+    figure, _ = new_figure(1, 2, 6.9, 3)
+    sizes = [Line2D([], [], label=f"{k}k") for k in range(7)]
+    heading = Line2D([], [], ls="", label="parameters")
+    wide = [Line2D([], [], label=f"a law with a long name, {k}") for k in range(6)]
+    legend(figure, [heading, *sizes], wide)
+    figure.canvas.draw()
+    page = [[text.get_text() for text in one.get_texts()] for one in figure.legends]
+    assert page[0] == ["parameters", *(f"{k}k" for k in range(7))]
+    rows = [{round(text.get_window_extent().y0) for text in one.get_texts()}
+            for one in figure.legends]  # fmt: skip
+    assert [len(heights) for heights in rows] == [1, 2]
+    first, second = boxes(figure, figure.legends)
+    assert first.y0 >= second.y1 - 0.01
+    assert second.y0 > max(box.y1 for box in boxes(figure, figure.axes)) - 0.01
+    assert max(first.x1, second.x1) < 6.9
     plt.close(figure)
 
 

@@ -84,6 +84,7 @@ class Workflow:
     def __init__(self, folder, config, *targets):
         self.folder, self.config = folder, config
         self.study = yaml.safe_load(config.read_text())["study"]
+        self.others = {job for job, _ in listed_jobs()}  # those of studies before
         command = ["snakemake", *targets, "--profile", "profiles/slurm", "--configfile", config]
         self.process = start(folder, *command)
 
@@ -93,10 +94,9 @@ class Workflow:
     def jobs(self, run):
         """Ids of the SLURM jobs that have trained `run`, oldest first."""
         model, seed = run.split("-s")
-        listed = slurm("squeue", "-h", "--states=all", "-o", "%i %k").splitlines()
-        comment = f"rule_train_{model}_wildcards_{self.study}_{seed}"
-        ids = [line.split()[0] for line in listed if line.endswith(f" {comment}")]
-        return sorted(ids, key=int)
+        comment = f"rule_train_{model}_wildcards_{seed}"
+        ids = {job for job, about in listed_jobs() if about == comment}
+        return sorted(ids - self.others, key=int)
 
     def wait_until_training(self, run, images):
         """Until the run is past so many images; some must be left to be done."""
@@ -104,7 +104,7 @@ class Workflow:
 
     def wait_until(self, is_so):
         """Until `is_so()`, while Snakemake runs."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while not is_so():
             assert self.process.poll() is None, output(self.folder)
             assert time.monotonic() < deadline, output(self.folder)
@@ -116,6 +116,12 @@ class Workflow:
 
 def slurm(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def listed_jobs():
+    """Id and comment of every job that SLURM remembers."""
+    rows = slurm("squeue", "-h", "--states=all", "-o", "%i %k").splitlines()
+    return [(job, about) for job, _, about in (row.partition(" ") for row in rows)]
 
 
 def restarts(job):
@@ -145,7 +151,7 @@ def test_a_study_completes_though_its_training_is_warned_killed_and_preempted(wo
     study.wait_until_training("d2-s0", 2 * CHECKPOINT_IMAGES)
     killed = study.jobs("d2-s0")[-1]
     slurm("scancel", "--signal=KILL", killed)
-    study.finish(400)
+    study.finish(1500)
 
     for model, seed in runs:
         run = f"{model}-s{seed}"
@@ -165,7 +171,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
         resources={"train_minutes": 1},
     )
     study = workflow(config, "results/runs/slices/d2-s0/run.json")
-    study.finish(400)
+    study.finish(1500)
     (job,) = study.jobs("d2-s0")  # Snakemake has submitted one
     assert restarts(job) >= 1
     assert "TimeLimit=00:01:00" in slurm("scontrol", "show", "job", job)
@@ -187,7 +193,7 @@ def test_several_gpus_and_nodes_have_the_losses_of_one(workflow, project, nodes,
     assert f"NumNodes={nodes} " in about
     assert ("TresPerJob=gres:gpu:2" if nodes == 1 else "TresPerNode=gres:gpu:1") in about
     slurm("scancel", "--signal=USR1", job)
-    study.finish(400)
+    study.finish(1500)
     assert restarts(job) == 1
     one = train_undisturbed(project, write_study(project, train=train), ("d2", 0)) / "d2-s0"
     expected, found = (

@@ -47,11 +47,14 @@ QUALITY = [LAYOUT.quality(*run) for run in STUDY.runs()]
 MODELS = [entry.name for entry in STUDY.ladder]
 
 # J* comes before every run, so that `jstar status` can show gaps while they train; on half of the
-# cores, so that the runs need not wait for it.
+# cores of this machine, so that the runs need not wait for it. On a cluster there are no such
+# cores (`workflow.cores` refuses), and a job's own Snakemake has the threads that the job was given.
 BEFORE_TRAINING = len(MODELS) + 1
-OPTIMAL_THREADS = min(
-    STUDY.resources.optimal_threads,
-    max(1, (workflow.cores or 2 * STUDY.resources.optimal_threads) // 2),
+CORES = workflow.resource_settings.cores
+OPTIMAL_THREADS = (
+    STUDY.resources.optimal_threads
+    if CORES is None or workflow.remote_exec
+    else min(STUDY.resources.optimal_threads, max(1, CORES // 2))
 )
 
 # Captions read their numbers from the result files when the report is made; what a fit could not

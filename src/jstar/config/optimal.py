@@ -57,7 +57,9 @@ class OptimalConfig(Part):
     form: Annotated[str, one_of(*FORMS)] = Field(
         FORMS[0], description="of the exact estimators: " + ", ".join(FORMS) + " (the paper's)"
     )
-    queries: PositiveInt = Field(4096, description="noisy draws M, at most one an image")
+    queries: Annotated[int, Field(ge=2, le=10**12)] = Field(
+        4096, description="noisy draws M, at most one an image"
+    )
     seed: Seed = Field(0, description="seed of the draws")
     relative_se: Positive | None = Field(
         None, description="stop before all draws are used once every relative error is below this"

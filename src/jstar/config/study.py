@@ -81,6 +81,12 @@ class Study(Part):
             for seed in dict.fromkeys(seeds):
                 if seeds.count(seed) > 1:
                     yield f"ladder.{name}.seeds: {seed} is given twice, one run would stand for two"
+            entry, head = self.entry(name), self.model.head_width
+            width = entry.width or self.model.width_per_depth * entry.depth
+            if width % head:
+                yield f"model.head_width = {head} does not divide the width {width} of '{name}'"
+            if width % 4:
+                yield f"the width {width} of '{name}' is not allowed, a multiple of 4 is needed"
             try:
                 self.train_of(name)
             except JstarError as error:

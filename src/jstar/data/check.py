@@ -67,8 +67,8 @@ def check_study(study: Study, origin: str = "study") -> None:
 
 
 def _faults(study: Study) -> list[str]:
-    """Batches that the data cannot fill."""
-    found = image_count(study.dataset)
+    """Batches that the data cannot fill, patches that do not fill an image."""
+    found, shape = present(study.dataset).glance(study.dataset)
     if found is None:
         return []
     count = split_of(study.dataset, found).train
@@ -78,11 +78,20 @@ def _faults(study: Study) -> list[str]:
     for entry in study.ladder:
         key = "train.batch" if entry.batch is None else f"ladder.{entry.name}.batch"
         batches.append((f"{key} =", study.train_of(entry.name).batch))
+    patch, (_, rows, columns) = study.model.patch, latent_shape(study.dataset, shape)
+    misfit = rows % patch or columns % patch
     return [
-        f"{key} {batch} exceeds the data: '{study.dataset.name}' has {count} images to train on, "
-        f"allowed is 1 to {count}"
-        for key, batch in dict.fromkeys(batches)
-        if batch > count
+        *(
+            f"{key} {batch} exceeds the data: '{study.dataset.name}' has {count} images to train "
+            f"on, allowed is 1 to {count}"
+            for key, batch in dict.fromkeys(batches)
+            if batch > count
+        ),
+        *(
+            [f"model.patch = {patch} does not divide images of {rows} x {columns}"]
+            if misfit
+            else []
+        ),
     ]
 
 

@@ -94,9 +94,11 @@ class Partial:
         self.done = 0
         self.traits: Counter[str] = Counter()
         self._key = ""
+        self._made: list[Path] = []  # the folder and those around it that were not there
 
     def __enter__(self) -> "Partial":
         """Take the folder for this process alone. Raises JstarError if another one has it."""
+        self._made = [self.out, *(path for path in self.out.parents if not path.exists())]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("w")
@@ -170,7 +172,9 @@ class Partial:
             (self.folder / name).replace(self.out / name)
 
     def remove(self) -> None:
-        """Remove the folder, and the dataset's own if nothing else is in it."""
+        """Remove the folder, and those around it that were made for it and are empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.out.is_dir() and not any(self.out.iterdir()):
-            self.out.rmdir()
+        for path in self._made:
+            if not path.is_dir() or any(path.iterdir()):
+                break
+            path.rmdir()

@@ -301,6 +301,11 @@ def _card(
     arrays = partial.arrays
     facts = survey(arrays["images.npy"], workers)
     twins = duplicates(arrays["images.npy"], facts.keys_N)
+    if twins.count == split.train - 1 and not source.sampled:
+        raise JstarError(
+            f"dataset '{config.name}': all {split.train} images are equal, at least 2 different "
+            "ones are needed (of one point J* is 0)"
+        )
     labels_N = arrays["labels.npy"].read(0, split.train)
     largest, repeated, sums = int(labels_N.max()), 0, {}
     if "holdout_images.npy" in arrays:

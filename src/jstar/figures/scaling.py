@@ -1,13 +1,15 @@
 """Training curves, the joint law along its best sizes, the envelope, and what the law leaves."""
 
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from jstar.config import FiguresConfig
 from jstar.constants import TOTAL
+from jstar.figures.joint import verdict_of
 from jstar.figures.panels import (
     WAVES,
     flops_ticks,
@@ -66,20 +68,33 @@ def draw_columns(figure: Figure, axes: Any, tables: StudyTables, columns: list[A
 
 
 def chosen_scales(tables: StudyTables, count: int) -> list[float | str]:
-    """`count` noise scales at which J* is ever more of the loss, 20 % ... 99.5 %, and the total.
+    """`count` noise scales spread over ln sigma, each verdict where there is room; and the total.
 
-    Without J* they are spread evenly.
+    Words come before `undecided`: a study that gives one shows it.
     """
     total: list[float | str] = [s for s in tables.scales if s == TOTAL]
-    if not len(tables.sigmas):
+    said = {float(sigma): verdict_of(tables, sigma) for sigma in tables.sigmas}
+    count = min(count, len(said))
+    if not count:
         return total
-    last = tables.last()
-    number = pd.to_numeric(last["sigma"], errors="coerce")
-    best = [float(last.loc[np.isclose(number, s), "loss"].min()) for s in tables.sigmas]
-    share = np.array([tables.optimal(s) for s in tables.sigmas]) / np.array(best)
-    share = share if np.isfinite(share).all() else np.linspace(0.2, 0.995, len(share))
-    chosen: list[float] = []
-    for target in np.linspace(0.2, 0.995, count) if count > 1 else [0.9]:
-        order = [float(tables.sigmas[i]) for i in np.argsort(np.abs(share - target))]
-        chosen += [s for s in order if s not in chosen][:1]
-    return [*sorted(chosen), *total]
+    low, high = np.log(min(said)), np.log(max(said))
+    targets = [float(low + (k + 0.5) * (high - low) / count) for k in range(count)]
+    words = [word for word in VERDICT_STYLE if word in said.values()][:count]
+    wanted = [*words, *[None] * (count - len(words))]
+    ways = [_nearest(said, wanted, order) for order in permutations(targets)]
+    return [*sorted(min(ways)[1]), *total]
+
+
+def _nearest(
+    said: dict[float, str], wanted: Sequence[str | None], targets: Sequence[float]
+) -> tuple[float, list[float]]:
+    """For each word (None: any) the noise scale nearest to its target in ln sigma, each once.
+
+    First how far all of them are from their targets.
+    """
+    far, chosen = 0.0, list[float]()
+    for word, target in zip(wanted, targets, strict=True):
+        able = [s for s in said if s not in chosen and word in (None, said[s])]
+        chosen.append(min(able, key=lambda s: abs(np.log(s) - target)))
+        far += float(np.log(chosen[-1]) - target) ** 2
+    return far, chosen

@@ -13,6 +13,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import (
@@ -108,17 +110,44 @@ def variant_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def legend(figure: Figure, *rows: Sequence[Artist]) -> None:
-    """The figure's legend, above its panels: `rows` of entries, wrapped where they are too wide."""
-    for columns in range(max(map(len, rows)), 0, -1):
-        wrapped = [row[k : k + columns] for row in rows for k in range(0, len(row), columns)]
-        filled = [[*row, *[Line2D([], [], ls="", label=" ")] * (columns - len(row))]
-                  for row in wrapped]  # fmt: skip
-        # Matplotlib fills a legend column by column.
-        handles = [row[column] for column in range(columns) for row in filled]
-        drawn = figure.legend(handles=handles, loc="outside upper left", ncols=columns)
-        if columns == 1 or drawn.get_window_extent().width < 0.98 * figure.bbox.width:
-            return
+    """The figure's legend, above its panels: each of `rows` as wide as its own entries.
+
+    A row that is too wide is wrapped into lines of the same number of entries.
+    """
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    left, low, width, height = engine.get()["rect"]
+    top = 1 - 0.03 / figure.get_figheight()
+    for row in rows:
+        drawn = _legend_row(figure, row, top)
+        top -= drawn.get_window_extent().height / figure.bbox.height
+    engine.set(rect=(left, low, width, min(height, top - low)))
+
+
+def _legend_row(figure: Figure, row: Sequence[Artist], top: float) -> Legend:
+    """One row of a figure's legend, in as few lines as hold it; below a heading nothing stands."""
+    heading, entries = (row[:1], row[1:]) if _is_heading(row[0]) else ([], row)
+    blank = Line2D([], [], ls="", label=" ")
+    for lines in range(1, len(entries) + 1):
+        many = math.ceil(len(entries) / lines)
+        filled = [*entries, *[blank] * (many * lines - len(entries))]
+        columns = [[filled[k + many * line] for line in range(lines)] for k in range(many)]
+        if heading:
+            columns.insert(0, [*heading, *[blank] * (lines - 1)])
+        drawn = figure.legend(
+            # Matplotlib fills a legend column by column.
+            handles=[entry for column in columns for entry in column], ncols=len(columns),
+            loc="upper left", bbox_to_anchor=(0, top), borderaxespad=0, borderpad=0.25,
+        )  # fmt: skip
+        if many == 1 or drawn.get_window_extent().width < 0.99 * figure.bbox.width:
+            break
         drawn.remove()
+    return drawn
+
+
+def _is_heading(entry: Artist) -> bool:
+    """Whether a legend's entry is a word alone."""
+    return isinstance(entry, Line2D) and {entry.get_linestyle(), entry.get_marker()} == {"None"}
 
 
 def panel_legend(panel: Axes, title: str, handles: Sequence[Artist]) -> None:

@@ -103,6 +103,7 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
         frame, ~(numbers > 0), path, "sigma", "allowed are numbers above 0 and the word total"
     )
     frame["sigma"] = [sigma_key(v) for v in frame["sigma"]]
+    refuse_rows(frame, frame["run"].isna(), path, "run", "the name of a training run is needed")
     for column in ("params", "flops", "loss"):
         refuse_rows(frame, frame[column].isna(), path, column, "a number is needed")
         refuse_rows(frame, ~np.isfinite(frame[column]), path, column, "a finite number is needed")

@@ -1,0 +1,177 @@
+"""Writes docs/benchmarks.md from the committed tables: `python benchmarks/benchmarks_page.py`
+
+Every number of that page is read from results/reference/benchmarks, and each table's question is
+the first sentence of its program; tests/test_reference.py holds the page against what this makes.
+A table joins by a line in SHOWN.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from jstar.records import read_json
+from jstar.scaling.paper_tables import number
+from jstar.typeset import Rows, markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ROOT / "results" / "reference" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A committed table on the page.
+
+    program: in benchmarks/; words: what its columns mean; columns: those that are shown (default:
+    all); query: the rows that are shown, in pandas' words; spread: (rows, columns, values) where
+    the table is a list of facts.
+    """
+
+    title: str
+    program: str
+    words: str
+    columns: tuple[str, ...] = ()
+    query: str = ""
+    spread: tuple[str, str, str] | None = None
+
+
+PEER = ("what", "images_per_second", "images_per_cpu_second", "times_diffusers")
+VERDICTS = ("design", "truth", "errors", "studies", "said_corrected", "said_above", "said_raw",
+            "said_undecided", "wrong", "held")  # fmt: skip
+COVERAGE = ("alpha", "optimal_share", "runs", "run_noise", "studies", "coverage", "coverage_se",
+            "bias_over_sd")  # fmt: skip
+SHOWN = {
+    "install": Shown(
+        "Installing, and the first answer", "install",
+        "One column a Python. `core` is `pip install .`; the last rows are what the pins resolve "
+        "to on a machine where nothing is installed, which takes the CUDA build.",
+        spread=("what", "python", "value"),
+    ),
+    "newcomer": Shown(
+        "From clone to verdict", "newcomer",
+        "What stands on the screen, every 30 seconds: the last line of the command that runs.",
+    ),
+    "optimal": Shown(
+        "J\\* of a dataset", "optimal", "Differences are those to float64, as a share of the "
+        "error that is allowed.", spread=("what", "data", "value"),
+    ),
+    "optimal_peers": Shown(
+        "J\\* beside other programs", "optimal_peers",
+        "`seconds whole curve`: scaled from the noise scales and draws that were timed. "
+        "`largest difference`: of their posterior means to ours, relative.",
+    ),
+    "optimal_large": Shown(
+        "J\\* of more data than memory", "optimal_large",
+        "Images of 12,288 values, as many as ImageNet has. `seconds 8000 draws` is extrapolated.",
+    ),
+    "train_peer": Shown(
+        "Training beside diffusers", "train", "Side by side, in turns.", columns=PEER,
+    ),
+    "train_block": Shown(
+        "The block in C beside torch", "train_block",
+        "`c times torch`: torch's time over that in C, forward and backward; `used`: what jstar "
+        "does at that size.",
+    ),
+    "train_width_best": Shown(
+        "The learning rate over width", "train_width",
+        "`rate`: the best before the width rule; `regret`: what the best rate of all widths costs.",
+    ),
+    "averages": Shown(
+        "Averages that were not stored", "averages",
+        "Three lengths stored in the longest run. Errors of the gap at the worst noise scale: of "
+        "the reconstruction, and of the stored length with the nearest weights.",
+        columns=("model", "length", "residual", "weights", "worst_gap", "nearest_worst_gap"),
+        query="images == images.max() and stored == '0.05 0.1 0.2'",
+    ),
+    "scaling_speed": Shown("The fits of a study", "scaling_speed", ""),
+    "scaling_verdicts": Shown(
+        "How often a verdict is wrong", "scaling_verdicts",
+        "Shares of simulated studies. `held`: α's interval held the truth.", columns=VERDICTS,
+    ),
+    "scaling_coverage_frontier": Shown(
+        "Intervals of an envelope's exponent", "scaling_coverage",
+        "Intervals of 95 %: `coverage` should be 0.95.",
+        columns=("alpha", "seeds", "run_noise", "cluster", "studies", "coverage", "coverage_se"),
+    ),
+    "scaling_coverage": Shown(
+        "Intervals of one law's exponent", "scaling_coverage",
+        "Intervals of 95 %: `coverage` should be 0.95.", columns=COVERAGE,
+    ),
+    "scaling_coverage_optimal": Shown(
+        "Intervals where J\\* has an error", "scaling_coverage",
+        "`propagated`: with J\\*'s error in the interval, and without.",
+        columns=("optimal_share", "optimal_error", "propagated", "studies", "coverage",
+                 "coverage_se"),
+    ),
+    "diagnose_adapters": Shown(
+        "Is a network called right?", "diagnose_adapters",
+        "`is` is the truth, `verdict` what `jstar diagnose` says; `named`: with the right words.",
+        columns=("network", "usage", "is", "verdict", "named"),
+    ),
+    "diagnose_floors": Shown(
+        "Healthy or memorising?", "diagnose_floors",
+        "`gap` to J\\* and `above floor` to what held-out images allow, at steps of one run.",
+        columns=("step", "verdict", "gap", "above_floor", "memorised"),
+    ),
+}  # fmt: skip
+HEAD = """# Benchmarks
+
+Generated by `python benchmarks/benchmarks_page.py` from the tables in
+`results/reference/benchmarks`; no number here is typed. Seconds are of one machine of two cores,
+which other jobs shared more often than not: where it says so they are of the processor, and
+programs that are compared took turns.
+
+"""
+
+
+def question(name: str) -> str:
+    """What a benchmark asks: the first sentence of its docstring, without its command."""
+    tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").split("\n")[0]
+    words = re.sub(r":? `?python benchmarks.*", "", first).strip()
+    return words if words.endswith(("?", ".")) else f"{words}."
+
+
+def cell(value: object) -> str:
+    """A table's cell."""
+    if isinstance(value, bool) or str(value) in ("True", "False"):
+        return "yes" if str(value) == "True" else "no"
+    try:
+        found = float(str(value))
+    except ValueError:
+        return str(value).replace("*", "\\*")
+    if pd.isna(found):
+        return ""
+    return f"{found:.0f}" if found.is_integer() and abs(found) < 1e9 else number(found)
+
+
+def section(name: str) -> str:
+    """One table: its question, what made it, its rows."""
+    shown, facts = SHOWN[name], read_json(TABLES / f"{name}.json")
+    frame = pd.read_csv(TABLES / f"{name}.csv", keep_default_na=False, na_values=[""])
+    if shown.query:
+        frame = frame.query(shown.query)
+    if shown.spread:
+        rows, columns, values = shown.spread
+        order = frame[rows].drop_duplicates()
+        frame = frame.set_index([rows, columns])[values].unstack().loc[order].reset_index()  # noqa: PD010
+    frame = frame[list(shown.columns)] if shown.columns else frame
+    head: Rows = [[str(column).replace("_", " ") for column in frame.columns]]
+    body = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    command = facts.get("command", f"python benchmarks/{shown.program}.py")
+    made = f"`{command}`, commit {facts['commit'].removesuffix('-dirty')}"
+    note = f"; {facts['note']}" if facts.get("note") else ""
+    link = f"[{name}.csv](../results/reference/benchmarks/{name}.csv)"
+    table = markdown(head + body, f"{link}: {made}{note}.")
+    return f"## {shown.title}\n\n{question(shown.program)} {shown.words}".rstrip() + f"\n\n{table}"
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "\n".join(section(name) for name in SHOWN if (TABLES / f"{name}.csv").is_file())
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "benchmarks.md").write_text(page(), encoding="utf-8")
