@@ -80,7 +80,8 @@ def test_images_and_a_prompt_from_the_command_line(folder):
     assert "Against the 64 training images, 64 images drawn with it" in text
     sample = read_json("diagnosis/diagnosis.json")["sample"]
     assert sample["against"] == "training"
-    assert sample["scores"]["fid"] < 0.01  # in 16 dimensions of variance 0.02 each
+    # Of 64 points on a line, of variance 0.34: the error of their mean alone is 0.005 chi^2_1.
+    assert sample["scores"]["fid"] < 0.06
 
 
 def test_what_a_bad_denoiser_is_told(folder):

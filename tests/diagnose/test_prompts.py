@@ -1,5 +1,7 @@
 """One prompt's embedding for all images reaches the network; one an image is refused."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -59,21 +61,35 @@ def test_a_prompt_that_is_ignored_is_named(points, exact):
     assert "Warning: the prompt is ignored" in found.summary()
 
 
-def test_a_diffusers_model_is_given_it(tmp_path):
-    diffusers = pytest.importorskip("diffusers", reason="the extra 'latents' is not installed")
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=4, in_channels=1, out_channels=1, block_out_channels=(8,), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type=None, norm_num_groups=4, cross_attention_dim=5, attention_head_dim=4,
-    )  # fmt: skip
-    adapter = from_diffusers(unet, diffusers.DDPMScheduler())
+class Attending(torch.nn.Module):
+    """Called as a UNet2DConditionModel is."""
+
+    config: ClassVar = {}
+
+    def forward(self, sample, timestep, encoder_hidden_states, class_labels=None, return_dict=True):
+        assert class_labels is None
+        told = encoder_hidden_states.flatten(1) @ torch.arange(15.0)
+        return (sample * told.reshape(-1, 1, 1, 1) + timestep.reshape(-1, 1, 1, 1),)
+
+
+class DDPMScheduler:
+    """Its noise schedule."""
+
+    config: ClassVar = {"prediction_type": "epsilon"}
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+
+
+def test_a_diffusers_model_is_given_it_as_its_hidden_states():
+    adapter = from_diffusers(Attending(), DDPMScheduler())
     told = open_prompt(PROMPT).told_to(adapter, labels=False)
-    x, sigma = torch.randn(2, 1, 4, 4), torch.full((2,), 1.5)
     by_hand = from_diffusers(
-        unet, diffusers.DDPMScheduler(), encoder_hidden_states=torch.from_numpy(PROMPT)
+        Attending(), DDPMScheduler(), encoder_hidden_states=torch.from_numpy(PROMPT)
     )
+    x, sigma = torch.randn(2, 1, 4, 4), torch.full((2,), 1.5)
     torch.testing.assert_close(told.denoise(x, sigma, None), by_hand.denoise(x, sigma, None))
+    assert told.parts is not None
+    time = torch.zeros(2)
+    torch.testing.assert_close(told.parts.network(x, time), by_hand.parts.network(x, time))
 
 
 def test_all_kinds_of_files_are_the_same_prompt(tmp_path):
