@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import jstar
-from jstar.diagnose.images import collect, images_config, peek, write_images
+from jstar.data import open_dataset
+from jstar.diagnose.images import collect, images_config, peek, prepared_folder, write_images
 from jstar.errors import JstarError
 
 FEW = {"sigma_min": 0.02, "sigma_max": 20, "sigmas": 6, "queries": 48}
@@ -70,6 +71,19 @@ def test_a_denoiser_that_fails_is_refused_before_any_work(tmp_path):
         jstar.diagnose(fails, tmp_path / "many.npz", out=tmp_path / "out")
     assert time.process_time() - start < 5
     assert not (tmp_path / "out").exists()
+
+
+def test_images_are_prepared_once_and_again_when_they_change(points, tmp_path):
+    path, work = tmp_path / "a.npz", tmp_path / "work"
+    np.savez(path, images=points)
+    made = (prepared_folder(path, work) / "card.json").stat().st_mtime_ns
+    assert (prepared_folder(path, work) / "card.json").stat().st_mtime_ns == made
+    np.savez(path, images=255 - points)
+    x = open_dataset(prepared_folder(path, work)).scaled(slice(0, 2))
+    np.testing.assert_allclose(x, -scaled(points)[:2], atol=1e-6)
+    np.savez(tmp_path / "b.npz", images=points)
+    x = open_dataset(prepared_folder(tmp_path / "b.npz", work)).scaled(slice(0, 2))
+    np.testing.assert_allclose(x, scaled(points)[:2], atol=1e-6)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

@@ -72,6 +72,18 @@ def test_an_exact_denoiser_from_a_module(folder):
         run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz", "--queries", 32)
 
 
+def test_images_and_a_prompt_from_the_command_line(folder):
+    np.save("prompt.npy", np.ones((1, 7), "float32"))
+    given = ["--prompt", "prompt.npy", "--sample", 64, "--features", "pixels"]
+    text = run("--denoiser", "adapters_of_test:denoiser", "--dataset", "line.npz", *given, *DRAWS)
+    assert "Warning: the prompt is ignored" in text
+    assert "Against the 64 training images, 64 images drawn with it" in text
+    sample = read_json("diagnosis/diagnosis.json")["sample"]
+    assert sample["against"] == "training"
+    # Of 64 points on a line, of variance 0.34: the error of their mean alone is 0.005 chi^2_1.
+    assert sample["scores"]["fid"] < 0.06
+
+
 def test_what_a_bad_denoiser_is_told(folder):
     """The noisy image itself: no gap at small noise, worse than the mean image at large."""
     text = run("--denoiser", "adapters_of_test:noisy", "--dataset", "line.npz", *DRAWS)

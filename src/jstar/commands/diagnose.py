@@ -19,6 +19,11 @@ def _draws(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Noisy draws, where --optimal has none yet")
 
 
+def _images(text: str) -> Any:
+    """An option of drawn images."""
+    return typer.Option(help=text, rich_help_panel="Images drawn with it")
+
+
 @app.command("diagnose")
 def diagnose_command(
     denoiser: Annotated[
@@ -61,6 +66,12 @@ def diagnose_command(
     labels: Annotated[
         bool, typer.Option("--labels", help="Give it class labels; J* is then class by class")
     ] = False,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(
+            help="One prompt's embedding (.npy, .npz, .safetensors), given in the place of labels"
+        ),
+    ] = None,
     snapshot: Annotated[
         list[int] | None, typer.Option(help="Of --run; default: the last; several: side by side")
     ] = None,
@@ -70,6 +81,13 @@ def diagnose_command(
     sigmas: Annotated[int | None, _draws("Number of noise scales; default: 24")] = None,
     queries: Annotated[int | None, _draws("Noisy draws a noise scale; default: 1024")] = None,
     seed: Annotated[int | None, _draws("Seed of the draws; default: 1")] = None,
+    sample: Annotated[
+        int | None, _images("Draw so many images with it; FID, KID, precision, recall")
+    ] = None,
+    features: Annotated[
+        str,
+        _images("classifier (learns the labels of --dataset), pixels, or a TorchScript file"),
+    ] = "classifier",
     batch: Annotated[int, typer.Option(help="Images in one call of the denoiser")] = 256,
     device: Annotated[
         str, typer.Option(callback=check_device, help="cpu, cuda ...; where x and sigma are")
@@ -90,7 +108,9 @@ def diagnose_command(
     from jstar.diagnose.adapters import from_factory, from_run
     from jstar.diagnose.calls import compare_files, diagnose_files
     from jstar.diagnose.diffusers import from_pipeline
+    from jstar.diagnose.generated import SampleOptions
     from jstar.diagnose.oracle_draws import DrawOptions
+    from jstar.diagnose.prompts import open_prompt
     from jstar.noise import process as named_process
 
     wanted: list[int | None] = [*snapshot] if snapshot else [None]
@@ -105,6 +125,8 @@ def diagnose_command(
         "conditional": labels,
         "process": named_process(process) if process else None,
         "draws": DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
+        "sample": None if sample is None else SampleOptions(sample, features),
+        "prompt": None if prompt is None else open_prompt(prompt),
         "batch": batch,
         "device": device,
     }

@@ -10,8 +10,10 @@ from typing import Any
 from jstar.data import open_dataset
 from jstar.diagnose.adapters import Adapter
 from jstar.diagnose.floors import open_floors
+from jstar.diagnose.generated import SampleOptions, open_target
 from jstar.diagnose.images import collect, prepared_folder, write_images
-from jstar.diagnose.oracle_draws import DrawOptions, Truth, open_held_out, open_truth
+from jstar.diagnose.oracle_draws import DrawOptions, Truth, open_held_out, open_truth, unseen_draws
+from jstar.diagnose.prompts import Prompt, open_prompt
 from jstar.diagnose.sample import take_sample
 from jstar.diagnose.side_by_side import SideBySide, side_by_side, write_side_by_side
 from jstar.diagnose.solver import identify
@@ -68,6 +70,8 @@ def _find_all(
     conditional: bool = False,
     process: Process | None = None,
     draws: DrawOptions | None = None,
+    sample: SampleOptions | None = None,
+    prompt: Prompt | None = None,
     batch: int = 256,
     device: str = "cpu",
 ) -> tuple[list[Finding], Truth]:
@@ -75,24 +79,36 @@ def _find_all(
 
     The order is that of the costs: every denoiser is called with two images before anything else,
     the adapters are identified before J* is computed. process: by default each adapter's own, of
-    several the first's.
+    several the first's. sample: draw images and score them. prompt: given to every denoiser.
     """
     told = conditional or adapters[0].conditional
+    plain = adapters
+    if prompt is not None:
+        adapters = [prompt.told_to(adapter, told) for adapter in plain]
     for adapter in adapters:
         check_first(adapter, dataset, out / "data", told, device)
     folder = prepared_folder(dataset, out / "data")
     data = open_dataset(folder)
-    sample = take_sample(data, told, device)
-    identified = [identify(adapter, sample) for adapter in adapters]
+    held = open_held_out(folder, held_out, data.card, prepared=out / "held_out")
+    few = take_sample(data, told, device)
+    if prompt is not None:
+        adapters = [
+            replace(heard, notes=(*heard.notes, *prompt.unheard(adapter, few)))
+            for heard, adapter in zip(adapters, plain, strict=True)
+        ]
+    identified = [identify(adapter, few) for adapter in adapters]
     for one in identified:
         for problem in one.problems:
             print(f"Warning: {problem}", file=sys.stderr)
+    target = None
+    if sample is not None:
+        target = open_target(data, held, sample, out / "features", device)
     kept = optimal or out / "optimal"
     truth = open_truth(
         folder, kept, prepared=out / "data", conditional=told, draws=draws or DrawOptions()
     )
-    held = open_held_out(folder, held_out, truth, prepared=out / "held_out")
-    yardstick = Yardstick(truth, open_floors(data, truth, held, kept), held)
+    unseen = None if held is None else unseen_draws(held, truth)
+    yardstick = Yardstick(truth, open_floors(data, truth, unseen, kept), unseen, target)
     chosen = process or adapters[0].process or named_process("edm")
     found = [
         find(adapter, one, yardstick, chosen, batch=batch, device=device)
@@ -117,6 +133,9 @@ def diagnose_images(
     sigmas: int | None = None,
     queries: int | None = None,
     seed: int | None = None,
+    sample: int | None = None,
+    features: str = "classifier",
+    prompt: Any = None,
     batch: int = 256,
     device: str = "cpu",
 ) -> Finding | SideBySide:
@@ -127,7 +146,9 @@ def diagnose_images(
     images, held_out: a path (see `images_config`), an array or tensor [N, ...], a torch Dataset or
     DataLoader, or a Hugging Face dataset; uint8 become -1...1, floats stay as they are. labels
     [N]: given to the denoiser; True takes those of the images. process: whose weights make the
-    total loss. out: folder that keeps what is computed; by default a temporary one.
+    total loss. sample: so many images are drawn and scored, by `features`: classifier, pixels or a
+    TorchScript file. prompt: one embedding, [C] or [1, ...] or its file, given to the denoiser in
+    the place of labels. out: folder that keeps what is computed; by default a temporary one.
     Returns a Finding, of several a SideBySide: both have .summary(), .plot() and .to_frame().
     Raises JstarError.
     """
@@ -151,6 +172,8 @@ def diagnose_images(
             "conditional": labels is not None and labels is not False,
             "process": None if process is None else named_process(process),
             "draws": DrawOptions(sigma_min, sigma_max, sigmas, queries, seed),
+            "sample": None if sample is None else SampleOptions(sample, features),
+            "prompt": None if prompt is None else open_prompt(prompt),
             "batch": batch,
             "device": device,
         }  # fmt: skip

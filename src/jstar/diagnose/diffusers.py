@@ -117,7 +117,9 @@ def _network(model: nn.Module, inputs: dict[str, Any]) -> Network:
             name: value.expand(len(x), *value.shape[1:]) if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
-        if labels and _class_argument(model):
+        if labels and labels[0].is_floating_point():
+            rows["encoder_hidden_states"] = labels[0]  # a prompt, jstar.diagnose.prompts
+        elif labels and _class_argument(model):
             rows["class_labels"] = labels[0]
         out: Tensor = model(x, timestep=step, return_dict=False, **rows)[0]
         return out

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
+from jstar.data.card import Card
 from jstar.data.sources import present
+from jstar.data.sources.base import tree_stamp
 from jstar.errors import JstarError
 
 ARCHIVES = (".zip", ".tar")
@@ -64,11 +66,20 @@ def peek(dataset: Path, work: Path) -> tuple[NDArray[np.float32], NDArray[np.int
 
 
 def prepared_folder(dataset: Path, work: Path) -> Path:
-    """Folder of the prepared dataset; anything else is prepared first."""
+    """Folder of the prepared dataset; anything else is prepared to `work`, where it is not yet."""
     if is_prepared(dataset):
         return dataset
-    prepare(images_config(dataset, work), work)
+    if not _was_prepared(dataset, work):
+        prepare(images_config(dataset, work), work)
     return work
+
+
+def _was_prepared(dataset: Path, work: Path) -> bool:
+    """Whether `work` was made of these files, as they are now: names, sizes and times."""
+    if not (is_prepared(work) and dataset.exists()):
+        return False
+    card = Card.load(work / "card.json")
+    return (card.origin, card.source_stamp) == (str(dataset), tree_stamp(dataset))
 
 
 def _holds_latents(path: Path) -> bool:

@@ -89,24 +89,28 @@ class UnseenDraws:
 
 
 def open_held_out(
-    dataset: Path | None, images: Path | None, truth: Truth, *, prepared: Path
-) -> UnseenDraws | None:
-    """Draws of `images`, or else of the images that `jstar prepare` set aside of `dataset`.
+    dataset: Path, images: Path | None, card: Card, *, prepared: Path
+) -> Dataset | None:
+    """`images`, or else the images that `jstar prepare` set aside of `dataset`, whose card it is.
 
     None where there are none. Raises JstarError where they are of another shape.
     """
-    if images is None and (dataset is None or not truth.card.holdout):
+    if images is None and not card.holdout:
         return None
     if images is None:
-        assert dataset is not None
         held = open_dataset(dataset if is_prepared(dataset) else prepared, "holdout")
     else:
         held = open_dataset(prepared_folder(images, prepared))
-    if held.card.shape != truth.card.shape:
+    if held.card.shape != card.shape:
         raise JstarError(
             f"{images}: has images of shape {held.card.shape}, the training images have "
-            f"{truth.card.shape}"
+            f"{card.shape}"
         )
+    return held
+
+
+def unseen_draws(held: Dataset, truth: Truth) -> UnseenDraws:
+    """Noisy draws of images that were not trained on, as many as of `truth`."""
     index_M = np.unique(np.linspace(0, len(held) - 1, len(truth.x0_MCHW)).round().astype(int))
     noise = gaussian(truth.oracle.seed + HELD_OUT_STREAM, index_M, truth.card.dim)
     return UnseenDraws(

@@ -8,6 +8,7 @@ import pandas as pd
 from jstar.data.card import require_same
 from jstar.diagnose.adapters import Adapter
 from jstar.diagnose.first_call import first_call
+from jstar.diagnose.generated import Generated, Target, draw_and_score
 from jstar.diagnose.images import peek
 from jstar.diagnose.measure import Diagnosis, diagnose
 from jstar.diagnose.oracle_draws import Truth, UnseenDraws
@@ -26,11 +27,15 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Finding:
-    """All that was found of one denoiser: its adapter's verdict, its losses, and the words."""
+    """All that was found of one denoiser: its adapter's verdict, its losses, and the words.
+
+    generated: the images drawn with it, if it was asked for.
+    """
 
     adapter: Identification
     diagnosis: Diagnosis
     words: str
+    generated: Generated | None = None
 
     def summary(self) -> str:
         """The paragraph in words."""
@@ -52,6 +57,7 @@ class Yardstick:
     truth: Truth
     floors: pd.DataFrame
     held_out: UnseenDraws | None
+    target: Target | None = None  # what drawn images are scored against, if any are drawn
 
 
 def check_first(adapter: Adapter, dataset: Path, work: Path, labels: bool, device: str) -> None:
@@ -76,7 +82,12 @@ def find(
     found = diagnose(adapter, truth, process, held_out=yardstick.held_out,
                      floors=yardstick.floors, batch=batch, device=device)  # fmt: skip
     told = replace(identified, problems=(*identified.problems, *adapter.notes))
-    return Finding(told, found, in_words(found, told))
+    words, drawn = in_words(found, told), None
+    if yardstick.target is not None:
+        drawn = draw_and_score(adapter, yardstick.target, truth.oracle.seed,
+                               truth.labels_M is not None, batch, device)  # fmt: skip
+        words = f"{words} {drawn.summary()}"
+    return Finding(told, found, words, drawn)
 
 
 def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
@@ -103,13 +114,15 @@ def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
             for row in found.frame.itertuples()
         ],
         problems=list(finding.adapter.problems),
+        sample=None if finding.generated is None else finding.generated.facts(),
         words=finding.words,
     )  # fmt: skip
-    write_text(out / "diagnosis.md", _page(found, finding.words))
+    write_text(out / "diagnosis.md", _page(finding))
     write_table(out / "diagnosis.csv", found.frame, facts, [out / "diagnosis.md"])
 
 
-def _page(found: Diagnosis, text: str) -> str:
+def _page(finding: Finding) -> str:
+    found, drawn = finding.diagnosis, finding.generated
     units = (
         "Losses: squared error per dimension, in the data scale; gap_share = gap / loss; upper: "
         "the best denoiser tried that cannot memorise; floor_generalising: nan where it cannot be "
@@ -122,7 +135,8 @@ def _page(found: Diagnosis, text: str) -> str:
         for name, value in found.totals.items()
     ]
     totals = markdown(logged, "Totals as trainers log them.")
-    return f"# Diagnosis of {found.name}\n\n{text}\n\n{table}\n{totals}"
+    scores = "" if drawn is None else f"\n{markdown(drawn.as_rows(), drawn.caption())}"
+    return f"# Diagnosis of {found.name}\n\n{finding.words}\n\n{table}\n{totals}{scores}"
 
 
 def as_rows(frame: pd.DataFrame) -> Rows:

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from jstar.config import SamplerConfig, Study
+from jstar.config import SamplerConfig, SamplingConfig, Study
 from jstar.data import Dataset, open_dataset
 from jstar.data.card import require_same
 from jstar.manifest import parents
 from jstar.progress import Progress
 from jstar.records import provenance, read_json, write_atomically, write_table
-from jstar.sampling.quality.features import quantised
+from jstar.sampling.quality.features import FeatureNetwork, quantised
 from jstar.sampling.quality.reference import Reference, reference
 from jstar.sampling.quality.scores import SCORES, score
 from jstar.sampling.samplers import LABEL, Denoiser, Sampler, draw_images
@@ -39,16 +39,6 @@ class Trial:
 
     snapshot: Snapshot
     config: SamplerConfig
-
-    @property
-    def sampler(self) -> Sampler:
-        c = self.config
-        return Sampler(c.sampler, eta=c.eta, churn=c.churn, guidance=c.guidance)
-
-    @property
-    def steps_K(self) -> NDArray[np.float64]:
-        c = self.config
-        return noise_steps(c.spacing, c.steps, c.sigma_min, c.sigma_max, c.rho)
 
 
 def write_quality(
@@ -73,11 +63,14 @@ def write_quality(
     ema = config.ema or study.average
     trials = _trials(study, list_snapshots(run))
     key = (study.study, run.name, info["model"], info["params"], info["seed"])
+    labels_N = draw_labels(dataset, config) if study.conditional else None
     rows, shown = [], []
     with Progress(f"sample {run.name}", len(trials) * config.count, "images") as bar:
         for trial in trials:
             denoiser = load_denoiser(run, trial.snapshot.index, ema, where)
-            features_NF, first = _drawn(study, dataset, known, denoiser, trial, where, bar.advance)
+            features_NF, first = draw_features(
+                dataset, known.network, denoiser, config, trial.config, labels_N, where, bar.advance
+            )
             rows.append((*key, *_row(trial, ema, features_NF, known)))
             if trial.config is config:
                 shown.append(first)
@@ -110,29 +103,39 @@ def _trials(study: Study, snapshots: list[Snapshot]) -> list[Trial]:
     ]
 
 
-def _drawn(
-    study: Study, dataset: Dataset, known: Reference, denoiser: Denoiser, trial: Trial,
-    device: str, advance: Callable[[float], None],
+def draw_features(
+    dataset: Dataset, network: FeatureNetwork, denoiser: Denoiser, sampling: SamplingConfig,
+    way: SamplerConfig, labels_N: NDArray[np.int64] | None, device: str,
+    advance: Callable[[float], None],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
-    """Features [N, F] of a trial's images, and the first `SHOWN` images in the data scale."""
-    config, features, first = study.sampling, [], []
-    labels_N = draw_labels(dataset, config) if study.conditional else None
-    for start in range(0, config.count, config.batch):
-        index_B = np.arange(start, min(start + config.batch, config.count))
+    """Features [N, F] of drawn images, and the first `SHOWN` images in the data scale.
+
+    sampling: count, seed and batch; way: the sampler and its steps. labels_N: given to the
+    denoiser, or None. Raises JstarError as `draw_images` does.
+    """
+    features, first = [], []
+    steps_K = noise_steps(way.spacing, way.steps, way.sigma_min, way.sigma_max, way.rho)
+    for start in range(0, sampling.count, sampling.batch):
+        index_B = np.arange(start, min(start + sampling.batch, sampling.count))
         labels = None if labels_N is None else torch.from_numpy(labels_N[index_B]).to(device)
         drawn = draw_images(
-            denoiser, index_B, dataset.card.shape, trial.steps_K, trial.sampler,
-            seed=config.seed, labels=labels, device=device,
+            denoiser, index_B, dataset.card.shape, steps_K, sampler_of(way),
+            seed=sampling.seed, labels=labels, device=device,
         )  # fmt: skip
         images = quantised(dataset, drawn.cpu().numpy())
-        features.append(known.network(images, device))
+        features.append(network(images, device))
         if start < SHOWN:
             first.append(images[: SHOWN - start])
         advance(len(index_B))
     return np.concatenate(features), np.concatenate(first)
 
 
-def draw_labels(dataset: Dataset, config: Any) -> NDArray[np.int64]:
+def sampler_of(way: SamplerConfig) -> Sampler:
+    """The sampler of a part of a study file."""
+    return Sampler(way.sampler, eta=way.eta, churn=way.churn, guidance=way.guidance)
+
+
+def draw_labels(dataset: Dataset, config: SamplingConfig) -> NDArray[np.int64]:
     """Labels [count] in the shares of the data: image i's is a function of (seed, i)."""
     bits = np.random.Philox(key=[(LABEL << 32) | config.seed, 0])
     order = np.random.Generator(bits).permutation(len(dataset))
@@ -150,7 +153,7 @@ def _row(
     return (
         s.index, s.images, s.flops, ema, c.sampler, c.steps, c.spacing, len(features_NF),
         known.network.name, *(found[name] for name in SCORES),
-        trial.sampler.evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
+        sampler_of(c).evaluations(c.steps), rho, c.sigma_min, c.sigma_max, c.eta, c.churn,
         c.guidance,
     )  # fmt: skip
 

@@ -56,11 +56,6 @@ def reference(
     return _read(network, facts_file)
 
 
-def feature_network(dataset: Dataset, features: str, folder: Path) -> FeatureNetwork:
-    """The network of the features alone, as `reference` has it."""
-    return _network(dataset, features, folder)[0]
-
-
 def _network(dataset: Dataset, features: str, folder: Path) -> tuple[FeatureNetwork, Path]:
     """The network, and the record of the dataset's features with it, there or not."""
     name = features if features in (CLASSIFIER, PIXELS) else Path(features).stem

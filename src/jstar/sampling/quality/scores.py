@@ -1,6 +1,8 @@
 """The scores of one set of images against another, and of two datasets as a table."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,10 +44,12 @@ def score(features_NF: NDArray[np.float32], known: Reference) -> dict[str, float
 
 
 def features_of(
-    dataset: Dataset, network: FeatureNetwork, device: str = "cpu"
+    dataset: Dataset, network: FeatureNetwork, device: str = "cpu", count: int | None = None
 ) -> NDArray[np.float32]:
-    """Features [N, F] of all images of a dataset."""
-    parts = [np.arange(len(dataset))[a : a + PART] for a in range(0, len(dataset), PART)]
+    """Features [N, F] of all images of a dataset, or of `count` of them, evenly spread."""
+    count = len(dataset) if count is None else min(count, len(dataset))
+    index_N = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    parts = [index_N[a : a + PART] for a in range(0, count, PART)]
     return np.concatenate([network(dataset.sampled(p, SEED, p), device) for p in parts])
 
 
@@ -87,8 +91,8 @@ def write_scores(
     return frame
 
 
-def score_words(row: pd.Series) -> str:
-    """The scores of a row in one line."""
+def score_words(row: Mapping[Any, Any] | pd.Series) -> str:
+    """The scores of a row, or of `score`, in one line."""
     return (
         f"FID {row['fid']:.4g} ({row['fid_low']:.4g} to {row['fid_high']:.4g}), "
         f"KID {row['kid']:.3g} ± {row['kid_se']:.1g}, "
