@@ -30,7 +30,9 @@ ROOMS = {
     "stage_costs": {"data", "figures", "layout", "train"},
     "plan": {"data", "layout", "model", "pool", "scaling", "stage_costs", "train", "tune"},
     "run_study": {"application", "layout", "pool", "scaling", "stage_costs", "train"},
-    "diagnose": {"data", "evaluate", "figures", "optimal", "torch_device", "train", "typeset"},
+    "diagnose": {
+        "data", "evaluate", "figures", "optimal", "sampling", "torch_device", "train", "typeset",
+    },
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
     "verify": {"data", "figures", "layout"},
     "cluster": {"pool", "private", "train"},
