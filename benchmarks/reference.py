@@ -35,7 +35,9 @@ def refit(name: str) -> None:
     """Tables and figures that lie in the study's folder already, made again."""
     home = REFERENCE / name
     pictures = sorted((ROOT / home / "figures").glob("*.png"))
-    measured = read_json(ROOT / home / "losses.json")  # by which runs: no fit knows that
+    # By which runs: no fit knows that, and their own tables are not here.
+    measured = read_json(ROOT / home / "losses.json")
+    measured.pop(PARENTS, None)
     with tempfile.TemporaryDirectory() as folder:
         fits = Path(folder) / "fits"
         jstar("fit", "--losses", home / "losses.csv", "--optimal", home / "curve.csv",

@@ -229,7 +229,7 @@ def wrong_rate(rates: Rates, told: str) -> float:
     if told == CORRECTED:
         return rates("zero", CORRECTED, ABOVE)
     if told == ABOVE:
-        return max(rates("zero", ABOVE), rates("optimal", ABOVE))
+        return max(rates("zero", CORRECTED, ABOVE), rates("optimal", ABOVE))
     return NAN
 
 
