@@ -170,8 +170,9 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
             f"Measured by jstar rehearse: images/s, save and evaluate of {', '.join(measured)}; "
             "memory is counted also of these."
         )
+    head = "All else is computed" if measured else "Computed, not measured"
     yield (
-        f"Computed{', not measured' if not measured else ' is all else'}: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
+        f"{head}: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
         f"{gpu.usable / GIB:.1f} usable), images {data / 1e9:.3g} GB. Assumed are {MATRIX:.0%} of "
         f"the makers' FLOP/s in matrix products, {ATTENTION:.0%} in attention, {MEMORY:.0%} of the "
         f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s to "

@@ -1,8 +1,10 @@
 """Random images in the shape of a study's, where its own are not prepared."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jstar.config import DatasetConfig
 from jstar.data.card import Card
@@ -26,6 +28,7 @@ def random_images(config: DatasetConfig, folder: Path, *, labelled: bool) -> int
     count = min(COUNT, split_of(config, source).train)
     latents = config.vae is not None or config.source == "edm2"
     random = np.random.default_rng(0)
+    images: NDArray[Any]
     if latents:
         images = random.standard_normal((count, *place), dtype=np.float32).astype(np.float16)
     else:

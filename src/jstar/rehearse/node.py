@@ -201,7 +201,7 @@ def rehearse(
 
 def here(study: Study, node: Node) -> tuple[Study, list[str]]:
     """The study with the batch that the processes at hand train, each its planned share of it."""
-    resources, notes = study.resources, []
+    resources, notes = study.resources, list[str]()
     if node.processes == resources.processes:
         return study, notes
     ladder = []
