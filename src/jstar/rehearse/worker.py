@@ -173,8 +173,8 @@ def state_digests(run: Run) -> dict[str, str]:
 
 
 def _sha256(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(memoryview(data)).hexdigest()
+    data: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(data).hexdigest()
 
 
 def evaluate_snapshot(orders: Orders) -> EvaluateReport:
