@@ -17,7 +17,8 @@ README_HEAD = """# Study files
 
 One file a study. `snakemake --cores all --configfile config/<study>.yaml` runs it,
 `jstar check --config config/<study>.yaml` only checks it, `jstar plan --config …` prints what it
-will cost, and `jstar rehearse --config …` tries it on this machine for minutes. Unknown keys and values out of range are refused before any job starts.
+will cost, and `jstar rehearse --config …` tries it on this machine for minutes. Unknown keys and
+values out of range are refused before any job starts.
 
 This page is generated from `src/jstar/config/` by `python -m jstar.config.schema`.
 """
