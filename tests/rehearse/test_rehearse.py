@@ -16,7 +16,7 @@ from jstar.layout import Layout
 from jstar.preflight import preflight
 from jstar.records import read_json
 from jstar.rehearse import Node, node, rehearse
-from jstar.rehearse.compare import MEMORY, judge, resume_row, train_rows
+from jstar.rehearse.compare import MEMORY, resume_row, train_rows, weigh
 from jstar.rehearse.planned import planned_of
 from jstar.rehearsed import Rehearsal, find_rehearsal, write_rehearsal
 
@@ -189,7 +189,7 @@ def test_the_tolerance_is_where_it_says():
     allowed = MEMORY["cuda"]
     advice = ("less", "more")
     for ratio, verdict in ((0.74, "OFF"), (0.76, "ok"), (1.04, "ok"), (1.06, "OFF")):
-        assert judge("d2", "memory", "GiB", 10.0, 10.0 * ratio, allowed, advice).verdict == verdict
+        assert weigh("d2", "memory", "GiB", 10.0, 10.0 * ratio, allowed, advice).verdict == verdict
 
 
 def test_a_process_that_fails_and_too_little_time_are_said(tmp_path, tiny_study):

@@ -70,7 +70,7 @@ class Planned:
     evaluate_seconds: float | None  # of one network
 
 
-def judge(
+def weigh(
     size: str, quantity: str, unit: str, planned: float | None, measured: float,
     allowed: Tolerance, advice: tuple[str, str],
 ) -> Row:  # fmt: skip
@@ -99,11 +99,11 @@ def train_rows(size: str, planned: Planned, found: TrainReport) -> Iterator[Row]
         more = "set train.microbatch lower or train.activation_checkpointing: true"
         if kind == "cpu":
             more += ", or resources.train_mem_mb higher"
-        yield judge(
+        yield weigh(
             size, "memory", unit, planned.memory / scale, found.memory / scale, allowed,
             ("a larger train.microbatch would fit", more),
         )  # fmt: skip
-    yield judge(
+    yield weigh(
         size, "speed", "images/s", planned.images_per_second, found.images_per_second, SPEED[kind],
         (
             "plan with what was measured (jstar plan now does), shorten train.images, or look for "
@@ -112,7 +112,7 @@ def train_rows(size: str, planned: Planned, found: TrainReport) -> Iterator[Row]
         ),
     )  # fmt: skip
     yield Row(size, "compiling", "s", None, found.compile_seconds, KNOWN)
-    yield judge(
+    yield weigh(
         size, "checkpoint time", "s", planned.save_seconds, found.save_seconds, SAVE_SECONDS,
         ("", "set resources.disk_gb_per_second lower, or --results to a faster disk"),
     )  # fmt: skip
@@ -123,7 +123,7 @@ def train_rows(size: str, planned: Planned, found: TrainReport) -> Iterator[Row]
     for what, wanted, seen in sizes:
         allowed = Tolerance(BYTES.low, BYTES.high, BYTES.slack / 1e6)
         again = "report it: the count of the state is wrong"
-        yield judge(size, f"{what} size", "MB", wanted / 1e6, seen / 1e6, allowed, (again, again))
+        yield weigh(size, f"{what} size", "MB", wanted / 1e6, seen / 1e6, allowed, (again, again))
     yield Row(size, "snapshot time", "s", None, found.snapshot_seconds, KNOWN)
 
 
@@ -181,7 +181,7 @@ def resume_row(
 def evaluate_row(size: str, kind: str, planned: Planned, seconds: float) -> Row:
     """Seconds of one network."""
     advice = "plan with what was measured, jstar plan now does"
-    return judge(
+    return weigh(
         size, "evaluating a network", "s", planned.evaluate_seconds, seconds, EVALUATION[kind],
         (advice, f"{advice}; raise evaluate.shards or resources.evaluate_minutes"),
     )  # fmt: skip

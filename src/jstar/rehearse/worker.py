@@ -259,7 +259,7 @@ def _status(key: str) -> float | None:
     return 1024.0 * float(values[0]) if values else None
 
 
-def main(phase: str, path: str) -> None:
+def do_phase(phase: str, path: str) -> None:
     """Do one phase and write its report."""
     end_with_parent()
     orders = Orders.read(Path(path))
@@ -281,7 +281,7 @@ def main(phase: str, path: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        do_phase(*sys.argv[1:])
     except JstarError as error:
         print(f"jstar: {error}", file=sys.stderr)
         raise SystemExit(2) from None
