@@ -57,7 +57,7 @@ class SizeReports:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Rehearsed:
     """The whole rehearsal."""
 
     notes: tuple[str, ...]
@@ -149,7 +149,7 @@ def rehearse(
     models: list[str],
     *,
     measure: Measure | None = None,
-) -> Finding:
+) -> Rehearsed:
     """Rehearse sizes, the largest first, each in a share of the seconds that are left.
 
     Measured numbers are written where `jstar plan` reads them. Raises JstarError where neither the
@@ -196,7 +196,7 @@ def rehearse(
             written.append(_write(layout, model, found, found.train, data))
     if not rows and not faults:
         faults.append("no size could be measured in this time; give --minutes more, or one --model")
-    return Finding(tuple(notes), tuple(rows), tuple(faults), tuple(late), tuple(written))
+    return Rehearsed(tuple(notes), tuple(rows), tuple(faults), tuple(late), tuple(written))
 
 
 def here(study: Study, node: Node) -> tuple[Study, list[str]]:
