@@ -1,6 +1,8 @@
 """What kinds of GPU can do, as their makers state it: for the trainer's MFU and the plan."""
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 GIB = 2**30
 # Not for tensors: CUDA's context, its libraries' workspaces and NCCL's buffers. Assumed.
@@ -45,3 +47,13 @@ PLANNED = ("A100", "H100", "H200", "B200")  # compared by `jstar plan`
 def find_gpu(device_name: str) -> Gpu | None:
     """The kind that a device's name names, None for one that is not in the table."""
     return next((gpu for gpu in GPUS if gpu.name in device_name), None)
+
+
+def cpu_name() -> str:
+    """This processor's name, as its maker states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

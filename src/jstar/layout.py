@@ -60,6 +60,11 @@ class Layout:
         return self.root / "state" / self.study.study / f"{model}-s{seed}"
 
     @property
+    def rehearsals(self) -> Path:
+        """Folder of what 'jstar rehearse' measured: like `state`, no rule knows of it."""
+        return self.root / "rehearse" / self.study.study
+
+    @property
     def tune(self) -> Path:
         """Folder of the study's tuning: tune.csv, trials.csv and their figure (stage tune)."""
         return self.root / "tune" / self.study.study

@@ -15,6 +15,7 @@ from jstar.layout import Layout
 from jstar.pool import cpu_count
 from jstar.progress import clock
 from jstar.records import read_json
+from jstar.rehearsed import find_rehearsal, rehearsal_table
 from jstar.scaling.design import JointTruth, StudyDesign
 from jstar.scaling.expected import expect
 from jstar.scaling.planning import Competition, competition, crossing_design
@@ -39,8 +40,8 @@ def plan_study(layout: Layout, cores: int | None = None) -> str:
     """The plan of a study as printed tables: its runs and, where it tunes, the trials before them;
     then every stage, and the time of all on so many cores (default: those of this machine).
 
-    Speed is, in this order: measured by a finished run of the same size, stated in
-    `resources.flops_per_second`, or guessed from a matrix product timed now.
+    Speed is, in this order: measured by a finished run of the same size, measured by a rehearsal,
+    stated in `resources.flops_per_second`, or guessed from a matrix product timed now.
     """
     from jstar.model import model_config, parameters
     from jstar.stage_costs import stage_costs, stage_table
@@ -50,9 +51,8 @@ def plan_study(layout: Layout, cores: int | None = None) -> str:
     tuned_models, layout = layout.study.tuned_models, layout.tuned()
     study = layout.study
     count, *shape = source_shape(study.dataset)
-    matrix_rate = _matrix_rate()
-    threads, stated = study.resources.train_threads, study.resources.flops_per_second
-    guessed = stated or UTILISATION * threads * matrix_rate
+    matrix_rate, stated = _matrix_rate(), study.resources.flops_per_second
+    guessed = guessed_speed(study, matrix_rate)
     rows: list[RunPlan] = []
     tuning: list[RunPlan] = []
     cooldowns: list[float] = []  # FLOPs of each run's
@@ -63,8 +63,11 @@ def plan_study(layout: Layout, cores: int | None = None) -> str:
         config = model_config(study.model, study.entry(name), (shape[0], shape[1], shape[2]), 0)
         run, chosen = run_events(study, name, (shape[0], shape[1], shape[2])), study.train_of(name)
         cost = run.flops_per_image
-        measured = _measured(layout, name)
-        if measured is None and stated:
+        measured, rehearsed = _measured(layout, name), find_rehearsal(layout, name)
+        if measured is None and rehearsed is not None:
+            measured = rehearsed.images_per_second * cost / rehearsed.processes
+            sources.add("measured by jstar rehearse")
+        elif measured is None and stated:
             sources.add("stated in resources.flops_per_second")
         elif measured is None:
             sources.add(f"guessed: {UTILISATION:.0%} of the fp32 matrix rate timed just now")
@@ -95,7 +98,19 @@ def plan_study(layout: Layout, cores: int | None = None) -> str:
         [row.device_seconds for row in tuning], speeds, matrix_rate,
     )  # fmt: skip
     stages = stage_table(costs, cores or cpu_count(), gpus=study.resources.train_gpus > 0)
-    return _table(layout, rows, tuning, count, sources, sum(cooldowns)) + "\n\n" + stages
+    table = _table(layout, rows, tuning, count, sources, sum(cooldowns))
+    return "\n\n".join(filter(None, [table, rehearsal_table(layout), stages]))
+
+
+def guessed_speed(study: Study, matrix_rate: float | None = None) -> float:
+    """FLOP/s of one device, of which nothing was measured: stated, or a share of a matrix product.
+
+    matrix_rate: FLOP/s of one core in a product; None: it is timed now.
+    """
+    resources = study.resources
+    if resources.flops_per_second:
+        return resources.flops_per_second
+    return UTILISATION * resources.train_threads * (matrix_rate or _matrix_rate())
 
 
 def _table(

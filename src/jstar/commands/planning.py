@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jstar.commands.options import RESULTS, Config, Results, app, layout_of, say_changed_source
+from jstar.commands.options import (
+    RESULTS,
+    Config,
+    Device,
+    Results,
+    Threads,
+    app,
+    layout_of,
+    say_changed_source,
+)
 from jstar.errors import JstarError
 
 if TYPE_CHECKING:
@@ -126,6 +135,44 @@ def plan(
     chosen: dict[str, Any] = {"confidence": study.fit.confidence, "studies": studies, "seed": seed}
     for block in judge_design(design, truth, **chosen):
         typer.echo(block)
+
+
+@app.command("rehearse")
+def rehearse_command(
+    config: Config,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only this size; default: all of the ladder")
+    ] = None,
+    results: Results = RESULTS,
+    device: Device = None,
+    threads: Threads = None,
+    minutes: Annotated[float, typer.Option(help="Time for all sizes together")] = 5.0,
+) -> None:
+    """Try every size on this machine for a few steps, and compare with the plan.
+
+    Speed, memory, compiling, a checkpoint, a kill and a resume compared bit for
+    bit, first losses against float32 on a CPU, a snapshot and its evaluation.
+    Exit status 1 where something is off: a sentence says what, by how much and
+    what to change. Measured numbers are kept for 'jstar plan'.
+    """
+    from jstar.cluster.gpus import claim_gpus, visible_devices
+    from jstar.rehearse import Node, rehearse
+    from jstar.rehearse.compare import HEAD
+
+    if not minutes > 0:
+        raise JstarError(f"--minutes = {minutes:g}, it must be above 0")
+    layout = layout_of(config, results)
+    study, resources = layout.study, layout.study.resources
+    models = [study.entry(model).name] if model else [entry.name for entry in study.ladder]
+    gpus = 0 if device else min(resources.train_gpus, len(visible_devices()))
+    node = Node(max(1, gpus), device, threads or (None if gpus else resources.train_threads))
+    with claim_gpus(gpus):
+        found = rehearse(layout, node, 60 * minutes, models)
+    lines = [*found.notes, HEAD, *(row.line for row in found.rows)]
+    lines += [f"not rehearsed: {words}" for words in found.late]
+    lines += [f"written for jstar plan: {path}" for path in found.written]
+    typer.echo("\n".join([*lines, *found.faults]))
+    raise typer.Exit(1 if found.faults else 0)
 
 
 @app.command()

@@ -16,8 +16,9 @@ from jstar.records import write_text
 README_HEAD = """# Study files
 
 One file a study. `snakemake --cores all --configfile config/<study>.yaml` runs it,
-`jstar check --config config/<study>.yaml` only checks it, and `jstar plan --config …` prints what
-it will cost. Unknown keys and values out of range are refused before any job starts.
+`jstar check --config config/<study>.yaml` only checks it, `jstar plan --config …` prints what it
+will cost, and `jstar rehearse --config …` tries it on this machine for minutes. Unknown keys and
+values out of range are refused before any job starts.
 
 This page is generated from `src/jstar/config/` by `python -m jstar.config.schema`.
 """

@@ -21,6 +21,7 @@ from jstar.preflight.roofline import (
     mfu,
 )
 from jstar.progress import Progress, clock
+from jstar.rehearsed import Rehearsal, find_rehearsal
 from jstar.train.events import TrainingEvents, run_events
 from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
 from jstar.train.loop import SAVING_SHARE
@@ -47,6 +48,7 @@ class SizeForecast:
     saving: float  # share of the wall-clock time in which training stands still for one
     notice: float  # seconds before a job's time limit at which it has to be told
     evaluation: float  # seconds of one GPU
+    measured: Rehearsal | None  # whose numbers stand in place of computed ones
 
     @property
     def seconds(self) -> float:
@@ -73,7 +75,8 @@ def preflight(layout: Layout) -> Preflight:
     with Progress("plan", len(study.ladder), "sizes") as bar:
         for entry in study.ladder:
             try:
-                sizes.append(_forecast(study, entry.name, data, gpu))
+                known = find_rehearsal(layout, entry.name)
+                sizes.append(_forecast(study, entry.name, data, gpu, known))
             except JstarError as error:
                 faults.append(str(error))
             bar.advance()
@@ -90,7 +93,9 @@ def image_bytes(study: Study) -> float:
     return float(split_of(study.dataset, count).train) * shape[0] * shape[1] * shape[2] * each
 
 
-def _forecast(study: Study, name: str, data: float, gpu: Gpu) -> SizeForecast:
+def _forecast(
+    study: Study, name: str, data: float, gpu: Gpu, known: Rehearsal | None
+) -> SizeForecast:
     """Raises JstarError where the size fits in no way that the study allows."""
     resources, config, entry = study.resources, study.train_of(name), study.entry(name)
     count, *sides = source_shape(study.dataset)
@@ -100,18 +105,25 @@ def _forecast(study: Study, name: str, data: float, gpu: Gpu) -> SizeForecast:
     load = Load(name, shape, config, world, data, _chunk_bytes(events, place, world))
     cut, footprint = choose_cut(load, gpu.memory, gpu.usable)
     machine = Machine.of(gpu, bf16=config.precision == "bf16", nodes=resources.train_nodes)
-    speed = images_per_second(load, cut, machine)
+    speed, share = images_per_second(load, cut, machine), mfu(load, cut, machine)
     weights, lengths = 4.0 * parameters(shape), len(config.ema)
     state = weights * (3 + lengths)
     save, stall = state / (1e9 * resources.disk_gb_per_second), state / COPY
+    if known is not None:
+        share, speed = share * known.images_per_second / speed, known.images_per_second
+        save = known.save_seconds
     interval = max(config.checkpoint_seconds, save, stall * (1 / SAVING_SHARE - 1))
     chunk = events.chunk_steps * events.batch / speed
     reading = Machine.of(gpu, bf16=study.evaluate.precision == "bf16")
     work = evaluation_flops(study, events, split_of(study.dataset, count), flops(shape))
+    evaluation = work / reading.matrix
+    if known is not None and known.evaluate_seconds is not None:
+        networks = len(events.snapshots) * len(study.lengths) + len(events.branches)
+        evaluation = networks * known.evaluate_seconds
     return SizeForecast(
-        load, cut, footprint, speed, mfu(load, cut, machine), len(entry.seeds),
+        load, cut, footprint, speed, share, len(entry.seeds),
         events.total_images / speed, state + weights * lengths, save, stall / (stall + interval),
-        2 * save + chunk + SLACK, work / reading.matrix,
+        2 * save + chunk + SLACK, evaluation, known,
     )  # fmt: skip
 
 
@@ -152,8 +164,15 @@ def _host(study: Study, size: SizeForecast, data: float) -> float:
 def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> Iterator[str]:
     resources = study.resources
     world = resources.processes
+    measured = [size.load.name for size in sizes if size.measured is not None]
+    if measured:
+        yield (
+            f"Measured by jstar rehearse: images/s, save and evaluate of {', '.join(measured)}; "
+            "memory is counted also of these."
+        )
+    head = "All else is computed" if measured else "Computed, not measured"
     yield (
-        f"Computed, not measured: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
+        f"{head}: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
         f"{gpu.usable / GIB:.1f} usable), images {data / 1e9:.3g} GB. Assumed are {MATRIX:.0%} of "
         f"the makers' FLOP/s in matrix products, {ATTENTION:.0%} in attention, {MEMORY:.0%} of the "
         f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s to "
@@ -167,7 +186,7 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
     yield (
         f"{'size':<12}{'GPU GiB':>8}{'state':>7}{'kept':>7}{'work':>6}{'images':>7}  "
         f"{'microbatch':<20}{'host GiB':>8}{'save':>7}{'stall':>7}{'images/s':>10}{'MFU':>5}"
-        f"{'training':>11}{'evaluate':>10}"
+        f"{'training':>11}{'evaluate':>10}  speed"
     )
     for size in sizes:
         yield _row(study, size, data)
@@ -201,7 +220,8 @@ def _row(study: Study, size: SizeForecast, data: float) -> str:
         f"{f.saved / GIB:>7.1f}{(f.workspace + f.inputs) / GIB:>6.1f}{f.images / GIB:>7.1f}  "
         f"{size.cut.words(size.load.share):<20}{_host(study, size, data) / GIB:>8.0f}"
         f"{size.save:>6.0f}s{size.saving:>7.2%}{size.images_per_second:>10,.0f}"
-        f"{size.mfu:>5.2f}{clock(size.training):>11}{clock(size.evaluation):>10}"
+        f"{size.mfu:>5.2f}{clock(size.training):>11}{clock(size.evaluation):>10}  "
+        f"{'computed' if size.measured is None else 'measured'}"
     )
 
 

@@ -67,7 +67,8 @@ class Run:
         self.shape = replace(shape, noise_scale=noise_scale(self.process))
         self.train_flops = 3 * flops(self.shape)  # of one image
         self.events = training_events(self.config, self.train_flops, 4 * card.dim, ranks.world)
-        self.cut = cut_here(self._load(), ranks)
+        self.load = self._load()
+        self.cut = cut_here(self.load, ranks)
         self.noise_law = choose_noise_law(
             self.config, self.process, self.dataset, curve, ranks.device
         )
@@ -196,7 +197,7 @@ class Run:
             self.saver.wait()
             self.ranks.barrier()
 
-    def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All state that is shaped like a weight: name -> (local part, its parameter)."""
         out: dict[str, tuple[Tensor, Tensor]] = {}
         moments = self.optimizer.moments()
@@ -240,21 +241,24 @@ class Run:
             return self.state / CHECKPOINTS
         return self.state / BRANCHES / f"{branch.index:03d}"
 
-    def _save(self, folder: Path) -> None:
-        more = {
+    def rest(self) -> dict[str, Tensor]:
+        """All other state that is numbers. All ranks must call it."""
+        return {
             "adam_steps": self.optimizer.moments()["step"][0],
             "health": self.optimizer.health,
             "bins": self.ranks.sum(self.bins.sums),
             "records": torch.tensor(self.bins.rows, dtype=torch.float64),
             **self.noise_law.tensors(),
         }
+
+    def _save(self, folder: Path) -> None:
         facts = {
             "identity": self.identity, "step": self.step, "leap": self.leap,
             "rollbacks": self.rollbacks, "devices": self.devices, **self.speed.facts(),
         }  # fmt: skip
         images = self.images
         self._start(
-            "checkpoint", self._parts(), more,
+            "checkpoint", self.parts(), self.rest(),
             lambda copy: save_checkpoint(folder, images, copy, facts),
         )  # fmt: skip
 
@@ -304,7 +308,7 @@ class Run:
                 print("train: no checkpoint is intact, starting anew", file=sys.stderr)
             return
         require_unchanged(found.facts["identity"], self.identity, self.state)
-        for key, (part, like) in self._parts().items():
+        for key, (part, like) in self.parts().items():
             fill(part, found.tensors[key], like)
         for steps in self.optimizer.moments()["step"]:
             steps.copy_(found.tensors["adam_steps"])

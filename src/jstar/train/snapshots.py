@@ -150,7 +150,11 @@ def load_denoiser(
 
     Raises JstarError if the run or the snapshot is not there, or nothing tells that EMA length.
     """
-    network, proc = load_network(run, index, ema, device), run_process(run)
+    return denoiser_of(load_network(run, index, ema, device), run_process(run), bf16=bf16)
+
+
+def denoiser_of(network: DiT, proc: Process, *, bf16: bool) -> Callable[..., Tensor]:
+    """The denoiser that a network is under a training process; see `load_denoiser`."""
 
     @torch.inference_mode()
     def denoise(x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:

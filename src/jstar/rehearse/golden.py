@@ -1,0 +1,158 @@
+"""The same first steps in float32 on a CPU, by torch's own operations: what a device must match.
+
+Zero layers of a new network hide whatever its blocks compute, so the weights are opened first, in
+the run and here alike.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jstar.config import Study
+from jstar.model import DiT
+from jstar.rehearse.orders import OPENING, GoldenReport, Orders, TrainReport
+from jstar.train.chunk import Chunk
+from jstar.train.loop import run_chunk
+from jstar.train.objective import Objective
+from jstar.train.parallel import Ranks, fill, local
+from jstar.train.run import Run
+from jstar.train.stream import Stream
+
+WIDTH = 0.02  # standard deviation of what the zero weights become
+ERRORS = "errors"
+FEWEST = 1
+
+
+def inputs_file(rank: int) -> str:
+    """Of one process' share of the opening steps."""
+    return f"inputs-{rank}.safetensors"
+
+
+@torch.no_grad()
+def open_weights(run: Run) -> None:
+    """Give every parameter that is all zero small random values: the same for any device."""
+    generator = torch.Generator().manual_seed(run.seed + 1)
+    for parameter in run.named.values():
+        part = local(parameter)
+        if float(run.ranks.sum(part.detach().abs().double().sum())) == 0.0:
+            values = torch.empty(parameter.shape).normal_(std=WIDTH, generator=generator)
+            fill(part.detach(), values, parameter)
+
+
+def keep_inputs(path: Path, chunks: list[Chunk], errors_B: Tensor) -> None:
+    """Write one process' share of the opening steps, and its squared errors of the first."""
+    named = {ERRORS: errors_B.detach().float().cpu().contiguous()}
+    for k, chunk in enumerate(chunks):
+        for name, value in vars(chunk).items():
+            if value is not None:
+                named[f"{k}/{name}"] = value.detach().cpu().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(named, path)
+
+
+def golden(orders: Orders, report: TrainReport) -> GoldenReport:
+    """The opening steps of all processes where there is time, else the loss of a few images."""
+    study = orders.checked
+    shares = [load_file(orders.file(inputs_file(rank))) for rank in range(report.world)]
+    load, _ = report.load(study, orders.model)
+    step = 3.0 * _forward_flops(report) * load.share * report.world
+    possible = orders.golden_seconds * _rate()
+    if OPENING * step <= possible:
+        return _whole(orders, study, shares, report)
+    images = max(FEWEST, int(possible / _forward_flops(report)))
+    return _part(orders, study, shares[0], report, images)
+
+
+def _whole(
+    orders: Orders, study: Study, shares: list[dict[str, Tensor]], report: TrainReport
+) -> GoldenReport:  # fmt: skip
+    entry = study.entry(orders.model)
+    plain = study.train.model_copy(update={"precision": "fp32", "compile": False})
+    study = study.model_copy(update={"train": plain})
+    alone = Ranks(0, 1, torch.device("cpu"))
+    curve = None if orders.curve is None else Path(orders.curve)
+    run = Run(
+        study, entry.name, orders.seed, Path(orders.data), orders.file("golden"), alone, curve
+    )
+    with run.saver:
+        open_weights(run)
+        run.stream = _Replay([_joined(shares, k) for k in range(OPENING)])
+        losses, norm = [], 0.0
+        for k in range(OPENING):
+            losses.append(run_chunk(run, k + 1))
+            norm = norm or run.optimizer.take_norms()[1]
+    measured = [float("nan") if loss is None else loss for loss in report.losses[:OPENING]]
+    return GoldenReport(run.config.batch, True, losses, norm, measured)
+
+
+def _part(
+    orders: Orders, study: Study, share: dict[str, Tensor], report: TrainReport, images: int
+) -> GoldenReport:  # fmt: skip
+    """The loss of the first images of the first step, forward only."""
+    load, _ = report.load(study, orders.model)
+    objective = Objective(
+        DiT(load.shape).initialise(torch.Generator().manual_seed(orders.seed)),
+        load.config.make_process().learned_weight,
+    )
+    _open_alone(objective, orders.seed)
+    chunk, seen = _joined([share], 0), slice(0, images)
+    with torch.inference_mode():
+        labels = None if chunk.labels is None else chunk.labels[0, seen]
+        _, error_B = objective(
+            chunk.x_in[0, seen], chunk.c_noise[0, seen], labels, chunk.target[0, seen],
+            chunk.weight[0, seen],
+        )  # fmt: skip
+    weight_B, count = chunk.weight[0, seen], len(error_B)
+    measured = float((weight_B * share[ERRORS][:count]).mean())
+    return GoldenReport(count, False, [float((weight_B * error_B).mean())], None, [measured])
+
+
+@torch.no_grad()
+def _open_alone(objective: Objective, seed: int) -> None:
+    """`open_weights` of a network that no run holds."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    for parameter in objective.parameters():
+        if not parameter.any():
+            parameter.copy_(torch.empty(parameter.shape).normal_(std=WIDTH, generator=generator))
+
+
+class _Replay(Stream):
+    """Gives the chunks that a run on another device was given."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self._chunks: Iterator[Chunk] = iter(chunks)
+
+    def chunk(self, start: int, stop: int, then: int | None = None) -> Chunk:
+        """The next one."""
+        return next(self._chunks)
+
+
+def _joined(shares: list[dict[str, Tensor]], step: int) -> Chunk:
+    """What all processes trained on in a step: [1, B, …]."""
+    found = {}
+    for field in fields(Chunk):
+        parts = [share[key] for share in shares if (key := f"{step}/{field.name}") in share]
+        found[field.name] = torch.cat(parts, dim=1) if parts else None
+    return Chunk(**found)  # type: ignore[arg-type]
+
+
+def _forward_flops(report: TrainReport) -> float:
+    from jstar.model import DiTConfig, flops
+
+    return flops(DiTConfig(**report.shape))
+
+
+def _rate() -> float:
+    """FLOP/s of matrix products on all threads, timed for a fraction of a second."""
+    a = torch.randn(1024, 1024)
+    a @ a
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.2:
+        a @ a
+        done += 1
+    return done * 2 * 1024**3 / (time.perf_counter() - start)
