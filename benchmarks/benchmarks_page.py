@@ -62,6 +62,11 @@ SHOWN = {
         "`seconds whole curve`: scaled from the noise scales and draws that were timed. "
         "`largest difference`: of their posterior means to ours, relative.",
     ),
+    "fid_peers": Shown(
+        "FID with its error, beside torch-fidelity", "fid_peers",
+        "`fall`: of the features' spectrum from its first value to its last. `seconds`: of the "
+        "processor, ours with the standard error.",
+    ),
     "optimal_large": Shown(
         "J\\* of more data than memory", "optimal_large",
         "Images of 12,288 values, as many as ImageNet has. `seconds 8000 draws` is extrapolated.",
