@@ -64,7 +64,7 @@ SHOWN = {
     ),
     "fid_peers": Shown(
         "FID with its error, beside torch-fidelity", "fid_peers",
-        "`fall`: of the features' spectrum from its first value to its last. `seconds`: of the "
+        "`fall`: features over which their variances fall by e. `seconds`: of the "
         "processor, ours with the standard error.",
     ),
     "optimal_large": Shown(
