@@ -76,7 +76,7 @@ def test_traced_flops_are_those_of_the_shape():
 def test_the_state_is_that_of_a_real_run(tiny_study, digits, tmp_path, ema):
     study = Study.parse(tiny_study(train={"ema": ema}))
     run = Run(study, "d2", 0, digits, tmp_path, Ranks(0, 1, torch.device("cpu")))
-    parts = sum(part.nbytes for part, _ in run._parts().values())
+    parts = sum(part.nbytes for part, _ in run.parts().values())
     gradients = sum(weight.nbytes for weight in run.named.values())
     load = load_of(run.shape, run.config, world=1)
     needed = load.footprint(Cut(64, False, False, True))

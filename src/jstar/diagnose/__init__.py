@@ -6,6 +6,7 @@ Shape letters:
     M  noisy draws    S  noise scales    N  images of the dataset    T  steps of a schedule
     B  images of a batch    K  batches    C  channels    H, W  rows and columns
     D  values of an image    Q  draws that readings are held against each other on
+    F  features of an image
 """
 
 import sys

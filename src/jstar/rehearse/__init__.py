@@ -2,6 +2,9 @@
 
 node starts, kills and times processes; worker is what they do; golden is the float32 reference;
 compare holds the tolerances and the sentences.
+
+Shape letters:
+    N  images of the dataset    B  images of a step    M  noisy draws
 """
 
 from jstar.rehearse.node import Node, rehearse
