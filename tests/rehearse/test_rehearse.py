@@ -118,6 +118,18 @@ def test_a_wrong_plan_is_found(real, tmp_path, monkeypatch, jstar, change, words
     assert sum(line.endswith("OFF") for line in out.splitlines()) == 1
 
 
+def test_a_size_that_was_not_rehearsed_is_no_success(real, tmp_path, monkeypatch, jstar):
+    """Six sizes of seven without a measurement ended with status 0."""
+    config, layout, _, told, _ = real
+    monkeypatch.setattr(node, "measure_size", lambda *given: replace(told, late=("evaluate",)))
+    monkeypatch.setattr(Layout, "data", layout.data)
+    status, out, err = jstar(
+        "rehearse", "--config", config, "--results", tmp_path, "--device", "cpu", "--threads", 1
+    )
+    assert status == 1, out + err
+    assert "not rehearsed: d2: evaluate did not fit into" in out
+
+
 def test_a_state_that_differs_is_found(real):
     *_, told, _ = real
     name = sorted(told.resume.digests)[3]

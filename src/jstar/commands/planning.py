@@ -152,8 +152,8 @@ def rehearse_command(
 
     Speed, memory, compiling, a checkpoint, a kill and a resume compared bit for
     bit, first losses against float32 on a CPU, a snapshot and its evaluation.
-    Exit status 1 where something is off: a sentence says what, by how much and
-    what to change. Measured numbers are kept for 'jstar plan'.
+    Exit status 1 where something is off, or did not fit into the time: a sentence
+    says what, by how much and what to change. Measured numbers are kept for 'jstar plan'.
     """
     from jstar.cluster.gpus import claim_gpus, visible_devices
     from jstar.rehearse import Node, rehearse
@@ -172,7 +172,7 @@ def rehearse_command(
     lines += [f"not rehearsed: {words}" for words in found.late]
     lines += [f"written for jstar plan: {path}" for path in found.written]
     typer.echo("\n".join([*lines, *found.faults]))
-    raise typer.Exit(1 if found.faults else 0)
+    raise typer.Exit(1 if found.faults or found.late else 0)
 
 
 @app.command()
