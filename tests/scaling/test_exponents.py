@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from jstar.scaling import verdict
-from jstar.scaling.calibration import draw_worlds
+from jstar.scaling.calibration import draw_worlds, with_more_nulls
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import FLOORS, fit_joint, joint_points
 from jstar.scaling.joint_law import at_bound
@@ -104,12 +105,15 @@ def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small()
 
 
 def test_a_p_value_that_was_small_by_chance_starts_anew():
-    """Two-step p-values of studies without a floor are below 1 % no more often than that."""
-    rng, few, small = np.random.default_rng(0), 10, 0
-    for _ in range(4000):  # the rule alone, with a uniform statistic
-        seen, first, second = rng.random(), rng.random(200), rng.random(1360)
-        p = (1 + (first >= seen).sum()) / 201
-        if p * 200 < few:
-            p = (1 + (second >= seen).sum()) / 1361
-        small += p <= 0.01
-    assert small / 4000 < 0.01 + 3 * np.sqrt(0.01 * 0.99 / 4000)
+    """The second studies are none of the first: with those the p-value would be too small."""
+    found, fits, power = fit_joint(points(JointTruth(), 1))
+    worlds = draw_worlds(found, fits, power, 150, 1, FLOORS)
+    more = with_more_nulls(worlds, found, fits, power, 400, 1)
+    assert set(more.null) == set(worlds.null)
+    assert more.null["free"] is worlds.null["free"]  # tests nothing
+    assert more.wide is worlds.wide
+    for floor, root in (("zero", "from_zero_Q"), ("optimal", "from_optimal_Q")):
+        first, second = (getattr(w.null[floor].fits, root) for w in (worlds, more))
+        assert len(second) == 400
+        assert not set(first) & set(second)
+        assert ks_2samp(first, second).pvalue > 1e-3  # of one law
