@@ -21,6 +21,7 @@ MAX_TOKENS = 64  # block.c says the same
 # With AVX2 at least 1.1 times as fast as torch up to here, forward and backward, and at width 256
 # .7 times (benchmarks/train_block.py). AVX-512 was not measured: the same bound.
 MAX_WIDTH = 96
+UNITS = (8, 4)  # floats of block.c's shortest vector, for which it is compiled
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
 
 DIMENSIONS = ("tokens", "width", "heads")
@@ -51,11 +52,19 @@ class FastBlock(Block):
 
 
 @cache
-def block_kernel() -> Any:
-    """The compiled block, or None: no AVX2, no compiler, it failed, or JSTAR_NATIVE=0."""
+def block_kernel(unit: int) -> Any:
+    """The compiled block for widths that are multiples of `unit` (one of UNITS), or None: no AVX2,
+    no compiler, it failed, or JSTAR_NATIVE=0."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
-    return load(SOURCE, (*FLAGS, *WIDE), FLAGS)
+    flags = (*FLAGS, f"-DUNIT={unit}")
+    return load(SOURCE, (*flags, *WIDE), flags)
+
+
+def _kernel_for(width: int, heads: int) -> Any:
+    """The kernel of the longest unit that divides the width of a head; None where there is none."""
+    unit = next((unit for unit in UNITS if width // heads % unit == 0), None)
+    return unit and block_kernel(unit)
 
 
 def c_block_wins(x_BTE: Tensor, heads: int) -> bool:
@@ -71,10 +80,9 @@ def c_block_wins(x_BTE: Tensor, heads: int) -> bool:
         and x_BTE.dtype == torch.float32
         and x_BTE.shape[1] <= MAX_TOKENS
         and width <= MAX_WIDTH
-        and width // heads % 8 == 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and block_kernel() is not None
+        and _kernel_for(width, heads) is not None
     )
 
 
@@ -103,7 +111,7 @@ class NativeBlock(torch.autograd.Function):
         images = B if keep else max(1, MAX_TOKENS // T) * len(slices)
         kept = _kept(images, T, E, heads)
         out = torch.empty_like(x)
-        call, kernel = _block(x.shape, heads), block_kernel()
+        call, kernel = _block(x.shape, heads), _kernel_for(E, heads)
         _place(call, ("x", "modulation", "qk_scale", "out"), (x, inputs[1], inputs[6], out))
         turned = [weight.t().contiguous() for weight in inputs[2:6]]
         _place(call, INPUTS[2:6], turned)
@@ -127,12 +135,12 @@ class NativeBlock(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: recomputed blocks allow no second time
         inputs, kept = saved[: len(INPUTS)], saved[len(INPUTS) :]
-        x, (B, _, _) = inputs[0], inputs[0].shape
+        x, (B, _, E) = inputs[0], inputs[0].shape
         slices = _slices(B)
         d_out = d_out.contiguous()
         d_x, d_modulation = torch.empty_like(x), torch.empty_like(inputs[1])
         sums = [weight.new_empty(len(slices), *weight.shape) for weight in inputs[2:]]
-        call, kernel = _block(x.shape, ctx.heads), block_kernel()
+        call, kernel = _block(x.shape, ctx.heads), _kernel_for(E, ctx.heads)
         _place(call, INPUTS, inputs)
         _place(call, KEPT, kept)
         _place(call, GRADIENTS, (d_out, d_x, d_modulation))
