@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from jstar.config import Study
-from jstar.data import prepare
+from jstar.data import open_dataset, prepare
 from jstar.evaluate import write_losses
 from jstar.layout import Layout
 from jstar.optimal.stage import write_oracle
 from jstar.records import provenance, write_table
 from jstar.train import train
+from jstar.train.events import run_events
 from jstar.tune.minimum import Minimum, find_minimum, next_rate
 from jstar.tune.trials import prior_rate
 
@@ -35,7 +36,7 @@ def one_run(layout: Layout, name: str, rate: float, threads: int) -> pd.DataFram
     """Total loss and gap of every snapshot of a whole run at one rate."""
     tree = layout.study.model_dump(mode="json")
     entry = next(e for e in tree["ladder"] if e["name"] == name)
-    images = layout.study.train_of(name).images
+    images = run_events(layout.study, name, open_dataset(layout.data).card.shape).images
     tree["ladder"] = [{**entry, "learning_rate": rate}]
     first = int(SHARES[0] * images)
     tree["train"] |= {"snapshots": 14, "first_snapshot": first}
