@@ -18,7 +18,7 @@ ROOMS = {
     "hardware": set(), "probe": {"hardware", "native", "private"},
     "config": {"averages", "hardware"}, "layout": set(),
     "data": {"pool", "private", "torch_device"},
-    "optimal": {"data", "native", "torch_device"},
+    "optimal": {"data", "native", "probe", "torch_device"},
     "model": {"native", "probe"},
     "train": {"averages", "data", "hardware", "layout", "model", "optimal", "torch_device"},
     "evaluate": {"data", "optimal", "torch_device", "train"},
@@ -39,6 +39,7 @@ ROOMS = {
         "data", "evaluate", "figures", "optimal", "sampling", "torch_device", "train", "typeset",
     },
     "variants": {"data", "diagnose", "layout", "optimal", "typeset"},
+    "bench": {"application", "data", "hardware", "model", "optimal", "probe", "train"},
     "verify": {"data", "figures", "layout"},
     "cluster": {"pool", "private", "train"},
 }  # fmt: skip

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -51,6 +52,7 @@ def address(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
     return ctypes.c_void_p(x.data_ptr() + row * x.stride(0) * x.element_size())
 
 
+@cache
 def cpu_features() -> str:
     """What this processor's instructions are, as the system states it."""
     try:

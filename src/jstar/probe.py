@@ -54,7 +54,7 @@ def measured(question: str, ways: Callable[[], tuple[Way, Way]], code: Sequence[
     if known is not None:
         return known
     (first, work), (second, other) = ways()
-    times = _times_as_fast(work, other)
+    times = times_as_fast(work, other, SECONDS)
     faster = first if times >= 1 else second
     return _kept(path, Answer(question, faster, float(f"{max(times, 1 / times):.4g}"), digest))
 
@@ -75,14 +75,14 @@ def _capability() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def _times_as_fast(work: Callable[[], object], other: Callable[[], object]) -> float:
+def times_as_fast(work: Callable[[], object], other: Callable[[], object], seconds: float) -> float:
     """How many times as fast as `other` is `work`: the median over rounds in turns."""
     # On one thread other jobs do not stretch the processor's time; threads that wait use it up.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     ratios: list[float] = []
     work(), other()
     begun = time.perf_counter()
-    while len(ratios) < ROUNDS or time.perf_counter() - begun < SECONDS:
+    while len(ratios) < ROUNDS or time.perf_counter() - begun < seconds:
         pair = (work, other) if len(ratios) % 2 else (other, work)  # neither always goes first
         spent = {}
         for way in pair:

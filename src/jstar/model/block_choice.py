@@ -55,12 +55,12 @@ def choose_block(config: DiTConfig, batch: int) -> BlockChoice:
         f"block: {config.tokens} tokens, width {width}, {config.heads} heads, batch {batch}, "
         f"threads {threads}"
     )
-    answer = measured(question, lambda: _ways(config, batch), [SOURCE])
+    answer = measured(question, lambda: block_passes(config, batch), [SOURCE])
     return BlockChoice(answer.faster, f"measured here {answer.times:.2f} times as fast")
 
 
-def _ways(config: DiTConfig, batch: int) -> tuple[Way, Way]:
-    """A forward and backward pass of one block, in C and in torch."""
+def block_passes(config: DiTConfig, batch: int) -> tuple[Way, Way]:
+    """What is timed: a forward and backward pass of one block, in C and in torch."""
     block = FastBlock(config)
     with torch.no_grad():
         for weight in block.parameters():
@@ -87,7 +87,7 @@ def block_words(choices: dict[str, BlockChoice]) -> str:
     for name, choice in choices.items():
         where = "in C" if choice.way == IN_C else "by torch"
         names.setdefault((where, choice.why), []).append(name)
-    parts = [f"{where} of {', '.join(sizes)} ({why})" for (where, why), sizes in names.items()]
+    parts = [f"{where} for {', '.join(sizes)} ({why})" for (where, why), sizes in names.items()]
     return f"Blocks are computed {'; '.join(parts)}."
 
 
