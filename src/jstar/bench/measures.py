@@ -33,7 +33,7 @@ from jstar.train.run import Run
 ROUNDS = 3
 SIDE = 1024  # of the matrices of the product that is timed
 SIGMAS = np.geomspace(0.02, 80, 32)
-DRAWS_A_SECOND, POINTS_A_DRAW = 200, 20  # of J*: 50,000 x 2,000 draws would be CIFAR-10's
+DRAWS_A_SECOND, POINTS_A_DRAW = 300, 20  # of J*: 50,000 x 2,000 draws would be CIFAR-10's
 BLOCKS = (16, 48, 96, 128, 192, 256)  # widths
 TOKENS_SIDE, BATCH = 32, 32  # 64 tokens an image, in patches of 4
 FIT = "import jstar.cli, jstar.config, jstar.manifest, jstar.scaling.stage, jstar.scaling.summary"
@@ -54,7 +54,7 @@ def measure_all(seconds: float, say: Callable[[str], None]) -> list[Measure]:
 
     Everything but the product on all threads runs on one thread, by its processor time.
     """
-    threads, found = torch.get_num_threads(), []
+    threads, found = torch.get_num_threads(), list[Measure]()
     keep_freed_memory()  # as training does
     parts: tuple[tuple[str, Callable[[float], Iterator[Measure]]], ...] = (
         ("matrix product", lambda limit: _products(limit, threads)),
@@ -75,12 +75,9 @@ def measure_all(seconds: float, say: Callable[[str], None]) -> list[Measure]:
 
 def _products(seconds: float, threads: int) -> Iterator[Measure]:
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    clocks = {
-        1: time.process_time,
-        threads: time.perf_counter if threads > 1 else time.process_time,
-    }
-    for count, clock in clocks.items():
+    for count in sorted({1, threads}):
         torch.set_num_threads(count)
+        clock = time.process_time if count == 1 else time.perf_counter
         rate = 2 * SIDE**3 / _least(lambda: a @ b, seconds, clock)
         name = "1 thread" if count == 1 else "all threads, by the clock"
         yield Measure(f"fp32 matrix product, {name}", rate / 1e9, "GFLOP/s")
@@ -89,7 +86,7 @@ def _products(seconds: float, threads: int) -> Iterator[Measure]:
 def _least(work: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
     """Seconds of the quickest of the calls that fit into `seconds`."""
     work()
-    spent, end = [], time.perf_counter() + seconds
+    spent, end = list[float](), time.perf_counter() + seconds
     while len(spent) < ROUNDS or time.perf_counter() < end:
         start = clock()
         work()
@@ -101,7 +98,7 @@ def synthetic_images(count: int) -> NDArray[np.uint8]:
     """Images [N, 3, 32, 32] that differ in brightness, coarse shapes and noise; fixed seed."""
     draw = np.random.default_rng(0)
     coarse = draw.normal(128, 40, (count, 3, 4, 4)) + draw.normal(0, 40, (count, 1, 1, 1))
-    images = coarse.repeat(8, axis=2).repeat(8, axis=3).astype(np.float32)
+    images = coarse.astype(np.float32).repeat(8, axis=2).repeat(8, axis=3)
     images += draw.standard_normal(images.shape, dtype=np.float32) * 10
     return images.clip(0, 255).astype(np.uint8)
 
@@ -113,7 +110,7 @@ def _optimal(seconds: float) -> Iterator[Measure]:
     factors = torch.randn((2, draws, flat.shape[1]))
 
     def two_products() -> None:
-        for tile in flat.split(TILE):
+        for tile in torch.split(flat, TILE):
             points = tile.float()
             _ = factors[0] @ points.t(), factors[1] @ points.t()
 
@@ -128,9 +125,8 @@ def _optimal(seconds: float) -> Iterator[Measure]:
     precision = choose_precision("auto", as_points(images), torch.device("cpu"))
     by = "by products.c" if products_kernel() is not None and not has_int8_units() else "by torch"
     value = statistics.median(ratios)
-    yield Measure(
-        "J*, 32 noise scales, over two fp32 products", value, "times", f"{precision} {by}"
-    )
+    what = f"J*, {len(images):,} images of 32 x 32 x 3, 32 noise scales, over two fp32 products"
+    yield Measure(what, value, "times", f"{precision} {by}")
 
 
 def _blocks(seconds: float) -> Iterator[Measure]:
@@ -156,7 +152,7 @@ def _training(seconds: float) -> Iterator[Measure]:
             run.choose_block()
             step = min(run.events.chunk_steps, run.events.steps // (ROUNDS + 2))
             run_chunk(run, step)
-            rates, end = [], time.perf_counter() + seconds
+            rates, end = list[float](), time.perf_counter() + seconds
             while run.step + step <= run.events.steps and (
                 len(rates) < ROUNDS or time.perf_counter() < end
             ):

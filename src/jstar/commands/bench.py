@@ -44,5 +44,6 @@ def bench_command(
     found = measure_all(seconds, lambda part: print(f"bench: {part} ...", file=sys.stderr))
     typer.echo("\n".join(bench_lines(found)))
     if out is not None:
-        command = f"jstar bench --seconds {seconds:g} --out {out}"
+        budget = "" if seconds == SECONDS else f"--seconds {seconds:g} "
+        command = f"jstar bench {budget}--out {out}"
         write_table(out, bench_frame(found), provenance(command=command, **facts))
