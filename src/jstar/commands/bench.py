@@ -46,4 +46,5 @@ def bench_command(
     if out is not None:
         budget = "" if seconds == SECONDS else f"--seconds {seconds:g} "
         command = f"jstar bench {budget}--out {out}"
-        write_table(out, bench_frame(found), provenance(command=command, **facts))
+        note = f"load {facts['load']} as it began"
+        write_table(out, bench_frame(found), provenance(command=command, note=note, **facts))
