@@ -24,9 +24,9 @@ TABLES = ROOT / "results" / "reference" / "benchmarks"
 class Shown:
     """A committed table on the page.
 
-    program: in benchmarks/; words: what its columns mean; columns: those that are shown (default:
-    all); query: the rows that are shown, in pandas' words; spread: (rows, columns, values) where
-    the table is a list of facts.
+    program: in benchmarks/, "" for a command of jstar; words: what its columns mean; columns: those
+    that are shown (default: all); query: the rows that are shown, in pandas' words; spread: (rows,
+    columns, values) where the table is a list of facts.
     """
 
     title: str
@@ -52,6 +52,11 @@ SHOWN = {
     "newcomer": Shown(
         "From clone to verdict", "newcomer",
         "What stands on the screen, every 30 seconds: the last line of the command that runs.",
+    ),
+    "bench": Shown(
+        "What `jstar bench` prints", "",
+        "On one thread, by processor time, unless the line says otherwise. `used`: what jstar does "
+        "on that machine.",
     ),
     "optimal": Shown(
         "J\\* of a dataset", "optimal", "Differences are those to float64, as a share of the "
@@ -167,10 +172,13 @@ def section(name: str) -> str:
     body = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
     command = facts.get("command", f"python benchmarks/{shown.program}.py")
     made = f"`{command}`, commit {facts['commit'].removesuffix('-dirty')}"
+    machine = [facts[key] for key in ("device", "features") if facts.get(key)]
+    made += f", {', '.join(machine)}" if machine else ""
     note = f"; {facts['note']}" if facts.get("note") else ""
     link = f"[{name}.csv](../results/reference/benchmarks/{name}.csv)"
     table = markdown(head + body, f"{link}: {made}{note}.")
-    return f"## {shown.title}\n\n{question(shown.program)} {shown.words}".rstrip() + f"\n\n{table}"
+    asked = f"{question(shown.program)} " if shown.program else ""
+    return f"## {shown.title}\n\n{asked}{shown.words}".rstrip() + f"\n\n{table}"
 
 
 def page() -> str:

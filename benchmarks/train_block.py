@@ -2,7 +2,8 @@
 
 Forward and backward pass, and the forward pass alone, of whole networks with every block in C and
 with every block in torch, in turns, one thread, processor time of this process: torch's time over
-that in C, median over the rounds. `used`: what `jstar.model.fast_block` does at that size here.
+that in C, median over the rounds. `used`: what `jstar.model.block_choice` chooses at that size
+here.
 The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
 heads of 64, two blocks deep.
 """
@@ -20,7 +21,8 @@ import torch
 from train import cpu_name
 
 from jstar.config import Study
-from jstar.model import DiT, DiTConfig, fast_block, ladder, model_config
+from jstar.model import DiT, DiTConfig, ladder, model_config
+from jstar.model.block_choice import IN_C, choose_block
 from jstar.records import provenance, write_table
 from jstar.train.memory import keep_freed_memory
 
@@ -45,10 +47,9 @@ def sizes() -> list[tuple[str, DiTConfig, int]]:
     return rows
 
 
-def passes(config: DiTConfig, batch: int) -> dict[str, Callable[[], None]]:
+def passes(network: DiT, batch: int) -> dict[str, Callable[[], None]]:
     """What is timed: a forward and backward pass, and a forward pass, of one batch."""
-    generator = torch.Generator().manual_seed(0)
-    network = DiT(config).initialise(generator)
+    generator, config = torch.Generator().manual_seed(0), network.config
     x = torch.randn(batch, config.channels, config.rows, config.columns, generator=generator)
     c_noise = torch.randn(batch, generator=generator)
 
@@ -63,9 +64,9 @@ def passes(config: DiTConfig, batch: int) -> dict[str, Callable[[], None]]:
     return {"": both, "forward_": forward}
 
 
-def seconds(work: Callable[[], None], in_c: bool, count: int) -> float:
+def seconds(network: DiT, work: Callable[[], None], in_c: bool, count: int) -> float:
     """Processor time of `count` passes."""
-    fast_block.c_block_wins = lambda *_: in_c
+    network.compute_blocks(in_c=in_c)
     start = time.process_time()
     for _ in range(count):
         work()
@@ -74,26 +75,23 @@ def seconds(work: Callable[[], None], in_c: bool, count: int) -> float:
 
 def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, Any]:
     """One row."""
-    tokens_BTE = torch.empty(batch, config.tokens, config.width)
+    network = DiT(config).initialise(torch.Generator().manual_seed(0))
     row: dict[str, Any] = {
         "size": name, "tokens": config.tokens, "depth": config.depth, "width": config.width,
-        "heads": config.heads, "batch": batch, "used": WINS(tokens_BTE, config.heads),
+        "heads": config.heads, "batch": batch, "used": choose_block(config, batch).way == IN_C,
     }  # fmt: skip
-    for kind, work in passes(config, batch).items():
-        once = max(seconds(work, in_c, 1) for in_c in (True, False, True, False))
+    for kind, work in passes(network, batch).items():
+        once = max(seconds(network, work, in_c, 1) for in_c in (True, False, True, False))
         count = 1 + int(LEAST_SECONDS / once)
         times: dict[bool, list[float]] = {True: [], False: []}
         for k in range(rounds):
             for in_c in (True, False) if k % 2 else (False, True):  # neither always goes first
-                times[in_c].append(seconds(work, in_c, count) / count)
+                times[in_c].append(seconds(network, work, in_c, count) / count)
         ratio = np.array(times[False]) / times[True]
         row[f"{kind}torch_ms"] = 1e3 * float(np.median(times[False]))
         row[f"{kind}c_times_torch"] = float(np.median(ratio))
     print(pd.Series(row).to_frame().T.to_string(index=False, header=False), file=sys.stderr)
     return row
-
-
-WINS = fast_block.c_block_wins
 
 
 def main() -> None:

@@ -39,6 +39,32 @@ def said(tree):
                               for part in value.values)  # fmt: skip
 
 
+# What somebody measured: seconds of so many cores, or how many times as fast.
+SPEED = re.compile(
+    r"(times|x|%) (as fast|as slow|faster|slower)|"
+    r"\d+ (seconds|minutes|hours)[^.|]{0,40} (on|of) (\w+ idle |\w+ )(cores?|threads?)"
+)
+SOURCE = re.compile(r"benchmarks/|benchmarks\.md|`(time )?jstar (plan|bench|rehearse|fit)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_speed_names_what_measured_it(page):
+    if page.name == "benchmarks.md":
+        return  # every table there names its command
+    paragraphs = page.read_text(encoding="utf-8").split("\n\n")
+    wrong = [part for part in paragraphs if SPEED.search(part) and not SOURCE.search(part)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("sentence", "told"), [
+    ("It is 2 times as fast.", True), ("40 % faster", True), ("within 3 % of it", False),
+    ("takes 5 to 7 minutes on two idle cores", True), ("in ten seconds", False),
+    ("takes 26 seconds on two idle cores", True), ("took 20 seconds on 2 cores", True),
+])  # fmt: skip
+def test_a_speed_is_known_when_it_is_seen(sentence, told):
+    assert (SPEED.search(sentence) is not None) == told
+
+
 def test_every_status_of_the_code_is_explained():
     statuses = {str(status) for status in [*FitStatus, *FrontierStatus]}
     for path in (ROOT / "src/jstar/scaling").glob("*.py"):

@@ -7,7 +7,7 @@ import typer
 # Importing adds the subcommands, in the order of the help.
 # isort: off
 from jstar.commands import application, stages, planning, diagnose  # noqa: F401
-from jstar.commands import variants, fits, sampling, verify  # noqa: F401
+from jstar.commands import variants, fits, sampling, verify, bench  # noqa: F401
 
 # isort: on
 from jstar.commands.options import app

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -49,6 +50,16 @@ def address(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
     if not x.is_contiguous() or x.device.type != "cpu":
         raise ValueError("the kernel needs contiguous tensors on the CPU")
     return ctypes.c_void_p(x.data_ptr() + row * x.stride(0) * x.element_size())
+
+
+@cache
+def cpu_features() -> str:
+    """What this processor's instructions are, as the system states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _cached(path: Path) -> ctypes.CDLL | None:
@@ -96,11 +107,6 @@ def _cache_folder() -> Path:
 
 
 def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        cpu = platform.processor()
     code = [path.read_text() for path in (source, *sorted(HEADERS.glob("*.h")))]
-    text = "\n".join([*code, compiler, *COMMON, *flags, platform.machine(), cpu])
+    text = "\n".join([*code, compiler, *COMMON, *flags, platform.machine(), cpu_features()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -71,3 +71,36 @@ def test_without_units_and_without_a_compiler_the_product_is_exact(monkeypatch):
     expected = a_MD.double() @ z_ND.double().t()
     assert torch.equal(distances.int8_product(a_MD, z_ND).double(), expected)
     assert not distances.int8_is_fast(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("capability", "flags", "exact", "faster", "expected"), [
+    ("AVX2", "avx2", True, True, False),
+    ("AVX2", "avx2 avx_vnni", True, True, True),
+    ("AVX2", "avx2 avx_vnni", True, False, False),
+    ("AVX2", "avx2 avx_vnni", False, True, False),  # ONEDNN_MAX_CPU_ISA=AVX2
+    ("AVX512", "avx512_vnni", True, None, True),  # never timed
+    ("AVX512", "avx512_vnni", False, None, False),
+])  # fmt: skip
+def test_torchs_product_is_used_where_it_is_exact_and_faster(
+    capability, flags, exact, faster, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: "avx512_vnni" in flags)
+    monkeypatch.setattr(distances, "cpu_features", lambda: f"flags : {flags}")
+    monkeypatch.setattr(distances, "_torch_is_exact", lambda: exact)
+    monkeypatch.setattr(distances, "_torch_is_faster", lambda: {True: True, False: False}[faster])
+    monkeypatch.setattr(distances.products, "products_kernel", lambda: "compiled")
+    assert distances.has_int8_units() == expected
+    assert distances.int8_is_fast(torch.device("cpu"))  # the noise is of the kind of machine
+
+
+def test_a_product_that_saturates_is_found(monkeypatch):
+    def saturating(a, b):
+        return (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1)
+
+    distances._torch_is_exact.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    try:
+        assert not distances._torch_is_exact()
+    finally:
+        distances._torch_is_exact.cache_clear()

@@ -6,8 +6,8 @@
  * while it lies in the cache. Equations: `Block` in block.py; names of gradients begin with d_.
  *
  * Images [first, stop) of a call are a slice with its own sums of weight gradients: the result
- * does not depend on the number of threads. All widths, also that of a head, are multiples of UNIT:
- * 8, or 4 where it is compiled so for narrow heads.
+ * does not depend on the number of threads. All widths, also that of a head, are multiples of STEP:
+ * 8, or for narrower heads 4.
  */
 #include <stdlib.h>
 
@@ -17,10 +17,13 @@
 #define TILE_TOKENS 64
 #define MAX_TOKENS 64 /* of an image; fast_block.py says the same */
 
-#ifndef UNIT
-#define UNIT 8 /* floats of the shortest vector */
+typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
+#if STEP == 4
+typedef vec4 vec;
+#else
+typedef vec8 vec;
 #endif
-typedef float unit_vec __attribute__((vector_size(4 * UNIT), aligned(4), may_alias));
 #if defined(__AVX512F__)
 #define ROWS 8
 #define LANES 16
@@ -80,10 +83,12 @@ struct block {
 
 PRODUCT(product_wide2, wide, ROWS, 2)
 PRODUCT(product_wide1, wide, ROWS, 1)
-PRODUCT(product_unit, unit_vec, ROWS, 1)
+PRODUCT(product_vec8, vec8, ROWS, 1)
+PRODUCT(product_vec4, vec4, ROWS, 1)
 PRODUCT(row_wide2, wide, 1, 2)
 PRODUCT(row_wide1, wide, 1, 1)
-PRODUCT(row_unit, unit_vec, 1, 1)
+PRODUCT(row_vec8, vec8, 1, 1)
+PRODUCT(row_vec4, vec4, 1, 1)
 
 #define PANEL(WHOLE, ROW)                                                                        \
     do {                                                                                         \
@@ -94,13 +99,14 @@ PRODUCT(row_unit, unit_vec, 1, 1)
             ROW(a + i * ai, ai, ak, b + j, ldb, c + i * ldc + j, ldc, depth, add);               \
     } while (0)
 
-/* The product of any number of rows and a multiple of UNIT columns. */
+/* The product of any number of rows and a multiple of STEP columns. */
 static void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
                     int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
     int64_t j = 0;
     for (; j + 2 * LANES <= columns; j += 2 * LANES) PANEL(product_wide2, row_wide2);
     for (; j + LANES <= columns; j += LANES) PANEL(product_wide1, row_wide1);
-    for (; j < columns; j += UNIT) PANEL(product_unit, row_unit);
+    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8);
+    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4);
 }
 
 /* y = x w, w [in, out]. */
@@ -117,20 +123,20 @@ static void gradient(int64_t rows, int64_t in, int64_t out, const float *d_y, co
 
 /* ---- one row ---- */
 
-#define AT(pointer, j) (*(unit_vec *)((pointer) + (j)))
-#define CONST_AT(pointer, j) (*(const unit_vec *)((pointer) + (j)))
-#define EACH(j, n) for (int64_t j = 0; j < (n); j += UNIT)
+#define AT(pointer, j) (*(vec *)((pointer) + (j)))
+#define CONST_AT(pointer, j) (*(const vec *)((pointer) + (j)))
+#define EACH(j, n) for (int64_t j = 0; j < (n); j += STEP)
 
-static inline float total(unit_vec v) {
-#if UNIT == 8
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
-#else
+static inline float total(vec v) {
+#if STEP == 4
     return (v[0] + v[2]) + (v[1] + v[3]);
+#else
+    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
 #endif
 }
 
 static inline float dot(const float *a, const float *b, int64_t n) {
-    unit_vec sum = {0};
+    vec sum = {0};
     EACH(j, n) sum += CONST_AT(a, j) * CONST_AT(b, j);
     return total(sum);
 }
@@ -142,7 +148,7 @@ static inline float inverse_rms(const float *x, int64_t n) {
 /* Gradient of x / rms(x), from that of its result times `gain`: d_x = (d - unit mean(d unit)). */
 static inline void norm_backward(const float *d_y, const float *unit, const float *gain,
                                  float inverse, int64_t n, float *d_x) {
-    unit_vec sum = {0};
+    vec sum = {0};
     EACH(j, n) sum += CONST_AT(d_y, j) * CONST_AT(gain, j) * CONST_AT(unit, j);
     float mean = total(sum) / (float)n;
     EACH(j, n)
@@ -167,7 +173,7 @@ static void modulated_norm_backward(int64_t T, int64_t E, const float *d_h, cons
     float *d_scale = d_shift + E, *gain = row, *unit = row + E, *d_row = row + 2 * E;
     EACH(j, E) {
         AT(gain, j) = 1.0f + CONST_AT(scale, j);
-        AT(d_shift, j) = AT(d_scale, j) = (unit_vec){0};
+        AT(d_shift, j) = AT(d_scale, j) = (vec){0};
     }
     for (int64_t t = 0; t < T; t++, x += E, d_h += E, d_x += E) {
         float inverse = inverse_rms(x, E);
@@ -191,7 +197,7 @@ static void gated(int64_t T, int64_t E, const float *x, const float *gate, const
 
 static void gated_backward(int64_t T, int64_t E, const float *d_y, const float *gate,
                            const float *branch, float *d_branch, float *d_gate) {
-    EACH(j, E) AT(d_gate, j) = (unit_vec){0};
+    EACH(j, E) AT(d_gate, j) = (vec){0};
     for (int64_t i = 0; i < T * E; i += E)
         EACH(j, E) {
             AT(d_gate, j) += CONST_AT(d_y, i + j) * CONST_AT(branch, i + j);
@@ -236,7 +242,7 @@ static void softmax(int64_t T, int64_t padded, float *row) {
     for (int64_t t = 1; t < T; t++) top = row[t] > top ? row[t] : top;
     for (int64_t t = T; t < padded; t++) row[t] = -INFINITY;
     for (int64_t t = 0; t < padded; t++) row[t] = exp2_fast((row[t] - top) * LOG2E);
-    unit_vec sum = {0};
+    vec sum = {0};
     for (int64_t t = T; t < padded; t++) row[t] = 0.0f;
     EACH(t, padded) sum += AT(row, t);
     float share = 1.0f / total(sum);
@@ -355,7 +361,7 @@ int jstar_block_backward(const struct block *b, int64_t first, int64_t stop) {
     float *d_branch = room, *d_h = d_branch + R * E, *act = d_h + R * E, *d_hidden = act + R * 4 * E;
     float *d_qkv = d_hidden + R * 4 * E, *normed = d_qkv + R * 3 * E, *d_middle = normed + R * E;
     float *row = d_middle + R * E, *space = row + 3 * E;
-    EACH(j, 2 * h) AT(b->d_qk_scale, j) = (unit_vec){0};
+    EACH(j, 2 * h) AT(b->d_qk_scale, j) = (vec){0};
     for (int64_t i = first; i < stop; i += step) {
         int64_t n = stop - i < step ? stop - i : step, rows = n * T, r = i * T;
         int add = i > first;

@@ -88,6 +88,11 @@ class DiT(nn.Module):
         image: Tensor = out.reshape(-1, c.channels, c.rows, c.columns)
         return image
 
+    def compute_blocks(self, *, in_c: bool) -> None:
+        """Let the blocks be computed in C, where they can be, or by torch."""
+        for block in self.blocks:
+            block.in_c = in_c  # type: ignore[assignment]
+
     def condition(self, c_noise_B: Tensor, labels_B: Tensor | None) -> Tensor:
         """Embedding of the noise level (and label), [B, E]."""
         features = sinusoids(c_noise_B.float() * self.config.noise_scale, self.config.time_features)

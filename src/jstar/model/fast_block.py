@@ -12,16 +12,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from jstar.model.block import Block
+from jstar.model.ladder import DiTConfig
 from jstar.native import address, load
 
 SOURCE = Path(__file__).with_name("block.c")
 FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 WIDE = ("-mprefer-vector-width=512",)
 MAX_TOKENS = 64  # block.c says the same
-# With AVX2 at least 1.1 times as fast as torch up to here, forward and backward, and at width 256
-# .7 times (benchmarks/train_block.py). AVX-512 was not measured: the same bound.
-MAX_WIDTH = 96
-UNITS = (8, 4)  # floats of block.c's shortest vector, for which it is compiled
+STEPS = (8, 4)  # the numbers of floats that block.c can be compiled for
+SURE_WIDTH = 96  # up to here at least 1.1 times as fast as torch (benchmarks/train_block.py)
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
 
 DIMENSIONS = ("tokens", "width", "heads")
@@ -41,55 +40,59 @@ class _Block(ctypes.Structure):
 
 
 class FastBlock(Block):
-    """A block that computes its equation in C where that is measured to be faster than torch."""
+    """A block that computes its equation in C if it is to (`in_c`) and can.
+
+    Whoever builds a network for a run says which (`jstar.model.block_choice`); else the width does.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        self.in_c = config.width <= SURE_WIDTH
 
     def forward(self, x_BTE: Tensor, condition_BE: Tensor) -> Tensor:
         """See `Block.forward`."""
-        if self.classic or not c_block_wins(x_BTE, self.heads):
+        if self.classic or not self.in_c or not c_block_takes(x_BTE, self.heads):
             return super().forward(x_BTE, condition_BE)
         weights = (*(f.weight for f in (self.qkv, self.proj, self.up, self.down)), self.qk_scale)
         return c_block(x_BTE, self.modulation(condition_BE), weights, self.heads)
 
 
 @cache
-def block_kernel(unit: int) -> Any:
-    """The compiled block for widths that are multiples of `unit` (one of UNITS), or None: no AVX2,
-    no compiler, it failed, or JSTAR_NATIVE=0."""
+def block_kernel(step: int = STEPS[0]) -> Any:
+    """The compiled block, or None: no AVX2, no compiler, it failed, or JSTAR_NATIVE=0.
+
+    step: one of STEPS that divides the width of a head.
+    """
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
-    flags = (*FLAGS, f"-DUNIT={unit}")
+    flags = (f"-DSTEP={step}", *FLAGS)
     return load(SOURCE, (*flags, *WIDE), flags)
 
 
-def _kernel_for(width: int, heads: int) -> Any:
-    """The kernel of the longest unit that divides the width of a head; None where there is none."""
-    unit = next((unit for unit in UNITS if width // heads % unit == 0), None)
-    return unit and block_kernel(unit)
+def head_step(width: int, heads: int) -> int | None:
+    """The largest of STEPS that divides the width of a head; None: C has no such block."""
+    return next((step for step in STEPS if width % (heads * step) == 0), None)
 
 
-def c_block_wins(x_BTE: Tensor, heads: int) -> bool:
-    """Whether `c_block` can take this input, and is faster than torch.
-
-    A bound and not a measurement of this very machine, whose outcome could change between two
-    starts of a run, and with it the rounding of what is resumed.
-    """
-    width = x_BTE.shape[2]
+def c_block_takes(x_BTE: Tensor, heads: int) -> bool:
+    """Whether `c_block` can take this input."""
+    step = head_step(x_BTE.shape[2], heads)
     return (
         type(x_BTE) is Tensor  # not one without data, of the plan
         and x_BTE.device.type == "cpu"
         and x_BTE.dtype == torch.float32
         and x_BTE.shape[1] <= MAX_TOKENS
-        and width <= MAX_WIDTH
+        and step is not None
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and _kernel_for(width, heads) is not None
+        and block_kernel(step) is not None
     )
 
 
 def c_block(x_BTE: Tensor, modulation: Tensor, weights: tuple[Tensor, ...], heads: int) -> Tensor:
     """[B, T, E], its modulation [B, 6 E], weights of qkv, proj, up, down and qk_scale -> [B, T, E].
 
-    Only where `c_block_wins`. Equations: `jstar.model.block.Block`.
+    Only where `c_block_takes` them. Equations: `jstar.model.block.Block`.
     """
     tensors = (x_BTE, modulation, *weights)
     if not torch.is_grad_enabled():  # then nothing is kept for a backward pass
@@ -111,7 +114,7 @@ class NativeBlock(torch.autograd.Function):
         images = B if keep else max(1, MAX_TOKENS // T) * len(slices)
         kept = _kept(images, T, E, heads)
         out = torch.empty_like(x)
-        call, kernel = _block(x.shape, heads), _kernel_for(E, heads)
+        call, kernel = _block(x.shape, heads), block_kernel(head_step(E, heads))
         _place(call, ("x", "modulation", "qk_scale", "out"), (x, inputs[1], inputs[6], out))
         turned = [weight.t().contiguous() for weight in inputs[2:6]]
         _place(call, INPUTS[2:6], turned)
@@ -140,7 +143,7 @@ class NativeBlock(torch.autograd.Function):
         d_out = d_out.contiguous()
         d_x, d_modulation = torch.empty_like(x), torch.empty_like(inputs[1])
         sums = [weight.new_empty(len(slices), *weight.shape) for weight in inputs[2:]]
-        call, kernel = _block(x.shape, ctx.heads), _kernel_for(E, ctx.heads)
+        call, kernel = _block(x.shape, ctx.heads), block_kernel(head_step(E, ctx.heads))
         _place(call, INPUTS, inputs)
         _place(call, KEPT, kept)
         _place(call, GRADIENTS, (d_out, d_x, d_modulation))

@@ -1,0 +1,110 @@
+"""Answers that are measured once a machine: kept, shared, and never damaged."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from jstar import probe
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache of the test's own, and measurements that end after three rounds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+
+
+@pytest.fixture
+def code(tmp_path):
+    path = tmp_path / "kernel.c"
+    path.write_text("1")
+    return [path]
+
+
+def busy(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def ways(slow, quick=0.002):
+    return lambda: (("slow", lambda: busy(slow)), ("quick", lambda: busy(quick)))
+
+
+def never():
+    raise AssertionError("measured again")
+
+
+def test_the_faster_way_is_found_and_asked_for_once(code, monkeypatch):
+    monkeypatch.setattr(probe.torch, "get_num_threads", lambda: 1)
+    answer = probe.measured("q", ways(0.01), code)
+    assert answer.faster == "quick"
+    assert 3 < answer.times < 8
+    assert probe.measured("q", never, code) == answer
+    assert probe.measured("other", ways(0.001), code).faster == "slow"
+
+
+def test_other_code_or_another_machine_asks_anew(code, monkeypatch):
+    old = probe.measured("q", ways(0.01), code)
+    code[0].write_text("2")
+    new = probe.measured("q", ways(0.0005), code)
+    assert (old.faster, new.faster) == ("quick", "slow")
+    monkeypatch.setattr(probe, "cpu_features", lambda: "another processor")
+    with pytest.raises(AssertionError, match="measured again"):
+        probe.measured("q", never, code)
+
+
+@pytest.mark.parametrize(
+    "damage", ["{half a li", "", "[]\n", "null\n", '{"question": 1}\n', "\0\n"]
+)
+def test_a_damaged_file_costs_a_measurement(code, damage):
+    before = probe.measured("before", ways(0.01), code)
+    with probe.answers_file().open("a") as file:
+        file.write(damage)
+    after = probe.measured("q", ways(0.01), code)
+    assert probe.measured("before", never, code) == before
+    assert probe.measured("q", never, code) == after
+
+
+def test_what_another_process_answered_meanwhile_stays(code):
+    answer = probe.measured("known", ways(0.01), code)
+
+    def meanwhile():
+        other = replace(answer, question="q", faster="slow")
+        with probe.answers_file().open("a") as file:
+            file.write(json.dumps(vars(other)) + "\n")
+        return ways(0.01)()
+
+    assert probe.measured("q", meanwhile, code).faster == "slow"
+
+
+def test_many_processes_at_once_agree_and_lose_nothing(code):
+    program = (
+        "import random, sys; from pathlib import Path; from jstar import probe; probe.SECONDS = 0\n"
+        "for k in range(40):\n"
+        "    two = [('a', lambda: None), ('b', lambda: None)]\n"
+        "    answer = probe.measured(f'q{k}', lambda: random.sample(two, 2), [Path(sys.argv[1])])\n"
+        "    print(answer.faster, answer.times)\n"
+    )
+    command = [sys.executable, "-c", program, str(code[0])]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0] for process in started]
+    assert said[0] == said[1] == said[2]
+    assert len(said[0].splitlines()) == 40
+    lines = probe.answers_file().read_text().splitlines()
+    assert [json.loads(line)["question"] for line in lines] == [f"q{k}" for k in range(40)]
+
+
+def test_a_file_that_others_may_write_to_is_not_believed(code):
+    probe.measured("q", ways(0.01), code)
+    probe.answers_file().chmod(0o666)
+    assert probe.measured("q", ways(0.0005), code).faster == "slow"
+
+
+def test_nothing_is_lost_where_nothing_can_be_written(code, monkeypatch):
+    monkeypatch.setattr(probe, "answers_file", lambda: code[0].parent / "no" / "such" / "folder")
+    assert probe.measured("q", ways(0.01), code).faster == "quick"
