@@ -31,7 +31,7 @@ typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
 #else
 #define ROWS 4
 #define LANES 8
-typedef float wide __attribute__((vector_size(32), aligned(4), may_alias));
+typedef vec8 wide;
 #endif
 
 /* One block and one batch of B images of T tokens, width E. Matrices are row-major. */
