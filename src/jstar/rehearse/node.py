@@ -1,5 +1,6 @@
 """Rehearse a study on this machine: processes with a time limit, one of them killed on purpose."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.model import model_config, parameters
+from jstar.pool import end_with_parent
 from jstar.records import read_json
 from jstar.rehearse.compare import (
     LOSS,
@@ -40,6 +42,7 @@ from jstar.rehearsed import Rehearsal, write_rehearsal
 PART_SHARE = 0.03  # of a size's time: one of its timed stretches
 GOLDEN_SHARE = 0.3
 LEAST_SHARE = 1 / 3  # of the largest size's time
+SCRATCH = ".scratch-"
 POLL = 0.02  # seconds
 LAST_WORDS = 300  # characters of what a failed process said
 
@@ -121,7 +124,7 @@ def _run_phase(phase: str, orders: Path, node: Node, report: Path, end: float) -
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, phase, str(orders)], stdout=output, stderr=output, env=environment,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
     try:
         while time.monotonic() < end:
@@ -229,16 +232,42 @@ def by_size(study: Study, models: list[str]) -> list[tuple[str, float]]:
 
 @contextmanager
 def _scratch(layout: Layout) -> Iterator[Path]:
-    """A folder on the disk of the results, gone afterwards."""
+    """A folder on the disk of the results, gone afterwards; what killed rehearsals left goes first.
+
+    Each is locked by its process while that lives; on a file system without locks they stay.
+    """
+    home = layout.rehearsals
+    with ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with _locked(home, wait=True):  # nobody else looks before the new one is locked
+                for left in home.glob(f"{SCRATCH}*"):
+                    with _locked(left) as free:
+                        if free:
+                            shutil.rmtree(left, ignore_errors=True)
+                folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=home))
+                stack.enter_context(_locked(folder))
+        except OSError as error:
+            raise JstarError(f"{home}: cannot be written ({error.strerror})") from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder until the block or this process ends; whether that was possible."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        layout.rehearsals.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=layout.rehearsals))
-    except OSError as error:
-        raise JstarError(f"{layout.rehearsals}: cannot be written ({error.strerror})") from error
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        free = True
+    except OSError:
+        free = False
     try:
-        yield folder
+        yield free
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def _rows(study: Study, model: str, found: SizeReports, train: TrainReport) -> Iterator[Row]:
