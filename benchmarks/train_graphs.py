@@ -2,9 +2,9 @@
 
 Nothing here is measured: FLOPs, bytes and graphs are counted on a CPU from what torch compiles, and
 milliseconds follow by the roofline of `jstar plan` (src/jstar/preflight/roofline.py). Three sizes
-of config/imagenet64.yaml, at its precision and batch. Writes train_graphs.csv: a row for each size and
-way, in every row one thing changed against `as trained`; and train_chunks.csv: what a process does
-between two waits for its device. `docs/speed.md` reads both.
+of config/imagenet64.yaml, at its precision and batch. Writes train_graphs.csv: a row for each size
+and way, in each one thing changed against `base`, all of a process' share at once under DDP; and
+train_chunks.csv: what a process does between two waits for its device. docs/speed.md reads both.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from jstar.records import provenance, write_table
 from jstar.rehearse import images as rehearsal_images
 from jstar.rehearse.images import random_images
 from jstar.train.events import run_events
-from jstar.train.footprint import MARGIN, Cut, Load
+from jstar.train.footprint import MARGIN, Cut, Load, choose_cut
 from jstar.train.noise_law import TrainingNoiseLaw
 from jstar.train.stream import Stream
 from jstar.train.trace import StepCost, TracedStep, _Counter
@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = ("dit-120m", "dit-367m", "dit-1.5b")
 BUCKET = 25 * 2**20  # bytes: DDP's default
 TILE = 128  # of a matrix product on the device, along rows and columns of what it makes
+NEAR = 0.02  # of the parameters
 STEPS = 4  # of the chunk whose bytes are counted
 
 
@@ -93,19 +94,20 @@ def budget(share: float) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: functorch.patch(activation_memory_budget=share)
 
 
-def ways(load: Counted) -> Iterator[tuple[str, Way]]:
+def ways(load: Counted, gpu: Gpu) -> Iterator[tuple[str, Way]]:
     """Name and way: one thing changed in each but the first."""
     share = load.share
     plain = Cut(share, recompute=False, shard=False, resident=False)
     eager = load.config.model_copy(update={"compile": False})
-    yield "as trained", Way(load, plain)
+    yield "base", Way(load, plain)
     yield "blocks not compiled", Way(replace(load, config=eager), plain)
     yield "norms of q and k within autocast", Way(load, plain, norms_cast)
     yield "the same, not compiled", Way(replace(load, config=eager), plain, norms_cast)
     yield "half of the activations kept", Way(load, plain, budget(0.5))
     yield "whole blocks recomputed", Way(load, replace(plain, recompute=True))
-    yield "in microbatches of 32", Way(load, replace(plain, microbatch=32))
+    yield "two microbatches", Way(load, replace(plain, microbatch=share // 2))
     yield "weights, optimiser and averages sharded", Way(load, replace(plain, shard=True))
+    yield "as jstar plan cuts it", Way(load, choose_cut(load, gpu.memory, gpu.usable)[0])
 
 
 def counted(way: Way, gpu: Gpu) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def counted(way: Way, gpu: Gpu) -> dict[str, Any]:
     passes = way.load.share / way.cut.microbatch
     milliseconds = {f"{k}_ms": 1e3 * v for k, v in vars(time).items()}
     return {
-        "saved_gib": cost.saved / GIB, "gpu_gib": MARGIN * needed.total / GIB,
+        "cut": way.cut.words(way.load.share), "saved_gib": cost.saved / GIB,
+        "gpu_gib": MARGIN * needed.total / GIB,
         "fits": MARGIN * needed.total <= gpu.usable, "matrix_tflop": passes * cost.matrix / 1e12,
         "moved_gb": passes * cost.moved / 1e9, **milliseconds, "step_ms": 1e3 * time.total,
         "mfu": share,
@@ -161,17 +164,15 @@ def up(number: int) -> int:
     return -(-number // TILE) * TILE
 
 
-def nearest_shape(shape: DiTConfig) -> DiTConfig:
-    """The depth and width, a multiple of 128, whose parameters are nearest."""
-    wanted = parameters(shape)
-    widths = range(TILE, 2 * shape.width, TILE)
-    shapes = [
-        replace(shape, depth=depth, width=width, heads=width // 64)
-        for width in widths
-        for depth in range(shape.depth // 2, 2 * shape.depth)
-        if 0.75 <= width / shape.width <= 1.34
-    ]
-    return min(shapes, key=lambda s: abs(parameters(s) - wanted))
+def near_shape(shape: DiTConfig) -> DiTConfig:
+    """The nearest width that is a multiple of 128 at a depth of parameters within 2 %."""
+    wanted, found = parameters(shape), []
+    for width in (up(shape.width), shape.width // TILE * TILE):  # of two as near the first
+        for depth in range(shape.depth // 2, 2 * shape.depth):
+            other = replace(shape, depth=depth, width=width, heads=width // 64)
+            if abs(parameters(other) / wanted - 1) <= NEAR:
+                found.append(other)
+    return min(found, key=lambda other: abs(other.width - shape.width))
 
 
 def chunks(study: Study, name: str, shape: DiTConfig, gpu: Gpu, step_ms: float) -> dict[str, Any]:
@@ -219,21 +220,21 @@ def main() -> None:
         load = Counted(
             name, shape, study.train_of(name), study.resources.processes, image_bytes(study), 0.0
         )
-        found = {way: counted(what, gpu) for way, what in ways(load)}
+        found = {way: counted(what, gpu) for way, what in ways(load, gpu)}
         for way, row in found.items():
             rows.append({"size": name, "way": way, "graphs_a_block": graphs_of(way, shape), **row})
-        cut = found["as trained"] | {"graphs_a_block": graphs(shape, BUCKET)}
+        cut = {"graphs_a_block": graphs(shape, BUCKET)}
         rows.append({"size": name, "way": "optimize_ddp left on", **cut})
-        other = nearest_shape(shape)
-        row = counted(next(ways(replace(load, shape=other)))[1], gpu)
+        other = near_shape(shape)
+        row = counted(next(ways(replace(load, shape=other), gpu))[1], gpu)
         rows.append({"size": name, "way": "width a multiple of 128", "graphs_a_block": 1, **row})
-        for kind, wide in (("as trained", shape), ("width a multiple of 128", other)):
+        for kind, wide in (("base", shape), ("width a multiple of 128", other)):
             mine = next(r for r in rows if r["size"] == name and r["way"] == kind)
             mine |= {
                 "depth": wide.depth, "width": wide.width, "parameters": parameters(wide),
                 "tile_waste": tile_waste(wide), "forward_gflop": flops(wide) / 1e9,
             }  # fmt: skip
-        between.append(chunks(study, name, shape, gpu, found["as trained"]["step_ms"]))
+        between.append(chunks(study, name, shape, gpu, found["base"]["step_ms"]))
         print(pd.DataFrame(rows).query("size == @name").T.to_string(), flush=True)
     command = "python benchmarks/train_graphs.py " + " ".join(sys.argv[1:])
     facts = provenance(command=command.strip(), gpu=gpu.name, torch=torch.__version__,

@@ -66,8 +66,7 @@ def _tidied_up() -> Iterator[None]:
     """Let every `finally` run when SIGTERM comes: temporary folders go, child processes end."""
 
     def unwind(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise TerminatedError
+        raise TerminatedError  # lost where Python ignores errors, as in a __del__: so not only once
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -229,7 +229,7 @@ def test_fewer_processes_train_the_same_share(tiny_study):
 
 
 def test_what_killed_rehearsals_left_goes_and_a_living_one_stays(tmp_path, tiny_study):
-    """SIGTERM ends one in the middle: nothing of it stays. What SIGKILL leaves, the next removes."""
+    """After SIGTERM nothing stays; what SIGKILL leaves, the next one removes."""
     tree = small(tiny_study)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
     layout = Layout(Study.parse(tree), tmp_path / "results")

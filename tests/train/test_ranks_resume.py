@@ -16,7 +16,7 @@ KILLED = (57, 58, 133)
 
 
 def work(config, data, folder, killed):
-    """Train as one of several processes; with `killed` SIGKILL after the checkpoint of that step."""
+    """Train as one of several; with `killed` SIGKILL after the checkpoint of that step."""
     import signal
 
     from jstar.config import Study

@@ -4,6 +4,8 @@ By default with RMSNorm, QK-norm (arXiv 2302.05442) and no biases that adaLN's s
 `classic` gives the 2023 block.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +52,8 @@ class Block(nn.Module):
         else:
             # CUDA's autocast would hand on float32, in casts of their own; the kernel sums in it
             # anyway, and a CPU's autocast leaves it alone (torch 2.13).
-            with torch.autocast(qkv.device.type, enabled=False):
+            half = qkv.dtype == torch.bfloat16
+            with torch.autocast(qkv.device.type, enabled=False) if half else nullcontext():
                 qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
             (q, k), v = qk.unbind(2), qkv[:, :, 2]
         out = F.scaled_dot_product_attention(

@@ -18,7 +18,6 @@ from jstar.config import Study
 from jstar.errors import JstarError
 from jstar.layout import Layout
 from jstar.model import model_config, parameters
-from jstar.pool import end_with_parent
 from jstar.records import read_json
 from jstar.rehearse.compare import (
     LOSS,
@@ -43,6 +42,10 @@ PART_SHARE = 0.03  # of a size's time: one of its timed stretches
 GOLDEN_SHARE = 0.3
 LEAST_SHARE = 1 / 3  # of the largest size's time
 SCRATCH = ".scratch-"
+TORCHRUN = (  # which ends when this process is killed, and its workers with it
+    "from jstar.pool import end_with_parent; end_with_parent(); "
+    "from torch.distributed.run import main; main()"
+)
 POLL = 0.02  # seconds
 LAST_WORDS = 300  # characters of what a failed process said
 
@@ -113,7 +116,7 @@ def _run_phase(phase: str, orders: Path, node: Node, report: Path, end: float) -
     """
     report.unlink(missing_ok=True)
     several = phase in ("train", "resume") and node.processes > 1
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={node.processes}"]
+    launcher = ["-c", TORCHRUN, "--standalone", f"--nproc-per-node={node.processes}"]
     command = [sys.executable, *(launcher if several else []), "-m", "jstar.rehearse.worker"]
     if phase == "golden":
         environment = {**os.environ, "JSTAR_NATIVE": "0", "CUDA_VISIBLE_DEVICES": ""}
@@ -124,7 +127,7 @@ def _run_phase(phase: str, orders: Path, node: Node, report: Path, end: float) -
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, phase, str(orders)], stdout=output, stderr=output, env=environment,
-            start_new_session=True, preexec_fn=end_with_parent,
+            start_new_session=True,
         )  # fmt: skip
     try:
         while time.monotonic() < end:
