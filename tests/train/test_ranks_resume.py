@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from jstar.train.parallel import Ranks
 
 STEPS = 200
 KILLED = (57, 58, 133)
@@ -64,6 +67,16 @@ def test_killed_and_resumed_several_are_bitwise_equal(
         launch(study, digits, tmp_path / "stormy", processes, step)
     launch(study, digits, tmp_path / "stormy", processes)
     assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")
+
+
+def test_of_another_number_of_ranks_the_first_holds_the_sum():
+    rows = torch.arange(12.0).view(3, 2, 2)
+    cpu = torch.device("cpu")
+    assert all(torch.equal(Ranks(k, 3, cpu).own(rows), rows[k]) for k in range(3))
+    two = [Ranks(k, 2, cpu).own(rows) for k in range(2)]
+    assert torch.equal(two[0], rows.sum(0))
+    assert not two[1].any()
+    assert torch.equal(Ranks(0, 1, cpu).rows(rows[1]), rows[1:2])
 
 
 if __name__ == "__main__":
