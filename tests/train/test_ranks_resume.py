@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 
+from jstar.train.checkpoint import load_newest
 from jstar.train.parallel import Ranks
+from jstar.train.run import CHECKPOINTS
 
 STEPS = 200
 KILLED = (57, 58, 133)
@@ -67,6 +69,16 @@ def test_killed_and_resumed_several_are_bitwise_equal(
         launch(study, digits, tmp_path / "stormy", processes, step)
     launch(study, digits, tmp_path / "stormy", processes)
     assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")
+    calm, stormy = (state(tmp_path / name) for name in ("calm", "stormy"))
+    assert [name for name in calm if calm[name] != stormy[name]] == []
+
+
+def state(folder):
+    """All of the last checkpoint: a table rounds, the records of telemetry in it are float64."""
+    newest, complaints = load_newest(folder / "state" / CHECKPOINTS)
+    assert complaints == []
+    assert len(newest.tensors["records"]) >= 50 * 16
+    return {name: tensor.numpy().tobytes() for name, tensor in newest.tensors.items()}
 
 
 def test_of_another_number_of_ranks_the_first_holds_the_sum():
