@@ -16,8 +16,8 @@ from jstar.train.checkpoint import load_newest
 from jstar.train.parallel import Ranks
 from jstar.train.run import CHECKPOINTS
 
-STEPS = 200
-KILLED = (57, 58, 133)
+STEPS, RECORDS = 40, 10
+KILLED = (17, 27)
 
 
 def work(config, data, folder, killed):
@@ -28,7 +28,7 @@ def work(config, data, folder, killed):
     from jstar.train import events, train
     from jstar.train.run import Run
 
-    events.CHUNK_STEPS = 1
+    events.CHUNK_STEPS, events.RECORDS = 1, RECORDS
     save = Run.save
 
     def save_and_die(self):
@@ -47,7 +47,7 @@ def launch(study, data, folder, processes, killed=0):
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     more = [__file__, yaml.safe_dump(study), str(data), str(folder), str(killed)]
     done = subprocess.run(
-        [sys.executable, *torchrun, *more], capture_output=True, text=True, timeout=200,
+        [sys.executable, *torchrun, *more], capture_output=True, text=True, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (done.returncode == 0) == (not killed), done.stderr[-3000:]
@@ -77,7 +77,7 @@ def state(folder):
     """All of the last checkpoint: a table rounds, the records of telemetry in it are float64."""
     newest, complaints = load_newest(folder / "state" / CHECKPOINTS)
     assert complaints == []
-    assert len(newest.tensors["records"]) >= 50 * 16
+    assert len(newest.tensors["records"]) >= RECORDS * 16
     return {name: tensor.numpy().tobytes() for name, tensor in newest.tensors.items()}
 
 
