@@ -84,6 +84,20 @@ SHOWN = {
         "`c times torch`: torch's time over that in C, forward and backward; `used`: what jstar "
         "does at that size.",
     ),
+    "train_memory": Shown(
+        "Memory of a training process over the dataset's size", "train_memory",
+        "`private`: written to by this process; `mapped`: from files, which the system may drop. "
+        "The row of 8 ranks is computed.",
+        columns=("images", "dataset_mb", "store", "ranks", "how", "rank", "private_mb",
+                 "mapped_mb"),
+    ),
+    "train_graphs": Shown(
+        "Ways to train a step, computed", "train_graphs",
+        "Nothing of it is measured: counted graphs and bytes, and milliseconds by a roofline; what "
+        "follows from it stands on [a page of its own](speed.md).",
+        columns=("size", "way", "graphs_a_block", "cut", "saved_gib", "gpu_gib", "fits", "moved_gb",
+                 "step_ms"),
+    ),
     "train_width_best": Shown(
         "The learning rate over width", "train_width",
         "`rate`: the best before the width rule; `regret`: what the best rate of all widths costs.",

@@ -1,6 +1,11 @@
 """The command `jstar`: one subcommand a stage."""
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -19,8 +24,20 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
+class TerminatedError(BaseException):
+    """SIGTERM came: no Exception, so that nothing takes it for a failure of its own."""
+
+
 def main() -> None:
-    """Entry point: a mistake becomes one sentence and exit status 2, an interruption 130."""
+    """Entry point: a mistake becomes one sentence and exit status 2, an interruption 130.
+
+    After SIGTERM what is begun is tidied up, and then the process ends by it.
+    """
+    with _tidied_up():
+        _main()
+
+
+def _main() -> None:
     try:
         status = app(prog_name="jstar", standalone_mode=False)
     except JstarError as error:
@@ -42,6 +59,26 @@ def main() -> None:
     if status == INTERRUPTED:
         _say("interrupted; what was finished is kept, the same command starts again")
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _tidied_up() -> Iterator[None]:
+    """Let every `finally` run when SIGTERM comes: temporary folders go, child processes end."""
+
+    def unwind(*_: object) -> None:
+        raise TerminatedError  # lost where Python ignores errors, as in a __del__: so not only once
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    except TerminatedError:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

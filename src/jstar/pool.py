@@ -49,6 +49,7 @@ def _watch(parent: int) -> None:
     files of the next one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's way to end
     end_with_parent()
 
     def wait() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from jstar.config import LadderEntry, ModelConfig
@@ -112,3 +113,20 @@ def test_no_label_is_the_last_row():
 def test_misfits_are_named(call, words):
     with pytest.raises(JstarError, match=words):
         call()
+
+
+def test_q_and_k_are_normed_outside_of_autocast(monkeypatch):
+    """CUDA's autocast casts a norm to float32; a CPU's does not, so it is looked at from within."""
+    seen, plain = [], F.rms_norm
+
+    def watched(x, *given, **more):
+        seen.append((x.dtype, torch.is_autocast_enabled("cpu")))
+        return plain(x, *given, **more)
+
+    monkeypatch.setattr(F, "rms_norm", watched)
+    config = ladder(1, shape=(1, 8, 8), patch=2, width=64)
+    network = DiT(config).initialise(torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.zeros(2, 1, 8, 8), torch.ones(2))
+    assert [autocast for kind, autocast in seen if kind == torch.bfloat16] == [False]
+    assert torch.float32 in [kind for kind, _ in seen]  # the residual stream's norms

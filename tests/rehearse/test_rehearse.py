@@ -4,6 +4,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -223,3 +226,43 @@ def test_fewer_processes_train_the_same_share(tiny_study):
     assert "2 of the 8 processes" in notes[0]
     assert json.loads(scaled.model_dump_json())["train"]["batch"] == 64
     assert node.here(study, Node(8, None, None)) == (study, [])
+
+
+def test_what_killed_rehearsals_left_goes_and_a_living_one_stays(tmp_path, tiny_study):
+    """After SIGTERM nothing stays; what SIGKILL leaves, the next one removes."""
+    tree = small(tiny_study)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    layout = Layout(Study.parse(tree), tmp_path / "results")
+    command = [
+        sys.executable, "-m", "jstar", "rehearse", "--config", str(tmp_path / "study.yaml"),
+        "--results", str(layout.root), "--device", "cpu", "--threads", "1",
+    ]  # fmt: skip
+
+    def scratch():
+        return set(layout.rehearsals.glob(".scratch-*/*/orders.json"))
+
+    def start(before):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(1200):
+            if scratch() - before:
+                return process
+            time.sleep(0.05)
+        process.kill()
+        raise AssertionError("it did not begin")
+
+    killed = start(set())
+    killed.kill()
+    killed.wait()
+    left = scratch()
+    assert len(left) == 1
+    living = start(left)
+    mine = scratch()
+    assert not mine & left
+    asked = start(mine)
+    assert mine < scratch()  # that of one that lives
+    asked.terminate()
+    assert asked.wait(30) == -signal.SIGTERM
+    assert scratch() == mine
+    living.terminate()
+    assert living.wait(30) == -signal.SIGTERM
+    assert list(layout.rehearsals.glob(".*")) == []

@@ -134,6 +134,7 @@ def _srun(gpus: int, nodes: int, threads: int | None) -> int:
     if gpus:
         placing.append(f"--gres=gpu:{gpus}")
     env = {**os.environ, AGENT: "1"}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # srun has it too, and workers that need to save
     return subprocess.run(["srun", *placing, sys.executable, *_command()], env=env).returncode
 
 

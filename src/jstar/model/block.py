@@ -4,6 +4,8 @@ By default with RMSNorm, QK-norm (arXiv 2302.05442) and no biases that adaLN's s
 `classic` gives the 2023 block.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,7 +50,11 @@ class Block(nn.Module):
         if self.classic:
             q, k, v = qkv.unbind(2)
         else:
-            qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
+            # CUDA's autocast would hand on float32, in casts of their own; the kernel sums in it
+            # anyway, and a CPU's autocast leaves it alone (torch 2.13).
+            half = qkv.dtype == torch.bfloat16
+            with torch.autocast(qkv.device.type, enabled=False) if half else nullcontext():
+                qk = norm(qkv[:, :, :2], classic=False) * self.qk_scale.to(qkv.dtype)
             (q, k), v = qk.unbind(2), qkv[:, :, 2]
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

@@ -1,5 +1,6 @@
 """Rehearse a study on this machine: processes with a time limit, one of them killed on purpose."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ from jstar.rehearsed import Rehearsal, write_rehearsal
 PART_SHARE = 0.03  # of a size's time: one of its timed stretches
 GOLDEN_SHARE = 0.3
 LEAST_SHARE = 1 / 3  # of the largest size's time
+SCRATCH = ".scratch-"
+TORCHRUN = (  # which ends when this process is killed, and its workers with it
+    "from jstar.pool import end_with_parent; end_with_parent(); "
+    "from torch.distributed.run import main; main()"
+)
 POLL = 0.02  # seconds
 LAST_WORDS = 300  # characters of what a failed process said
 
@@ -110,7 +116,7 @@ def _run_phase(phase: str, orders: Path, node: Node, report: Path, end: float) -
     """
     report.unlink(missing_ok=True)
     several = phase in ("train", "resume") and node.processes > 1
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={node.processes}"]
+    launcher = ["-c", TORCHRUN, "--standalone", f"--nproc-per-node={node.processes}"]
     command = [sys.executable, *(launcher if several else []), "-m", "jstar.rehearse.worker"]
     if phase == "golden":
         environment = {**os.environ, "JSTAR_NATIVE": "0", "CUDA_VISIBLE_DEVICES": ""}
@@ -229,16 +235,42 @@ def by_size(study: Study, models: list[str]) -> list[tuple[str, float]]:
 
 @contextmanager
 def _scratch(layout: Layout) -> Iterator[Path]:
-    """A folder on the disk of the results, gone afterwards."""
+    """A folder on the disk of the results, gone afterwards; what killed rehearsals left goes first.
+
+    Each is locked by its process while that lives; on a file system without locks they stay.
+    """
+    home = layout.rehearsals
+    with ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with _locked(home, wait=True):  # nobody else looks before the new one is locked
+                for left in home.glob(f"{SCRATCH}*"):
+                    with _locked(left) as free:
+                        if free:
+                            shutil.rmtree(left, ignore_errors=True)
+                folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=home))
+                stack.enter_context(_locked(folder))
+        except OSError as error:
+            raise JstarError(f"{home}: cannot be written ({error.strerror})") from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder until the block or this process ends; whether that was possible."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        layout.rehearsals.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=layout.rehearsals))
-    except OSError as error:
-        raise JstarError(f"{layout.rehearsals}: cannot be written ({error.strerror})") from error
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        free = True
+    except OSError:
+        free = False
     try:
-        yield folder
+        yield free
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def _rows(study: Study, model: str, found: SizeReports, train: TrainReport) -> Iterator[Row]:

@@ -123,7 +123,8 @@ def _opening(run: Run, orders: Orders) -> tuple[list[float], float, float]:
         if k == 0:
             hook.remove()
             norm = run.optimizer.take_norms()[1]
-    keep_inputs(orders.file(inputs_file(run.ranks.rank)), chunks, torch.cat(errors))
+    share = run.load.share  # DDP's settling pass came before it, with the same errors
+    keep_inputs(orders.file(inputs_file(run.ranks.rank)), chunks, torch.cat(errors)[:share])
     return losses, norm, seconds
 
 
@@ -155,19 +156,13 @@ def resume(orders: Orders) -> ResumeReport:
 
 
 def state_digests(run: Run) -> dict[str, str]:
-    """sha256 of every tensor of a run's whole state; empty on all ranks but the first.
-
-    Of several ranks without `bins`, the telemetry of the record that is under way: after a resume
-    the first rank holds the sum of all, and the last bit depends on what is added first.
-    """
+    """sha256 of every tensor of a run's whole state; empty on all ranks but the first."""
     found = {}
     for name, (part, like) in run.parts().items():
         full = whole(part, like)
         if run.ranks.first:
             found[name] = _sha256(full)
     rest = run.rest()
-    if run.ranks.world > 1:
-        del rest["bins"]
     if run.ranks.first:
         found |= {name: _sha256(tensor) for name, tensor in rest.items()}
     return found

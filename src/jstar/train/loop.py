@@ -19,7 +19,13 @@ from jstar.train.chunk import Chunk
 from jstar.train.events import Branch
 from jstar.train.memory import keep_freed_memory
 from jstar.train.optimizer import FEW, IN_A_ROW, learning_rate
-from jstar.train.parallel import Ranks, deterministic_kernels, gradient_sync, join_ranks
+from jstar.train.parallel import (
+    Ranks,
+    deterministic_kernels,
+    gradient_sync,
+    join_ranks,
+    orders_buckets,
+)
 from jstar.train.publish import publish, require_snapshots, set_aside
 from jstar.train.run import Run
 from jstar.train.snapshots import cooldown_file
@@ -245,6 +251,12 @@ def run_chunk(run: Run, border: int) -> float:
     before, leap = run.optimizer.health[0].clone(), run.leap
     chunk = run.stream.chunk(run.step + leap, border + leap, run.events.border(border) + leap)
     error_KB = torch.empty_like(chunk.weight)
+    if orders_buckets(run.objective) and not run.settled:
+        # By its first pass DDP orders its buckets, and these the sums of three ranks or more: that
+        # of a resumed run would add its first gradients in another order.
+        _gradient(run, chunk, 0, error_KB[0])
+        run.optimizer.clear()
+        run.settled = True
     for k in range(len(error_KB)):
         _gradient(run, chunk, k, error_KB[k])
         run.step += 1

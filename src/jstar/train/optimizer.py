@@ -69,8 +69,12 @@ class Optimizer:
         )
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.clear()
         self._watch(norm, bad)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.adam.zero_grad(set_to_none=True)
 
     def _watch(self, norm: Tensor, bad: Tensor) -> None:
         total, row, longest, recent, count, norms, highest = self.health

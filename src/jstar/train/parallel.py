@@ -48,6 +48,22 @@ class Ranks:
         """Maximum over all ranks."""
         return self._reduce(value, dist.ReduceOp.MAX)
 
+    def rows(self, value: Tensor) -> Tensor:
+        """The values of all ranks, [world, ...] in their order."""
+        rows = torch.zeros(self.world, *value.shape, dtype=value.dtype, device=value.device)
+        rows[self.rank] = value
+        return self.sum(rows)
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This rank's part of a sum over ranks whose terms were `rows`.
+
+        As many ranks as before get their own back, and add up to the same last bit. Of another
+        number the first gets the sum, the others zeros.
+        """
+        if len(rows) == self.world:
+            return rows[self.rank]
+        return rows.sum(0) if self.first else torch.zeros_like(rows[0])
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.world > 1:
@@ -144,6 +160,11 @@ def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
 
 def _shards(module: nn.Module) -> "TypeGuard[FSDPModule]":
     return hasattr(module, "set_requires_gradient_sync")
+
+
+def orders_buckets(objective: nn.Module) -> bool:
+    """Whether DDP moves its gradients."""
+    return isinstance(objective, DistributedDataParallel)
 
 
 def gradient_sync(objective: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -83,6 +83,7 @@ class Run:
         self.speed = Speedometer(self.train_flops, ranks, self.config)
         self.saver = Saver(ranks.device)  # used by the first rank
         self.step = 0
+        self.settled = False  # DDP has ordered its buckets in this process
         self.leap = 0  # steps' worth of data that were left out after bad steps
         self.rollbacks = 0
         self.devices = [ranks.kind]  # that trained it, in this order
@@ -250,7 +251,7 @@ class Run:
         return {
             "adam_steps": self.optimizer.moments()["step"][0],
             "health": self.optimizer.health,
-            "bins": self.ranks.sum(self.bins.sums),
+            "bins": self.ranks.rows(self.bins.sums),
             "records": torch.tensor(self.bins.rows, dtype=torch.float64),
             **self.noise_law.tensors(),
         }
@@ -322,9 +323,7 @@ class Run:
             self.optimizer.health.copy_(found.tensors["health"])
         else:  # of an earlier version, which counted only these
             self.optimizer.health[0] = found.tensors["skipped"].to(self.ranks.device)
-        self.bins.sums.zero_()
-        if self.ranks.first:  # a sum over ranks: only one may hold it
-            self.bins.sums.copy_(found.tensors["bins"])
+        self.bins.sums.copy_(self.ranks.own(found.tensors["bins"].view(-1, *self.bins.sums.shape)))
         self.bins.rows = found.tensors["records"].tolist()
         self.step, self.branch = found.facts["step"], branch
         self.leap = found.facts.get("leap", 0)
