@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jstar.config import Study
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
 from jstar.records import read_json, require_intact
 
@@ -25,7 +26,7 @@ class Layout:
     """
 
     study: Study
-    root: Path = Path("results")
+    root: Path = RESULTS
 
     @property
     def data(self) -> Path:

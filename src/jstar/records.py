@@ -6,6 +6,7 @@ checksum of each file it stands for, and `seal`, its own. Reading checks both.
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,6 @@ from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from jstar import __version__
 from jstar.errors import JstarError
@@ -79,6 +78,8 @@ def write_json(path: str | Path, tree: dict[str, Any]) -> None:
 
 def write_array(path: str | Path, array: Any) -> None:
     """Write a .npy file whole or not at all."""
+    import numpy as np
+
     write_atomically(path, lambda p: np.save(p, array))
 
 
@@ -330,7 +331,7 @@ def refuse_rows(
 ) -> None:
     """Raise JstarError about the first bad row; lines count from 1 with the header."""
     if bad.any():
-        row = int(np.flatnonzero(bad.to_numpy())[0])
+        row = int(bad.to_numpy().argmax())
         raise JstarError(
             f"{path}: line {row + 2}, column '{column}': found {frame[column].iloc[row]}, {allowed}"
         )
@@ -371,14 +372,12 @@ def _plain(value: Any) -> Any:
     """`value` with plain Python numbers, lists and strings only."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    if type(value).__module__ == "numpy":  # which is slow to import for `jstar --help`
+        value = value.tolist()
+    if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, Path):
         return str(value)
     return value

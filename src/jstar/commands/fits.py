@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jstar.commands.options import RESULTS, Config, Results, app, layout_of
+from jstar.commands.options import Config, Results, app, layout_of
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
 
 

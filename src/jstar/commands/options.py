@@ -1,14 +1,15 @@
 """The application, and the options that several subcommands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jstar import __version__
-from jstar.config import Study
 from jstar.errors import JstarError
-from jstar.layout import Layout
+
+if TYPE_CHECKING:  # what a study is costs more to import than all the help
+    from jstar.layout import Layout
 
 app = typer.Typer(
     name="jstar",
@@ -72,7 +73,6 @@ Device = Annotated[
         help="cpu, cuda, cuda:1 ...; default: a GPU if there is one",
     ),
 ]
-RESULTS = Layout.root
 
 
 def group(name: str, text: str) -> typer.Typer:
@@ -82,12 +82,15 @@ def group(name: str, text: str) -> typer.Typer:
     return part
 
 
-def layout_of(config: Path, results: Path) -> Layout:
+def layout_of(config: Path, results: Path) -> "Layout":
     """Layout of the study in `config` below the folder `results`."""
+    from jstar.config import Study
+    from jstar.layout import Layout
+
     return Layout(Study.load(config), results)
 
 
-def say_changed_source(layout: Layout) -> None:
+def say_changed_source(layout: "Layout") -> None:
     """A line on stderr where the dataset's files are others than those that were prepared."""
     from jstar.data.check import source_changed
 

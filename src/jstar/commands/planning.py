@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jstar.commands.options import (
-    RESULTS,
     Config,
     Device,
     Results,
@@ -17,6 +16,7 @@ from jstar.commands.options import (
     layout_of,
     say_changed_source,
 )
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
 
 if TYPE_CHECKING:

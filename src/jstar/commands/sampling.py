@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jstar.commands.options import (
-    RESULTS,
     Config,
     Device,
     ModelName,
@@ -17,11 +16,13 @@ from jstar.commands.options import (
     layout_of,
     set_threads,
 )
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
-from jstar.layout import Layout
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jstar.layout import Layout
 
 
 sampling = group("sampling", "Draw images, measure their quality, say which steps to take.")
@@ -190,7 +191,7 @@ def theory(
         )
 
 
-def _study_theory(layout: Layout) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def _study_theory(layout: "Layout") -> "tuple[pd.DataFrame, pd.DataFrame]":
     from jstar.manifest import require_of_run
     from jstar.records import read_json
     from jstar.sampling.theory.stage import write_theory

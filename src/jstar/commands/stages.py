@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jstar.commands.options import (
-    RESULTS,
     Config,
     Device,
     ModelName,
@@ -18,9 +17,8 @@ from jstar.commands.options import (
     say_changed_source,
     set_threads,
 )
-from jstar.config import Study
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
-from jstar.layout import Layout
 
 if TYPE_CHECKING:
     from jstar.train import TrainStatus
@@ -38,8 +36,10 @@ def check(
     results: Results = RESULTS,
 ) -> None:
     """Check a study file, and its dataset as far as that is possible before prepare."""
+    from jstar.config import Study
     from jstar.config.reading import parse_json
     from jstar.data.check import check_study
+    from jstar.layout import Layout
     from jstar.records import write_text
 
     if (text is None) == (config is None):

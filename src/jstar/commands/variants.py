@@ -2,7 +2,8 @@
 
 import typer
 
-from jstar.commands.options import RESULTS, Config, Results, group, layout_of
+from jstar.commands.options import Config, Results, group, layout_of
+from jstar.constants import RESULTS
 
 variants = group("variants", "Compare runs of one size that differ in how they are trained.")
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from jstar.commands.options import RESULTS, Results, app, layout_of
+from jstar.commands.options import Results, app, layout_of
+from jstar.constants import RESULTS
 from jstar.errors import JstarError
 
 
