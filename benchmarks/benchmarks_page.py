@@ -102,6 +102,14 @@ SHOWN = {
         "The learning rate over width", "train_width",
         "`rate`: the best before the width rule; `regret`: what the best rate of all widths costs.",
     ),
+    "tune_transfer": Shown(
+        "Short trials against whole runs", "tune",
+        "`share` of a run that a trial takes (the stage's default: .4), the rate that it chooses, "
+        "and `regret`: what that rate costs at the end of the whole run; `prior regret`: what the "
+        "width rule's rate costs there.",
+        columns=("model", "share", "prior_rate", "chosen_rate", "trials", "whole_best_rate",
+                 "scatter_percent", "regret_percent", "prior_regret_percent"),
+    ),
     "averages": Shown(
         "Averages that were not stored", "averages",
         "Three lengths stored in the longest run. Errors of the gap at the worst noise scale: of "

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--above", type=int, default=5, help="rates above it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "reference" / "benchmarks")
     args = parser.parse_args()
     study = Study.load(args.config)
     layout = Layout(study, args.work)
