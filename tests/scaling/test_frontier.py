@@ -56,6 +56,18 @@ def test_one_size_is_best_everywhere():
         frontier(rows.drop(columns="loss"))
 
 
+def test_crossings_with_no_snapshot_between_them_bound_nothing():
+    curves = {"a": [10, 9.0, 8.9], "b": [10, 9.1, 3.0], "c": [10, 9.6, 1.0]}
+    rows = pd.concat([
+        pd.DataFrame({"run": run, "params": params, "flops": [1.0, 10, 100], "loss": loss})
+        for params, (run, loss) in enumerate(curves.items(), 1)
+    ])  # fmt: skip
+    found = frontier(rows)
+    assert len(found.crossings) == 2
+    assert found.status is FrontierStatus.NO_CROSSING
+    assert len(found.points) > 0
+
+
 def test_residual_tests_see_curvature_and_only_it():
     points = simulate_points(TrueLaw(-0.15, 0.6, 8, run_noise=0.002, point_noise=0.002), 3)
     good = examine(points, fit_points(points, "corrected"))

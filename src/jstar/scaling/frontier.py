@@ -28,7 +28,8 @@ class FrontierStatus(StrEnum):
     """What the envelope shows."""
 
     FOUND = "found"
-    NO_CROSSING = "no crossing"  # fewer than two: no range of compute where sizes compete
+    # Fewer than two, or no snapshot between them: no range of compute where sizes compete.
+    NO_CROSSING = "no crossing"
     ONE_SIZE = "one size only"  # no envelope over sizes: one size is best at every compute
 
 
@@ -54,8 +55,9 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
     table: columns run, params, flops and `value` (the loss, or better the gap: the order is the
     same and the noise of x0 is not in it). A row is on the frontier if no other size, interpolated
     at its compute, is lower, and if it is at most `tolerance` (relative) above the best that less
-    compute has reached, and if sizes compete there; without two crossings all such rows are given,
-    and the status says `no crossing`. Raises JstarError for a missing column or an empty table.
+    compute has reached, and if sizes compete there; without two crossings around one, all such rows
+    are given and the status says `no crossing`. Raises JstarError for a missing column or an empty
+    table.
     """
     for column in ("run", "params", "flops", value):
         if column not in table.columns:
@@ -71,7 +73,9 @@ def frontier(table: pd.DataFrame, *, value: str = "loss", tolerance: float = TOL
     competing = len(crossings) >= LEAST_CROSSINGS
     if competing:
         log_f = np.log(flops)
-        on_curve &= (log_f >= crossings[0]) & (log_f <= crossings[-1])
+        between = on_curve & (log_f >= crossings[0]) & (log_f <= crossings[-1])
+        competing = bool(between.any())  # all may lie between two snapshots
+        on_curve = between if competing else on_curve
     chosen = mean.loc[on_curve, ["params", "flops"]].assign(on=True)
     merged = table[["params", "flops"]].merge(chosen, on=["params", "flops"], how="left")
     on = merged["on"].notna().to_numpy()
