@@ -19,7 +19,6 @@ REFERENCE = Path("results") / "reference"  # the tables name their inputs: the s
 # From how many images on (fit.min_images of the study's configuration).
 MIN_IMAGES = {
     "digits": 32_000,
-    "digits-depths": 32_000,
     "digits-tuned": 32_000,
     "digits-equal-images": 16_000,
     "cifar10-cpu": 4_000,

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results" / "reference"
 STUDIES = {
     "digits": "8×8 digits, the default study",
-    "digits-depths": "8×8 digits, an earlier ladder of several depths",
-    "digits-tuned": "8×8 digits, that ladder with every size at its own rate",
+    "digits-tuned": "8×8 digits, every size at its own rate, with cooldowns",
     "cifar10-cpu": "CIFAR-10",
     "fashion-mnist": "Fashion-MNIST",
     "digits-equal-images": "8×8 digits, every size the same images: a design that cannot tell",

@@ -52,7 +52,7 @@ def main() -> None:
     tuned, untuned = (
         [Path(p) for p in sys.argv[1:3]]
         if len(sys.argv) > 2
-        else [REFERENCE / "digits-tuned", REFERENCE / "digits-depths"]
+        else [REFERENCE / "digits-tuned", REFERENCE / "digits"]
     )
     both = last_gaps(tuned).merge(last_gaps(untuned), on=["sigma", "model", "params"],
                                   suffixes=("_tuned", "_untuned"))  # fmt: skip

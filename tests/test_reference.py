@@ -83,7 +83,8 @@ def test_the_benchmarks_page_is_what_the_tables_say():
     assert part.count("\n|") == 2 + len(peers)
     assert f"{peers['times_ours'].iloc[1]:.4g}" in part
     # Every committed table is on it, or lies behind one that is.
-    behind = {"scaling_verdicts_studies", "scaling_verdicts_seeds", "train_width"}
+    behind = {"scaling_verdicts_studies", "scaling_verdicts_seeds", "train_width", "train_chunks",
+              "tune_sweep"}  # fmt: skip
     committed = {path.stem for path in made.TABLES.glob("*.csv")}
     assert committed - set(made.SHOWN) <= behind
 
