@@ -58,10 +58,14 @@ def refit(name: str) -> None:
 
 
 def _beside(record: Path) -> None:
-    """A record's parents lie beside it now, not where the fit found them from its own folder."""
+    """A record's parents lie beside it now, not where the fit found them from its own folder.
+
+    Those of folders below it (the trials of each size) are not here.
+    """
     facts = read_json(record)
-    if known := facts.get(PARENTS):
-        write_json(record, sealed({**facts, PARENTS: {Path(k).name: v for k, v in known.items()}}))
+    if known := facts.pop(PARENTS, None):
+        beside = {Path(k).name: v for k, v in known.items() if "/" not in k or k.startswith("..")}
+        write_json(record, sealed(facts | ({PARENTS: beside} if beside else {})))
 
 
 def main() -> None:

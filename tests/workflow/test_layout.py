@@ -16,9 +16,10 @@ LADDER = [{"name": "own", "depth": 1}, {"name": "new", "depth": 1, "variant": FO
 def moved(tmp_path_factory):
     """A project whose Layout has other names for all folders: studies is moved-studies."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
+    top = folder / "src/jstar/constants.py"
+    top.write_text(top.read_text().replace('Path("results")', 'Path("moved")'))
     code = folder / "src/jstar/layout.py"
-    text = code.read_text().replace('Path("results")', 'Path("moved")')
-    text, count = re.subn(r'/ "([\w-]+)"', r'/ "moved-\1"', text)
+    text, count = re.subn(r'/ "([\w-]+)"', r'/ "moved-\1"', code.read_text())
     assert count >= 10
     code.write_text(text)
     return folder

@@ -73,8 +73,9 @@ def block_passes(config: DiTConfig, batch: int) -> tuple[Way, Way]:
     def passes(in_c: bool) -> Callable[[], None]:
         def both() -> None:
             block.in_c = in_c
-            out: torch.Tensor = block(x_BTE.requires_grad_(), condition_BE)
-            out.sum().backward()  # type: ignore[no-untyped-call]
+            with torch.enable_grad():  # a run that resumes asks without
+                out: torch.Tensor = block(x_BTE.requires_grad_(), condition_BE)
+                out.sum().backward()  # type: ignore[no-untyped-call]
 
         return both
 
