@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from jstar import probe
 from jstar.model import block_choice, fast_block, ladder
@@ -23,6 +24,7 @@ def own_cache(tmp_path, monkeypatch):
     if fast_block.block_kernel() is None:
         pytest.skip("no C compiler, or no AVX2 here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.set_num_threads(1)  # as run_tiny does: the question holds their number
 
 
 def says(monkeypatch, way):
@@ -72,7 +74,8 @@ def test_both_ways_are_timed_as_they_are(monkeypatch):
     monkeypatch.setattr(probe, "SECONDS", 0.0)
     calls, c_block = [], fast_block.c_block
     monkeypatch.setattr(fast_block, "c_block", lambda *a: calls.append(1) or c_block(*a))
-    choice = choose_block(WIDE, 8)
+    with torch.no_grad():  # as where a run resumes
+        choice = choose_block(WIDE, 8)
     assert choice.way in (IN_C, IN_TORCH)
     assert len(calls) == 1 + probe.ROUNDS  # and torch as often without it
     assert choose_block(WIDE, 8) == choice
