@@ -84,6 +84,13 @@ SHOWN = {
         "`c times torch`: torch's time over that in C, forward and backward; `used`: what jstar "
         "does at that size.",
     ),
+    "train_saves": Shown(
+        "How long training stands still for checkpoints", "train_saves",
+        "A disk of 20 MB/s, simulated. `stalled share`: of the wall-clock time, without the wait "
+        "after the last step.",
+        columns=("saves", "checkpoint_mb", "checkpoints", "write_seconds", "wall_seconds",
+                 "stalled_seconds", "stalled_share", "seconds_after_last_step"),
+    ),
     "train_memory": Shown(
         "Memory of a training process over the dataset's size", "train_memory",
         "`private`: written to by this process; `mapped`: from files, which the system may drop. "
