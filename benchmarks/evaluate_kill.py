@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
-    tree["ladder"] = [tree["ladder"][0] | {"images": 40_000}]
+    tree["ladder"] = [tree["ladder"][0] | {"flops": None, "images": 40_000}]
     tree["train"] |= {"snapshots": 40, "first_snapshot": 1_000}
     name, random, struck = tree["ladder"][0]["name"], np.random.default_rng(args.seed), 0
     with tempfile.TemporaryDirectory() as folder:

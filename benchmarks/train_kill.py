@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true", help="train by the optimal-loss law")
     args = parser.parse_args()
     tree = Study.load(ROOT / "config" / "digits.yaml").model_dump(mode="json")
-    tree["ladder"] = [tree["ladder"][0] | {"images": args.images}]
+    tree["ladder"] = [tree["ladder"][0] | {"flops": None, "images": args.images}]
     tree["train"] |= {"checkpoint_images": 1, "cooldown": {"snapshots": 2}}
     if args.noise:
         tree["train"]["noise"] = {"law": "optimal_loss"}
