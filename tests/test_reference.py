@@ -100,3 +100,13 @@ def test_a_figure_is_drawn_again(refitted, tmp_path):
 def test_the_theory_is_drawn_again(tmp_path):
     without_torch("sampling", "theory", *TABLES, "--out", tmp_path)
     assert (tmp_path / "theory.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_tuning_page_has_the_numbers_of_the_table():
+    table = pd.read_csv(ROOT / "results/reference/benchmarks/tune_transfer.csv")
+    text = (ROOT / "docs/tune.md").read_text()
+    for share, start in ((0.05, "| 5 %"), (0.1, "| 10 %"), (0.2, "| 20 %"), (0.4, "| **40 %")):
+        mine = table[np.isclose(table["share"], share)]
+        row = next(line for line in text.splitlines() if line.startswith(start))
+        assert ", ".join(f"{rate:.3f}"[1:] for rate in mine["chosen_rate"]) in row
+        assert ", ".join(f"{cost:.1f}" for cost in mine["regret_percent"]) in row
