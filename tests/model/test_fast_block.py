@@ -11,6 +11,7 @@ from jstar.model.block_choice import HOPELESS_WIDTH
 SHAPES = {  # side, patch, width, head width, batch: tokens and widths that need every code path
     "digits": (8, 2, 20, 4, 40),
     "heads of 8": (8, 2, 48, 8, 40),
+    "width below a vector": (8, 2, 12, 4, 5),
     "49 tokens": (28, 4, 48, 16, 3),
     "64 tokens, one head": (8, 1, 24, 24, 3),
     "4 tokens, a slice of one": (8, 4, 40, 40, fast_block.SLICE + 1),
