@@ -5,6 +5,7 @@ once, whoever sent it: from the keyboard, from a batch system, from a terminal t
 `jstar study` that is killed Snakemake finishes the jobs that run, and starts no other.
 """
 
+import fcntl
 import os
 import re
 import signal
@@ -36,6 +37,7 @@ FAILED = re.compile(r"Error in (?:local)?rule \S+:$")
 JOB = re.compile(r"    jobid: (\d+)$")
 FINISHED = re.compile(r"Finished jobid: (\d+)")
 STEPS = re.compile(r"(\d+) of (\d+) steps")
+LOCKED = re.compile(r"^LockException:$", re.MULTILINE)
 SENTENCE = re.compile(r"^ *jstar: (.+)$", re.MULTILINE)
 STAGE_OF = {"oracle": "optimal", "figure": "figures", "notebook": "figures", "all": ""}
 
@@ -90,32 +92,73 @@ def run_study(
     command = _command(config, cores, profile, more)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {**os.environ, "PATH": path}
-    start: dict[str, Any] = {
-        "env": env, "start_new_session": True, "preexec_fn": partial(end_with_parent, SIGTERM),
-    }  # fmt: skip
-    if more:
+    with _folder_in_use(command, env) as lock:
+        start: dict[str, Any] = {
+            "env": env, "start_new_session": True, "pass_fds": (lock,),
+            "preexec_fn": partial(end_with_parent, SIGTERM),
+        }  # fmt: skip
+        if more:
+            with subprocess.Popen(command, **start) as job, _forwarding(job) as stopped:
+                code = job.wait()
+                return 128 + stopped[0] if stopped else code
+        log = layout.logs / "study.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            subprocess.Popen(command, **start) as job,
+            log.open("w") as out,
+            subprocess.Popen(command, stdout=out, stderr=out, **start) as job,
             _forwarding(job) as stopped,
         ):
-            code = job.wait()
-            return 128 + stopped[0] if stopped else code
-    log = layout.logs / "study.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, stdout=out, stderr=out, **start) as job,
-        _forwarding(job) as stopped,
-    ):
-        code = _watch(job, layout, Jobs(log), cores)
+            code = _watch(job, layout, Jobs(log), cores)
     if stopped:
         return 128 + stopped[0]
     if code:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        found = SENTENCE.search(text)
-        why = found[1].rstrip() if found else f"Snakemake ends with exit status {code}"
+        why = _why(log.read_text(encoding="utf-8", errors="replace"), code)
         raise JstarError(f"study '{study.study}': {why} (all of it: {log})")
     return 0
+
+
+def _why(text: str, code: int) -> str:
+    """The first sentence of what failed, from all that Snakemake printed."""
+    if found := SENTENCE.search(text):
+        return found[1].rstrip()
+    if LOCKED.search(text):
+        return (
+            f"{Path.cwd()} is locked by another Snakemake; where none runs any more: "
+            "snakemake --unlock"
+        )
+    return f"Snakemake ends with exit status {code}"
+
+
+@contextmanager
+def _folder_in_use(command: list[str], env: dict[str, str]) -> Iterator[int]:
+    """Say that a study runs in this folder; yields the file that says so, for Snakemake to hold.
+
+    Snakemake's own lock outlives a Snakemake that is killed or loses power. Where the last study
+    did not end by itself and nobody holds the file any more, that lock is removed.
+    """
+    path = Path(".snakemake/jstar_study.lock")
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as file:
+        if _alone(file.fileno()):
+            file.seek(0)
+            if file.read():
+                subprocess.run([*command, "--unlock"], env=env, check=False, capture_output=True)
+            file.truncate(0)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.write("in use\n")
+        file.flush()
+        yield file.fileno()
+        if _alone(file.fileno()):
+            file.truncate(0)
+
+
+def _alone(lock: int) -> bool:
+    """Whether no other study holds the file."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _command(config: Path, cores: str, profile: str | None, more: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from project import ROOT, TINY, environment, images_seen
@@ -157,3 +158,39 @@ def test_what_failed_is_one_sentence(tmp_path):
     assert text.count("jstar:") == 1
     assert "results/state/tiny" in text
     assert "results/studies/tiny/logs/study.log" in text
+
+
+def test_after_a_power_cut_the_study_goes_on_by_itself(copied):
+    """Everything is killed at once: Snakemake's lock stays, and only `jstar study` may know why."""
+    command = [sys.executable, "-m", "jstar", "study", "tiny.yaml", "--cores", "2"]
+    (copied / STUDY / "report.html").unlink()
+    job = subprocess.Popen(
+        command, cwd=copied, env=environment(ROOT), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    locks, deadline = copied / ".snakemake/locks", time.monotonic() + 200
+    while not any(locks.glob("*")):
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (snakemake,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    job.kill()
+    os.killpg(int(snakemake), signal.SIGKILL)
+    job.wait()
+    assert any(locks.glob("*"))
+
+    status, text = run(copied, "jstar", "study", "tiny.yaml", "--cores", 2)
+    assert status == 0, text
+    assert (copied / STUDY / "report.html").is_file()
+    assert (copied / ".snakemake/jstar_study.lock").read_text() == ""
+
+
+def test_a_lock_of_another_snakemake_is_named_and_left(copied):
+    (copied / STUDY / "report.html").unlink()
+    locks = copied / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text(f"{STUDY}/report.html\n")
+    status, text = run(copied, "jstar", "study", "tiny.yaml", "--cores", 2)
+    assert status == 2, text
+    assert "is locked by another Snakemake; where none runs any more: snakemake --unlock" in text
+    assert (locks / "0.output.lock").is_file()
