@@ -63,6 +63,10 @@ def fit(
         int | None,
         _foreign("Leave out snapshots before this many images (or tokens); default: 0"),
     ] = None,
+    onset: Annotated[
+        bool | None,
+        _foreign("Leave out each size's snapshots before its loss last bends down; default: yes"),
+    ] = None,
     loss_name: Annotated[
         str | None, _foreign("What the loss is, for the tables: cross-entropy per token")
     ] = None,
@@ -85,14 +89,16 @@ def fit(
     from jstar.scaling.stage import write_fits
     from jstar.scaling.summary import summary
 
-    numbers = {"confidence": confidence, "bootstrap": bootstrap, "min_images": min_images}
-    given = {key: value for key, value in numbers.items() if value is not None}
+    choices = {
+        "confidence": confidence, "bootstrap": bootstrap, "min_images": min_images, "onset": onset,
+    }  # fmt: skip
+    given = {key: value for key, value in choices.items() if value is not None}
     if config is not None:
         if losses or optimal or out or process or given or loss_name or flop_convention:
             raise JstarError(
                 "fit: a study (--config) says itself what is fitted; --losses, --optimal, --out, "
-                "--process, --confidence, --bootstrap, --min-images, --loss-name and "
-                "--flop-convention are for other tables"
+                "--process, --confidence, --bootstrap, --min-images, --onset, --loss-name "
+                "and --flop-convention are for other tables"
             )
         layout = layout_of(config, results)
         study = layout.study

@@ -40,6 +40,11 @@ class FitConfig(Part):
     min_images: Annotated[int, Field(ge=0)] = Field(
         0, description="snapshots before this many images are left out of the frontier"
     )
+    onset: bool = Field(
+        True,
+        description="leave out each size's snapshots before its loss last bends down against ln D: "
+        "no law of any floor does so",
+    )
     frontier_tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.02, description="a point this far (relative) above the best so far is on the frontier"
     )

@@ -10,19 +10,26 @@ whose law is redrawn too say how often the resulting verdict would be wrong.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import ndtr
 
 from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_floors
-from jstar.scaling.joint_many import components, draw_errors
+from jstar.scaling.joint_many import Luck, components, draw_errors, explained
 from jstar.scaling.laws import Array
+
+FEW = 10  # studies: a p-value that fewer stand for is estimated anew from more
 
 
 @dataclass(frozen=True)
 class World:
-    """Q studies drawn from one fitted law: their fits, and the law [Q, 5] behind each."""
+    """Q studies drawn from one fitted law: their fits, and the law [Q, 5] behind each.
+
+    r2: of each floor's law, [Q] (`joint_many.explained`).
+    """
 
     fits: FloorFits
     truth_QK: Array
     optimal_Q: Array
+    r2: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,34 @@ class Worlds:
     wide: dict[str, World]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What simulated studies of all noise scales have in common: a seed, and how much of it.
+
+    share: of the variance of a run's errors; what the measured errors' correlation says.
+    """
+
+    seed: int
+    share: float
+
+
 def draw_worlds(
     points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int,
-    floors: tuple[str, ...],
+    floors: tuple[str, ...], shared: Shared | None = None,
 ) -> Worlds:  # fmt: skip
     """Studies from the laws of one study: null of the floors, wide of those that are tested."""
-    rng = np.random.default_rng([seed, len(points.design), 5])
+    luck = Luck(np.random.default_rng([seed, len(points.design), 5]))
+    if shared is not None:
+        common = np.random.default_rng([shared.seed, len(points.design), 7])
+        luck = replace(luck, common=common, share=shared.share)
     null, wide = {}, {}
     for floor in floors:
         exact = np.repeat(fits.theta[floor], draws, axis=0)
-        null[floor] = _world(points, fits, floor, exact, power, rng)
+        null[floor] = _world(points, fits, floor, exact, power, luck)
         if floor != "free":
             redrawn = null[floor].fits.theta[floor].copy()
             redrawn[:, 4] = exact[:, 4]
-            wide[floor] = _world(points, fits, floor, redrawn, power, rng)
+            wide[floor] = _world(points, fits, floor, redrawn, power, luck)
     return Worlds(null, wide)
 
 
@@ -57,9 +78,9 @@ def with_more_nulls(
 
     Of none of those that came before, so that a p-value which was small by chance starts anew.
     """
-    rng = np.random.default_rng([seed, len(points.design), 6])
+    luck = Luck(np.random.default_rng([seed, len(points.design), 6]))
     null = {
-        floor: _world(points, fits, floor, np.repeat(fits.theta[floor], draws, axis=0), power, rng)
+        floor: _world(points, fits, floor, np.repeat(fits.theta[floor], draws, axis=0), power, luck)
         for floor in worlds.wide
     }
     return replace(worlds, null={**worlds.null, **null})
@@ -67,19 +88,19 @@ def with_more_nulls(
 
 def _world(
     points: JointPoints, fits: FloorFits, floor: str, truth_QK: Array, power: float,
-    rng: np.random.Generator,
+    luck: Luck,
 ) -> World:  # fmt: skip
     """Draw a study from each law and fit it."""
     design, draws, k = points.design, len(truth_QK), 5 if floor == "free" else 4
     parts, _ = components(design, points.loss_P[None], fits.theta[floor], fits.white, k)
     weight_P = fits.white.weight_QP[0]
-    error_QP = draw_errors(design, fits.white, parts, len(design) - k, weight_P, draws, rng)
+    error_QP = draw_errors(design, fits.white, parts, len(design) - k, weight_P, draws, luck)
     if points.excess_P.any():  # a size may only be worse than its best rate would make it
         _, size_P = np.unique(design.ln_n_P, return_inverse=True)
-        reach = np.abs(rng.standard_normal((draws, size_P.max() + 1)))
+        reach = np.abs(luck.normal((draws, size_P.max() + 1)))
         error_QP = error_QP - points.excess_P * reach[:, size_P]
     loss_QP = truth_QK[:, 4:5] + design.gap(truth_QK) + error_QP
-    shift = points.optimal_error * rng.standard_normal(draws)
+    shift = points.optimal_error * luck.own.standard_normal(draws)
     optimal_Q = (points.optimal if np.isfinite(points.optimal) else 0.0) + shift
     start = fits.theta[floor][:1]
     mean = start[:, 4:5] + design.gap(start)
@@ -87,7 +108,9 @@ def _world(
     # Where each law ends up in this world, so that every study starts near its answer.
     typical = fit_floors(points, mean, optimal_Q[:1] - shift[:1], begin, power, rounds=1)
     starts = {f: typical.theta[f][0] for f in typical.theta} | {floor: start[0], "free": start[0]}
-    return World(fit_floors(points, loss_QP, optimal_Q, starts, power), truth_QK, optimal_Q)
+    found = fit_floors(points, loss_QP, optimal_Q, starts, power)
+    r2 = {f: explained(design, loss_QP, theta) for f, theta in found.theta.items()}
+    return World(found, truth_QK, optimal_Q, r2)
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,23 @@ def _shares(null: Array, seen_Q: Array) -> tuple[Array, Array]:
     above = count - np.searchsorted(null, seen_Q, side="left")
     below = np.searchsorted(null, seen_Q, side="right")
     return (1 + above) / (1 + count), (1 + below) / (1 + count)
+
+
+def fine_tails(worlds: Worlds, fits: FloorFits) -> Tails:
+    """`tails`, where fewer than FEW studies stand for one by the normal law of their root.
+
+    For studies that are only counted: a verdict draws more of them instead.
+    """
+    counted = tails(worlds, fits)
+    found = {}
+    for floor, root_Q in (("zero", fits.from_zero_Q), ("optimal", fits.from_optimal_Q)):
+        null = worlds.null[floor].fits
+        known = null.from_zero_Q if floor == "zero" else null.from_optimal_Q
+        away_Q = (root_Q - known.mean()) / known.std()
+        for side, p_Q in (("high", ndtr(-away_Q)), ("low", ndtr(away_Q))):
+            plain = getattr(counted, f"{floor}_{side}")
+            found[f"{floor}_{side}"] = np.where(plain * len(known) < FEW, p_Q, plain)
+    return Tails(**found)
 
 
 def misfit_shares(worlds: Worlds, fits: FloorFits, floor: str) -> Array:

@@ -93,12 +93,12 @@ def cooldown_laws_frame(study: StudyFits) -> pd.DataFrame:
     """The joint law with the floor J*, of branch ends and of averages at the same snapshots.
 
     Two rows per (sigma or total); `status` says why there is no law. Snapshots before
-    fit.min_images are left out. Empty without cooldowns.
+    fit.min_images and before a size's onset are left out. Empty without cooldowns.
     """
     losses, config = study.losses, study.config
     if not has_cooldowns(losses):
         return pd.DataFrame(columns=list(LAWS))
-    ends = select(losses, ema=COOLDOWN, min_images=config.min_images)
+    ends = study.rows_of(COOLDOWN)
     averages = select(losses, ema=_fitted(config, average_lengths(losses)))
     averages = averages.merge(ends[POINT], on=POINT)
     jobs = [

@@ -27,7 +27,14 @@ from jstar.scaling.joint import (
     fit_floors,
     fit_joint,
 )
-from jstar.scaling.joint_many import ROUGH, JointDesign, components, draw_errors, error_weights
+from jstar.scaling.joint_many import (
+    ROUGH,
+    JointDesign,
+    Luck,
+    components,
+    draw_errors,
+    error_weights,
+)
 from jstar.scaling.joint_solve import solve
 from jstar.scaling.laws import Array
 
@@ -185,7 +192,7 @@ def _drawn_ratios(
     weight_P = error_weights(design, fits.theta["free"], power)[0]  # as in `fit_floors`
     weight_P[keep] /= train.outlying_P  # of a held-out point nothing is known yet
     freedom = len(train.design) - k
-    error_QP = draw_errors(design, fits.white, parts, freedom, weight_P, DRAWS, rng)
+    error_QP = draw_errors(design, fits.white, parts, freedom, weight_P, DRAWS, Luck(rng))
     if floor == "optimal":  # a J* that is too high lowers all gaps together
         error_QP -= points.optimal_error * rng.standard_normal((DRAWS, 1))
     loss_QP = theta[:, 4:5] + design.gap(theta) + error_QP

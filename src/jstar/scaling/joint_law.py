@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from jstar.scaling.calibration import Worlds, interval, misfit_shares
+from jstar.scaling.calibration import World, Worlds, interval, misfit_shares
 from jstar.scaling.fit import aicc
 from jstar.scaling.joint import FloorFits, JointPoints, exponents
-from jstar.scaling.joint_many import HIGHEST, LOWEST
+from jstar.scaling.joint_many import HIGHEST, LOWEST, explained
 from jstar.scaling.laws import Array
 
 CONVERGED, AT_BOUND = "converged", "at bound"
@@ -77,7 +77,7 @@ def law_with_intervals(
         low={name: low for name, (low, _) in ends.items()},
         high={name: high for name, (_, high) in ends.items()},
         misfit=float(misfit_shares(worlds, fits, floor)[0]),
-        r2=_r2(points, theta),
+        r2=float(explained(points.design, points.loss_P[None], theta)[0]),
         aicc=aicc(float(fits.rss[floor][0]), n, parameters),
         n=n,
         status=AT_BOUND if at_bound(theta, floor)[0] else CONVERGED,
@@ -131,10 +131,8 @@ def at_bound(theta_QK: Array, floor: str) -> NDArray[np.bool_]:
     return np.asarray(outside[:, fitted].any(axis=1))
 
 
-def _r2(points: JointPoints, theta: Array) -> float:
-    """R^2 of ln(J - E) over the points above the floor, each counted alike."""
-    above_P = points.loss_P - theta[0, 4]
-    seen_P = np.log(above_P[above_P > 0])
-    rest_P = seen_P - np.log(points.design.gap(theta)[0][above_P > 0])
-    spread = float(((seen_P - seen_P.mean()) ** 2).sum()) if len(seen_P) else 0.0
-    return 1 - float((rest_P**2).sum()) / spread if spread > 0 else NAN
+def flawed(worlds: Worlds, world: World, floor: str) -> NDArray[np.bool_]:
+    """Which studies of a world have such a law under the floor, [Q]: `law_flaw` of each."""
+    fits = world.fits
+    poor = at_bound(fits.theta[floor], floor) | (world.r2[floor] < POOR)
+    return np.asarray(poor | (misfit_shares(worlds, fits, floor) <= MISFIT))

@@ -230,6 +230,17 @@ def error_weights(design: JointDesign, theta_QK: Array, power: float) -> Array:
     return np.asarray(grown / np.sqrt(SHARED + (1 - SHARED) / design.seeds_P))
 
 
+def explained(design: JointDesign, loss_QP: Array, theta_QK: Array) -> Array:
+    """R^2 of ln(J - E) of each study over the points above its floor, each counted alike, [Q]."""
+    above_QP = loss_QP - theta_QK[:, 4:5]
+    seen_QP = np.log(above_QP, out=np.full_like(above_QP, np.nan), where=above_QP > 0)
+    count_Q1 = np.isfinite(seen_QP).sum(axis=1, keepdims=True)
+    mean_Q1 = np.nansum(seen_QP, axis=1, keepdims=True) / np.maximum(count_Q1, 1)
+    spread_Q = np.nansum((seen_QP - mean_Q1) ** 2, axis=1)
+    rest_Q = np.nansum((seen_QP - np.log(design.gap(theta_QK))) ** 2, axis=1)
+    return np.asarray(np.where(spread_Q > 0, 1 - rest_Q / np.maximum(spread_Q, 1e-300), np.nan))
+
+
 def correlated(noise_QP: Array, along_P: Array) -> Array:
     """Independent noise made to follow the point before with the correlation along_P."""
     found_QP = noise_QP.copy()
@@ -239,15 +250,36 @@ def correlated(noise_QP: Array, along_P: Array) -> Array:
     return found_QP
 
 
+@dataclass(frozen=True)
+class Luck:
+    """Random numbers of simulated studies: own to a noise scale, but for a share of their variance.
+
+    common: a generator that all noise scales of a study begin alike. What one network's luck moves
+    at one noise scale it moves at its neighbours.
+    """
+
+    own: np.random.Generator
+    common: np.random.Generator | None = None
+    share: float = 0.0
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal numbers."""
+        own = self.own.standard_normal(shape)
+        if self.common is None:
+            return own
+        common = self.common.standard_normal(shape)
+        return np.asarray(np.sqrt(self.share) * common + np.sqrt(1 - self.share) * own)
+
+
 def draw_errors(
     design: JointDesign, white: Whitening, parts: Components, freedom: int, weight_P: Array,
-    draws: int, rng: np.random.Generator,
+    draws: int, luck: Luck,
 ) -> Array:  # fmt: skip
     """Errors [draws, P] of points with these weights, tau and s drawn from the first posterior."""
-    at = rng.choice(parts.posterior_QL.shape[1], size=draws, p=parts.posterior_QL[0])
-    scale_Q = np.sqrt(parts.variance_QL[0, at] * freedom / rng.chisquare(freedom, draws))
-    noise = rng.standard_normal((draws, len(design)))
+    at = luck.own.choice(parts.posterior_QL.shape[1], size=draws, p=parts.posterior_QL[0])
+    scale_Q = np.sqrt(parts.variance_QL[0, at] * freedom / luck.own.chisquare(freedom, draws))
+    noise = luck.normal((draws, len(design)))
     noise = correlated(noise, design.along(white.correlation_Q)[0])
     # In the whitened units a cluster's shift is one number on every weighted point.
-    level = RATIO_L[at][:, None] * rng.standard_normal((draws, len(design.start_R)))
+    level = RATIO_L[at][:, None] * luck.normal((draws, len(design.start_R)))
     return np.asarray(scale_Q[:, None] * (noise + level[:, design.cluster_P]) / weight_P)

@@ -12,14 +12,16 @@ from jstar.curve import OptimalLoss
 from jstar.errors import JstarError
 from jstar.noise import Process
 from jstar.pool import in_processes
+from jstar.scaling.calibration import Shared
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.held_out import HeldOut, rolling
 from jstar.scaling.input_checks import check_against_optimal, check_below_data, check_total
 from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
-from jstar.scaling.joint import joint_points
+from jstar.scaling.joint import JointPoints, joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
+from jstar.scaling.onset import before, onset_frame
 from jstar.scaling.profile import profile_interval
 from jstar.scaling.residuals import ResidualTests, examine
 from jstar.scaling.verdict import (
@@ -30,6 +32,7 @@ from jstar.scaling.verdict import (
     judge,
     measure_law,
 )
+from jstar.scaling.whole_study import errors_of, expected_frame, shared_share
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,26 @@ class ScaleFits:
 
 @dataclass(frozen=True)
 class StudyFits:
-    """Fits of every noise scale, increasing, the total last. losses: all rows of the input."""
+    """Fits of every noise scale, increasing, the total last.
+
+    losses: all rows of the input. onsets: where each size begins to be fitted
+    (`jstar.scaling.onset`); left_out: the rows before. expected: how many noise scales whole
+    studies of this design would give each verdict; shared: how much of their errors' variance noise
+    scales share (both: `jstar.scaling.whole_study`).
+    """
 
     losses: pd.DataFrame
     scales: tuple[ScaleFits, ...]
     config: FitConfig
+    onsets: pd.DataFrame
+    left_out: pd.DataFrame
+    expected: pd.DataFrame
+    shared: float
+
+    def rows_of(self, ema: float) -> pd.DataFrame:
+        """The rows that would be fitted of another length of averages, or of cooldown ends."""
+        rows = select(self.losses, ema=ema, min_images=self.config.min_images)
+        return rows[~(before(rows, self.onsets) & self.config.onset)]
 
 
 def fit_study(
@@ -82,19 +100,33 @@ def fit_study(
     rows = select(losses, ema=config.ema, min_images=config.min_images)
     keys = sorted((s for s in rows["sigma"].unique() if s != TOTAL), key=float)
     keys += [TOTAL] if (rows["sigma"] == TOTAL).any() else []
-    jobs, family = [], len([s for s in keys if s != TOTAL])
-    for number, sigma in enumerate(keys):
-        optimal = optimal_of(curve, sigma, keys, process)
-        mine = rows[rows["sigma"] == sigma]
-        check_against_optimal(mine, *optimal)
-        check_below_data(mine, sigma, curve)
-        jobs.append((sigma, mine, optimal, config, number, 1 if sigma == TOTAL else family))
+    floors = {sigma: optimal_of(curve, sigma, keys, process) for sigma in keys}
+    parts = [rows[rows["sigma"] == sigma] for sigma in keys]
+    for sigma, part in zip(keys, parts, strict=True):
+        check_against_optimal(part, *floors[sigma])
+        check_below_data(part, sigma, curve)
+    rows = pd.concat(
+        [with_gap(part, floors[sigma][0])[0] for sigma, part in zip(keys, parts, strict=True)],
+        ignore_index=True,
+    )
+    onsets = onset_frame(rows[rows["sigma"] != TOTAL] if keys != [TOTAL] else rows)
+    early = before(rows, onsets) & config.onset
+    rows, left_out = rows[~early], rows[early]
+    family = len([s for s in keys if s != TOTAL])
+    mine = [(rows[rows["sigma"] == s], floors[s], config) for s in keys]
+    errors = in_processes(_errors, mine[:family], "errors", "noise scales")
+    shared = Shared(config.seed, shared_share(errors))
+    jobs = [
+        (s, *one, number, *((1, None) if s == TOTAL else (family, shared)))
+        for number, (s, one) in enumerate(zip(keys, mine, strict=True))
+    ]
     scales = in_processes(fit_scale, jobs, "fit", "noise scales")
     # The total is one question of its own; the noise scales are many.
     single = [s for s in scales if s.sigma != TOTAL]
     judged = adjust_verdicts([s.joint for s in single], config.confidence)
     scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
-    return StudyFits(losses, tuple(scales), config)
+    expected = expected_frame(judged if family > 1 else [], config.confidence)
+    return StudyFits(losses, tuple(scales), config, onsets, left_out, expected, shared.share)
 
 
 def optimal_of(
@@ -119,6 +151,7 @@ def fit_scale(
     config: FitConfig,
     number: int,
     family: int = 1,
+    shared: Shared | None = None,
 ) -> ScaleFits:
     """Everything for one noise scale; `number` keeps its random draws apart from the others'.
 
@@ -140,9 +173,8 @@ def fit_scale(
         elif sample is not None:
             draws[law] = sample
     chosen = config.confidence, config.calibration, seed
-    error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
-    fitted = joint_points(rows, "loss_fit", (optimal[0], error), cluster)
-    joint = judge(fitted, *chosen, family)
+    fitted = _joint_points(rows, optimal, direct, cluster)
+    joint = judge(fitted, *chosen, family, shared)
     floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
     held = rolling(fitted, rows, floors, config.confidence, seed)
     measured = None
@@ -150,6 +182,20 @@ def fit_scale(
         same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
         measured = measure_law(joint_points(rows, "loss", same_draws, cluster), "free", *chosen)
     return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured, held)
+
+
+def _joint_points(
+    rows: pd.DataFrame, optimal: tuple[float, float], direct: bool, cluster: str
+) -> JointPoints | str:
+    """Points of the joint law; a direct gap knows its floor."""
+    error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
+    return joint_points(rows, "loss_fit", (optimal[0], error), cluster)
+
+
+def _errors(rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig) -> Array | None:
+    """Distances of one noise scale's points from their law."""
+    rows, direct = with_gap(rows, optimal[0])
+    return errors_of(_joint_points(rows, optimal, direct, cluster_of(rows, config.cluster)))
 
 
 def _common_error(rows: pd.DataFrame) -> float:

@@ -111,6 +111,18 @@ def _ema(length: float | None) -> str:
     return "none: the ends of cooldowns" if length == COOLDOWN else str(length)
 
 
+def _left_out(onsets: pd.DataFrame, study: StudyFits, data: str | None) -> str:
+    """What was not fitted, and by which rule."""
+    parts = [f"before {study.config.min_images} {data}"] if study.config.min_images else []
+    if (onsets["left_out"] > 0).any():
+        late = onsets.loc[onsets["left_out"] > 0, "onset"]
+        parts.append(
+            f"{len(late)} sizes' before ln J last bends down against ln D ({late.min():.4g} to "
+            f"{late.max():.4g} {data})"
+        )
+    return "; ".join(parts) or "none"
+
+
 def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[str, Any]) -> Rows:
     """What a reader needs to judge or repeat the fits (after (Mis)Fitting, arXiv 2502.18969)."""
     fits, verdicts, frontier = tables["fits"], tables["verdicts"], tables["frontier"]
@@ -136,8 +148,7 @@ def _checklist(tables: dict[str, pd.DataFrame], study: StudyFits, origin: dict[s
         ["points of a fit", f"{int(fits['n'].min())} to {int(fits['n'].max())}"],
         ["frontier", "at every F the size with the lowest loss, seeds averaged; points within "
                      f"{100 * config.frontier_tolerance:g} % of the best so far"],
-        ["snapshots left out", f"before {config.min_images} {origin['data']}"
-                               if config.min_images else "none"],
+        ["snapshots left out", _left_out(tables["onsets"], study, origin["data"])],
         ["split", "train" if "split" in first else NOT_STATED],
         ["EMA", _ema(origin["ema"]) if "ema" in first else NOT_STATED],
         ["gap", sources],

@@ -46,10 +46,10 @@ def write_fits(
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
-    These are losses, frontier, predictions, residuals, residual_tests, profile, sensitivity,
-    isoflop, isoflop_minima, parametric, approaches, held_out, averages, cooldown, cooldown_laws
-    (.csv, provenance in .json), and tables/*.md and *.tex for a paper. All are made before the
-    first is written.
+    These are losses, frontier, onsets, left_out, predictions, residuals, residual_tests, profile,
+    sensitivity, isoflop, isoflop_minima, parametric, approaches, held_out, averages, cooldown,
+    cooldown_laws, expected (.csv, provenance in .json), and tables/*.md and *.tex for a paper. All
+    are made before the first is written.
 
     losses: tables with the columns run, params, flops, loss (and, where known, sigma, loss_se, gap,
     gap_se, model, images or tokens, ema, split). optimal: table of J* (sigma, loss, stderr).
@@ -84,6 +84,7 @@ def write_fits(
         ema=config.ema,
         confidence=config.confidence,
         bootstrap=config.bootstrap,
+        shared_error=study.shared,
         seed=config.seed,
         **parents(Path(out) / "fits.json", every),
     )
@@ -92,6 +93,8 @@ def write_fits(
     written = {
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
+        "onsets": frames.onsets_frame(study),
+        "left_out": frames.left_out_frame(study),
         "predictions": frames.predictions_frame(study),
         "residuals": frames.residuals_frame(study),
         "residual_tests": frames.tests_frame(study),
@@ -106,6 +109,7 @@ def write_fits(
         "cooldown": cooldown_frame(study),
         "cooldown_laws": cooldown_laws_frame(study),
         "verdicts": frames.verdicts_frame(study),
+        "expected": study.expected,
         "fits": frames.fits_frame(study),
     }
     paper = paper_tables(written, study, origin)

@@ -200,6 +200,20 @@ def frontier_frame(study: StudyFits) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def onsets_frame(study: StudyFits) -> pd.DataFrame:
+    """Where each size begins to be fitted, and how many of its snapshots are left out before."""
+    early = study.left_out.drop_duplicates(["run", "flops"])
+    left = [int((early["params"] == n).sum()) for n in study.onsets["params"]]
+    return study.onsets.assign(left_out=left)
+
+
+def left_out_frame(study: StudyFits) -> pd.DataFrame:
+    """Rows before the onset of their size, as `frontier_frame` has those that are fitted."""
+    rows = study.left_out
+    frame = pd.DataFrame({c: rows[c] for c in ("sigma", "run", "model", "params", "flops")})
+    return frame.assign(loss=rows["loss_fit"], gap=rows["gap_fit"])
+
+
 def predictions_frame(study: StudyFits) -> pd.DataFrame:
     """Smooth laws over the fitted compute, with the bands of the headline interval."""
     frames = [_prediction(s, law, study.config.confidence) for s in study.scales for law in LAWS]

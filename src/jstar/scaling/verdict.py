@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from jstar.scaling.calibration import (
+    FEW,
+    Shared,
     Tails,
+    World,
     Worlds,
     alpha_coverage,
     draw_worlds,
-    misfit_shares,
+    fine_tails,
     tails,
     with_more_nulls,
 )
@@ -29,10 +32,9 @@ from jstar.scaling.joint import FLOORS, JointPoints, fit_joint
 from jstar.scaling.joint_law import (
     CONVERGED,
     EXPONENTS,
-    MISFIT,
     JointLaw,
-    at_bound,
     bounded,
+    flawed,
     law_flaw,
     law_with_intervals,
     widened,
@@ -45,7 +47,6 @@ FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
 AGREES, CANNOT_TELL = "agrees", "cannot be told"
 ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
-FEW = 10  # studies: a p-value that fewer stand for is estimated anew from more
 RESOLVED = 2  # times smaller than a single noise scale's verdict needs: the smallest p-value then
 NAN = float("nan")
 
@@ -63,6 +64,35 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Studies:
+    """Q simulated studies of one world at one noise scale, as far as a verdict needs them.
+
+    plain: the four tails of each. fine: the same, beyond what so few studies can count. flawed: by
+    the floor of a verdict, whether that law describes the study badly.
+    """
+
+    plain: dict[str, Array]
+    fine: dict[str, Array]
+    flawed: dict[str, NDArray[np.bool_]]
+
+    @classmethod
+    def of(cls, worlds: Worlds, world: World) -> "Studies":
+        """Of the studies of a world, whose laws were redrawn too."""
+        plain, fine = tails(worlds, world.fits), fine_tails(worlds, world.fits)
+        floors = {FLOOR_OF[verdict] for verdict in (CORRECTED, ABOVE, RAW)}
+        return cls(vars(plain), vars(fine), {f: flawed(worlds, world, f) for f in floors})
+
+    def told(
+        self, plain: dict[str, Array], adjusted: dict[str, Array], level: float, small: bool
+    ) -> NDArray[np.str_]:
+        """The verdict of each study. As in `with_verdict`, none rests on a flawed law."""
+        told = words(plain, adjusted, level, small)
+        for verdict in (CORRECTED, ABOVE, RAW):
+            told[(told == verdict) & self.flawed[FLOOR_OF[verdict]]] = UNDECIDED
+        return told
+
+
+@dataclass(frozen=True)
 class JointScale:
     """One noise scale judged: the law under each floor, the verdict, and its error rates.
 
@@ -70,6 +100,7 @@ class JointScale:
     after adjusting for testing all noise scales. optimal: J*. standing: the laws with a fixed
     floor, their exponents' intervals widened by how often they are judged to have another. bounded:
     the free law among those whose floor is not below 0, its exponents' intervals likewise.
+    studies: simulated ones of the worlds without a floor and with J*.
     """
 
     status: str
@@ -83,6 +114,12 @@ class JointScale:
     rates: Rates = field(default_factory=Rates)
     standing: dict[str, JointLaw] = field(default_factory=dict)
     bounded: JointLaw | None = None
+    studies: dict[str, Studies] = field(default_factory=dict)
+
+    @property
+    def small(self) -> bool:
+        """Whether J* is too small to tell from 0."""
+        return not self.optimal >= self.resolution
 
     @property
     def alpha(self) -> JointLaw | None:
@@ -108,10 +145,12 @@ class JointScale:
 
 
 def judge(
-    points: JointPoints | str, confidence: float, draws: int, seed: int, family: int = 1
-) -> JointScale:
+    points: JointPoints | str, confidence: float, draws: int, seed: int, family: int = 1,
+    shared: Shared | None = None,
+) -> JointScale:  # fmt: skip
     """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none.
 
+    shared: what the simulated studies of all noise scales have in common.
     family: noise scales that are tested together. The more, the smaller a p-value must be, and the
     more studies are drawn where it is small (in two steps, each by itself valid).
     """
@@ -119,7 +158,7 @@ def judge(
         return JointScale(points, reason=points)
     points, fits, power = fit_joint(points)
     floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
-    worlds = draw_worlds(points, fits, power, draws, seed, floors)
+    worlds = draw_worlds(points, fits, power, draws, seed, floors, shared)
     known = np.isfinite(points.optimal)
     laws = {f: law_with_intervals(points, fits, worlds, f, confidence) for f in worlds.null}
     free = laws["free"]
@@ -129,9 +168,10 @@ def judge(
     needed = int(np.ceil(RESOLVED * family / ((1 - confidence) / 2)))
     if known and needed > draws and min(_decisive(found)) * draws < FEW:
         found = tails(with_more_nulls(worlds, points, fits, power, needed, seed), fits)
-    rates, standing = Rates(), {}
+    rates, standing, studies = Rates(), {}, {}
     if known:
-        rates = _rates(worlds, confidence, small)
+        studies = {name: Studies.of(worlds, world) for name, world in worlds.wide.items()}
+        rates = _rates(worlds, studies, confidence, small)
         for floor in ("zero", "optimal"):
             level = confidence + spent_on_verdict(rates, floor, confidence)
             standing[floor] = widened(laws[floor], worlds, level)
@@ -145,6 +185,7 @@ def judge(
         rates=rates,
         standing=standing,
         bounded=bounded(fits, worlds, laws, confidence) if known else None,
+        studies=studies,
     )
     return with_verdict(scale, scale.p, confidence)
 
@@ -203,7 +244,7 @@ def words(
 def with_verdict(scale: JointScale, adjusted: dict[str, float], confidence: float) -> JointScale:
     """The scale with its verdict and a sentence that says why."""
     level, p = (1 - confidence) / 2, scale.p
-    small = not scale.optimal >= scale.resolution
+    small = scale.small
     known = np.isfinite(scale.optimal)
 
     def array(values: dict[str, float]) -> dict[str, Array]:
@@ -273,21 +314,11 @@ def excess(scale: JointScale) -> str:
     return f"{share:.0%} of the smallest gap would stay"
 
 
-def _rates(worlds: Worlds, confidence: float, small: bool) -> Rates:
-    """Verdicts of the studies whose law was redrawn too, by the plain tails.
-
-    As in `with_verdict`, none rests on a law that is at a bound or does not hold.
-    """
+def _rates(worlds: Worlds, studies: dict[str, Studies], confidence: float, small: bool) -> Rates:
+    """Verdicts of the studies whose law was redrawn too, by the plain tails."""
     of, level = {}, (1 - confidence) / 2
-    for name, world in worlds.wide.items():
-        found = tails(worlds, world.fits)
-        p = {n: getattr(found, n) for n in Tails.__dataclass_fields__}
-        told = words(p, p, level, small)
-        for verdict in (CORRECTED, ABOVE, RAW):
-            floor = FLOOR_OF[verdict]
-            flawed = at_bound(world.fits.theta[floor], floor)
-            flawed |= misfit_shares(worlds, world.fits, floor) <= MISFIT
-            told[(told == verdict) & flawed] = UNDECIDED
+    for name, world in studies.items():
+        told = world.told(world.plain, world.plain, level, small)
         of.update({(name, v): float((told == v).mean()) for v in VERDICTS})
     rates = Rates(of)
     spent = spent_on_verdict(rates, "optimal", confidence)
