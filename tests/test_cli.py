@@ -34,7 +34,7 @@ def test_fit_of_foreign_tables(jstar, tables):
     assert re.match(r"total: (corrected|above|raw|undecided); ", out)
     assert re.search(r"^2 noise scales: \d \w+", out, re.M)
     assert re.search(r"measured / predicted [\d.]+ in \[[\d.]+, [\d.]+\]: \w+", out)
-    assert len(out.splitlines()) <= 12
+    assert len(out.splitlines()) <= 13
     facts = read_json(tables / "out/fits.json")
     assert (facts["process"], facts["confidence"], facts["bootstrap"]) == ("edm", 0.9, 150)
     frontier = pd.read_csv(tables / "out/frontier.csv")

@@ -79,7 +79,7 @@ def test_any_table_is_fitted_and_drawn(name, jstar, tmp_path):
     out, drawn = tmp_path / "out", tmp_path / "figures"
     status, said, errors = jstar("fit", "--losses", tmp_path / "losses.csv", "--out", out, *QUICK)
     assert status == 0, errors
-    assert len(said.splitlines()) <= 12
+    assert len(said.splitlines()) <= 13
     assert f"total: undecided; {'' if 'sizes' in reason else 'without J* '}" in said
     assert reason in said
     assert ("F / N stands for D" in said) == (name == "no data column")

@@ -64,6 +64,7 @@ def laws_panel(
 ) -> None:
     """Loss or gap (`column`), as it was fitted: every run, the joint law along the best sizes, J*.
 
+    Dotted: what a size lost before its onset, which is not fitted.
     The envelope's points, laws and crossings only where sizes compete. Where J* is far below all
     losses, an arrow says where.
     """
@@ -79,6 +80,11 @@ def laws_panel(
         color = colors[str(run["model"].iloc[0])]
         panel.plot(run["flops"], run[column].where(run[column] > 0), color=color, lw=0.8,
                    marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
+    early = tables.at("left_out", sigma)
+    for _, run in early.groupby("run"):
+        run = run.sort_values("flops")
+        panel.plot(run["flops"], run[column].where(run[column] > 0), ls=":", lw=0.6,
+                   color=colors[str(run["model"].iloc[0])])  # fmt: skip
     if competing(tables, sigma):
         edge = rows[rows["on_frontier"].astype(bool)]
         panel.plot(edge["flops"], edge[column], ls="", ms=1.8, alpha=0.8, **FRONTIER_MARK)
@@ -87,7 +93,7 @@ def laws_panel(
         crossed = crossings(tables, sigma, column)
         panel.plot(crossed["flops"], crossed[column], ls="", ms=3, zorder=6, **CROSSING_MARK)
     lowest = _joint(panel, tables, sigma, column)
-    low, high = float(seen.min()), float(seen.max())
+    low, high = float(seen.min()), float(np.nanmax([seen.max(), early[column].max()]))
     reach = high / low
     low = min(low, max(lowest, low / reach**0.5))
     if column == "loss":
@@ -222,6 +228,8 @@ def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) 
         handles.append(Patch(color="#888888", alpha=0.3, lw=0,
                              label=f"envelope: {100 * tables.confidence:g} % band"))  # fmt: skip
         handles.append(Line2D([], [], ls="", ms=3, label="crossing", **CROSSING_MARK))
+    if not tables.left_out.empty:
+        handles.append(Line2D([], [], color="#555555", lw=0.6, ls=":", label="before its onset"))
     legend(figure, size_handles(tables.models, tables.params, lw=1.2), handles)
 
 

@@ -132,6 +132,7 @@ def scale_charts(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
 def _curves(tables: StudyTables, sigma: float | str, column: str) -> dict[str, Any]:
     rows = tables.at("frontier", sigma)
     traces = _runs(tables, rows, column)
+    traces += _runs(tables, tables.at("left_out", sigma), column, dash="dot")
     law = joint_law(tables, sigma)
     if law is not None and law["status"] == CONVERGED:
         line = optimal_line(tables, sigma, law)
@@ -168,15 +169,18 @@ def _flops_axis(tables: StudyTables) -> dict[str, Any]:
     return log_axis(FLOPS, float(flops.min()), float(flops.max()))
 
 
-def _runs(tables: StudyTables, rows: pd.DataFrame, column: str, factor: float = 1) -> list[Any]:
+def _runs(
+    tables: StudyTables, rows: pd.DataFrame, column: str, factor: float = 1, dash: str = "solid"
+) -> list[Any]:
+    """Every run in its size's colour; dotted is what comes before the size's onset."""
     colors, labels = size_colors(tables.models), model_labels(tables.models, tables.params)
     traces = []
     for run, part in rows.groupby("run"):
         part, model = part.sort_values("flops"), str(part["model"].iloc[0])
         traces.append(go.Scatter(
             x=_few(part["flops"]), y=_few(factor * part[column]), mode="lines+markers",
-            name=f"{labels[model]} parameters, {run}", line={"color": to_hex(colors[model]),
-            "width": 1.4}, marker={"size": 3},
+            name=f"{labels[model]} parameters, {run}", marker={"size": 3},
+            line={"color": to_hex(colors[model]), "width": 1.4, "dash": dash},
         ))  # fmt: skip
     return traces
 

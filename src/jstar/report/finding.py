@@ -48,7 +48,7 @@ def finding(tables: StudyTables) -> str:
     parts[1:] = [part.replace(f" of {len(rows)} noise scales the losses", " they")
                  for part in parts[1:]]  # fmt: skip
     sentence = f"{parts[0][0].upper()}{', '.join(parts)[1:]}"
-    return f"{sentence}; {_errors(rows)}."
+    return f"{sentence}; {_errors(rows)}{_expected(tables)}."
 
 
 def total(tables: StudyTables) -> str:
@@ -81,6 +81,19 @@ def _errors(rows: pd.DataFrame) -> str:
     return (
         "if J* were the floor, studies of this very design would find it in "
         f"{share_text(power.min())} to {share_text(power.max())} of cases, by noise scale"
+    )
+
+
+def _expected(tables: StudyTables) -> str:
+    """How many noise scales whole studies of this design would call corrected, were J* the floor."""
+    frame = tables.expected
+    found = frame[(frame["world"] == "optimal") & (frame["verdict"] == CORRECTED)]
+    if found.empty:
+        return ""
+    row = found.iloc[0]
+    return (
+        f"; if J* were the floor at all of them, 80 % of such studies would call {row['low']} to "
+        f"{row['high']} corrected"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a study's fits say, in at most twelve lines for the console."""
+"""What a study's fits say, in at most thirteen lines for the console."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,7 +9,7 @@ from jstar.constants import TOTAL
 from jstar.records import read_json, read_table
 from jstar.scaling.noise_scales import ScaleFits, StudyFits
 from jstar.scaling.paper_tables import NOT_STATED, WITHOUT_DATA, interval_text, number
-from jstar.scaling.verdict import CORRECTED, FLOOR_OF, RAW, floor_says
+from jstar.scaling.verdict import ABOVE, CORRECTED, FLOOR_OF, RAW, floor_says
 
 
 def summary(study: StudyFits, out: Path) -> list[str]:
@@ -34,6 +34,7 @@ def summary(study: StudyFits, out: Path) -> list[str]:
     if len(single) > 1:
         counts = ", ".join(f"{count} {word}" for word, count in Counter(single).most_common())
         lines.append(f"{len(single)} noise scales: {counts}")
+        lines += _expected(study)
     if between := origin["optimal_interpolated"]:
         lines.append(
             f"J* is interpolated at {len(between)} of {len(single)} noise scales, with an error of "
@@ -47,6 +48,18 @@ def summary(study: StudyFits, out: Path) -> list[str]:
         lines.append(f"what {' and '.join(unsaid)} are: {NOT_STATED} (--loss-name, "
                      "--flop-convention)")  # fmt: skip
     return [*lines, f"tables: {out}"]
+
+
+def _expected(study: StudyFits) -> list[str]:
+    """What whole studies of this design would call, were J* the floor everywhere."""
+    rows = study.expected[study.expected["world"] == "optimal"].set_index("verdict")
+    if rows.empty:
+        return []
+    ends = {word: f"{rows.loc[word, 'low']} to {rows.loc[word, 'high']}" for word in rows.index}
+    return [
+        f"  were J* the floor at all of them, 80 % of such studies would call {ends[CORRECTED]} "
+        f"corrected, {ends[ABOVE]} above"
+    ]
 
 
 def verdict_table(fits: Path) -> list[str]:
