@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from jstar.config import FitConfig
-from jstar.curve import read_curve
+from jstar.curve import OptimalLoss, read_curve
 from jstar.progress import Progress
 from jstar.records import provenance, write_table
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
@@ -74,16 +74,19 @@ def _seed(cell: Cell) -> int:
     return zlib.crc32(f"{cell.design}, {cell.truth}, {cell.label}".encode())
 
 
+def as_read(losses: pd.DataFrame, curve: pd.DataFrame) -> tuple[pd.DataFrame, OptimalLoss]:
+    """Both tables as a study reads them from its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, frame in (("losses", losses), ("curve", curve)):
+            frame.to_csv(Path(folder) / f"{name}.csv", index=False)
+        return read_losses([Path(folder) / "losses.csv"]), read_curve(Path(folder) / "curve.csv")
+
+
 def study(task: tuple[Cell, StudyDesign, int, int]) -> dict[str, object]:
     """One study: simulated, written as tables, read and fitted; what it said."""
     cell, design, index, draws = task
     truth = cell.joint()
-    losses, curve = simulate_design(design, truth, _seed(cell), index)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, frame in (("losses", losses), ("curve", curve)):
-            frame.to_csv(Path(folder) / f"{name}.csv", index=False)
-        table = read_losses([Path(folder) / "losses.csv"])
-        optimal = read_curve(Path(folder) / "curve.csv")
+    table, optimal = as_read(*simulate_design(design, truth, _seed(cell), index))
     config = FitConfig(calibration=draws, bootstrap=200, seed=index)
     with redirect_stderr(io.StringIO()):
         scale = fit_study(table, optimal, config, None).scales[0]

@@ -11,9 +11,9 @@ from jstar.records import read_json, require_intact
 
 # What the stage fit writes into a study's folder, and what figures and notebooks read.
 FIT_TABLES = (
-    "losses", "fits", "verdicts", "frontier", "predictions", "residuals", "residual_tests",
-    "profile", "sensitivity", "isoflop", "isoflop_minima", "parametric", "approaches",
-    "held_out", "averages", "cooldown", "cooldown_laws",
+    "losses", "fits", "verdicts", "expected", "frontier", "onsets", "predictions",
+    "residuals", "residual_tests", "profile", "sensitivity", "isoflop", "isoflop_minima",
+    "parametric", "approaches", "held_out", "averages", "cooldown", "cooldown_laws",
 )  # fmt: skip
 PAPER_TABLES = ("laws", "sensitivity", "checklist")  # in tables/, as .md and .tex
 

@@ -11,6 +11,7 @@ from jstar.constants import COOLDOWN
 from jstar.errors import JstarError
 from jstar.scaling.cooldown import cooldown_frame, cooldown_laws_frame
 from jstar.scaling.inputs import average_lengths, select
+from jstar.scaling.noise_scales import StudyFits
 from jstar.scaling.stage import write_fits
 from jstar.scaling.tables import averages_frame
 
@@ -62,7 +63,8 @@ def study(losses, **config):
         for s, v in OPTIMAL.items()
     )
     keys = {"bootstrap": 100, "calibration": 100}
-    return SimpleNamespace(losses=losses, scales=scales, config=FitConfig(**keys, **config))
+    none = pd.DataFrame({"fitted_from": [0.0]})
+    return StudyFits(losses, scales, FitConfig(**keys, **config), none, losses[:0], 0.0)
 
 
 def test_the_change_against_the_fitted_and_the_best_average(losses):

@@ -12,7 +12,16 @@ from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import FLOORS, fit_joint, joint_points
 from jstar.scaling.joint_law import at_bound
 from jstar.scaling.joint_many import LOWEST
-from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, UNDECIDED, Rates, judge, spent_on_verdict
+from jstar.scaling.verdict import (
+    ABOVE,
+    CORRECTED,
+    RAW,
+    UNDECIDED,
+    Rates,
+    Studies,
+    judge,
+    spent_on_verdict,
+)
 
 SIZES = np.geomspace(1e5, 1e7, 6)
 EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)
@@ -58,8 +67,13 @@ def test_studies_at_a_bound_are_undecided_in_the_printed_rates(floor, said):
     theta[::3, 1] = LOWEST[1]
     assert at_bound(theta, floor).sum() == 50
     spoilt = replace(wide, fits=replace(wide.fits, theta=wide.fits.theta | {floor: theta}))
-    before = verdict._rates(worlds, 0.95, small=False)
-    after = verdict._rates(replace(worlds, wide=worlds.wide | {floor: spoilt}), 0.95, small=False)
+    before, after = (
+        verdict._rates(
+            worlds, {name: Studies.of(worlds, world) for name, world in wide.items()}, 0.95,
+            small=False,
+        )
+        for wide in (worlds.wide, worlds.wide | {floor: spoilt})
+    )  # fmt: skip
     assert before(floor, said) > 0.8
     assert after(floor, said) == pytest.approx(before(floor, said) * 2 / 3, abs=0.05)
     assert after(floor, UNDECIDED) > 0.3

@@ -14,6 +14,7 @@ from jstar.scaling.joint_many import (
     RATIO_L,
     Components,
     JointDesign,
+    Luck,
     Whitening,
     components,
     draw_errors,
@@ -197,8 +198,8 @@ def test_drawn_errors_have_the_components_that_are_known():
     design = JointDesign.of(1e5 * 10.0**code, np.tile([1e4, 2e4, 4e4, 8e4], 2), code, code)
     white = Whitening.of(design, np.ones((1, 8)), np.array([0.8]), RATIO_L[known])
     parts = Components(known[None].astype(float), np.full((1, len(RATIO_L)), 0.25))
-    weight, rng = np.where(code, 0.5, 1.0), np.random.default_rng(0)
-    drawn = draw_errors(design, white, parts, 10**6, weight, 40_000, rng)  # freedom: s is known
+    weight, luck = np.where(code, 0.5, 1.0), Luck(np.random.default_rng(0))
+    drawn = draw_errors(design, white, parts, 10**6, weight, 40_000, luck)  # freedom: s is known
     lag = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
     shared = (0.5 * RATIO_L[6]) ** 2
     expected = np.where(np.equal.outer(code, code), shared + 0.25 * 0.8**lag, 0.0)
@@ -218,7 +219,7 @@ def test_a_size_with_more_seeds_is_known_better():
     white = Whitening.of(design, error_weights(design, theta, 1.0), np.zeros(1), np.full(1, 3.0))
     known = Components(np.eye(len(RATIO_L))[12:13], np.full((1, len(RATIO_L)), 1e-4))
     drawn = draw_errors(
-        design, white, known, 10**9, white.weight_QP[0], 4000, np.random.default_rng(1)
+        design, white, known, 10**9, white.weight_QP[0], 4000, Luck(np.random.default_rng(1))
     )
     spread = (drawn / design.gap(theta)).std(axis=0)[design.start_R]
     assert spread / spread[1] == pytest.approx(expected, rel=0.05)

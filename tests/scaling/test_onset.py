@@ -1,4 +1,4 @@
-"""Where a size begins to be fitted: after its curve last bends down, and never because of a floor."""
+"""From where on a study is fitted: after curves last bend down, and never because of a floor."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ LAWS = {"no floor": {"floor": 0.0, "optimal": 0.5}, "J*": {}, "above J*": {"floo
 
 
 def study(truth, index=0, onset_at=None, height=0.3):
-    """A simulated table; with onset_at (a function of N) plateaus that end there, e-fold in .3 ln D."""
+    """A simulated table; with onset_at (a function of N) plateaus that end there."""
     losses, _ = simulate_design(DESIGN, truth, 11, index)
     if onset_at is not None:
         late = np.log(losses["images"] / losses["params"].map(onset_at)) / 0.3
@@ -40,7 +40,7 @@ def test_noise_is_no_onset(world, correlation):
     assert (found["onset"] > 0).mean() < 0.03
 
 
-def test_a_plateau_is_left_out_size_by_size():
+def test_plateaus_are_found_size_by_size_and_left_out_for_all():
     truth = JointTruth(snapshot_noise=0.003, run_noise=0.01)
     ends = {n: DESIGN.images[k][6] for k, n in enumerate(SIZES)}
     rows = study(truth, onset_at=lambda n: ends[n])
@@ -49,8 +49,18 @@ def test_a_plateau_is_left_out_size_by_size():
     assert ((ratio > 0.6) & (ratio < 2)).all()
     assert (found["bend_in_se"] < -5).all()
     early = before(rows, found.reset_index())
-    assert (early == (rows["images"] < rows["params"].map(found["onset"]))).all()
+    second = found["onset"].sort_values().iloc[-2]
+    assert (found["fitted_from"] == second).all()
+    assert (early == (rows["images"] < second)).all()
     assert early.any()
+
+
+def test_one_size_alone_moves_nothing():
+    truth = JointTruth(snapshot_noise=0.003)
+    rows = study(truth, 4, onset_at=lambda n: DESIGN.images[2][6] if n == SIZES[2] else 1.0)
+    found = onset_frame(rows)
+    assert found["onset"].max() > 0
+    assert (found["fitted_from"] == 0).all()
 
 
 def test_one_noise_scale_is_enough_and_seeds_are_averaged():
@@ -76,10 +86,7 @@ def test_seeds_with_other_snapshots_are_other_curves():
 @pytest.mark.parametrize("cut", ["few snapshots", "no images"])
 def test_what_cannot_be_told_leaves_nothing_out(cut):
     rows = study(JointTruth(), onset_at=lambda n: 1e5)
-    if cut == "few snapshots":
-        rows = rows[rows["snapshot"] < 8]
-    else:
-        rows = rows.drop(columns="images")
+    rows = rows[rows["snapshot"] < 8] if cut == "few snapshots" else rows.drop(columns="images")
     found = onset_frame(rows)
     assert (found["onset"] == 0).all()
     assert list(found["params"]) == sorted(SIZES)

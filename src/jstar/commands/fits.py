@@ -65,7 +65,7 @@ def fit(
     ] = None,
     onset: Annotated[
         bool | None,
-        _foreign("Leave out each size's snapshots before its loss last bends down; default: yes"),
+        _foreign("Fit the joint law from where two sizes' loss last bends down; default: yes"),
     ] = None,
     loss_name: Annotated[
         str | None, _foreign("What the loss is, for the tables: cross-entropy per token")

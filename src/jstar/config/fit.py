@@ -42,8 +42,8 @@ class FitConfig(Part):
     )
     onset: bool = Field(
         True,
-        description="leave out each size's snapshots before its loss last bends down against ln D: "
-        "no law of any floor does so",
+        description="fit the joint law from where two sizes' ln J last bends down against ln D: "
+        "before, no law of any floor holds",
     )
     frontier_tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.02, description="a point this far (relative) above the best so far is on the frontier"

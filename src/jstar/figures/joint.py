@@ -129,8 +129,9 @@ def joint_in_numbers(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
 
 
 def _with_images(tables: StudyTables, sigma: float | str) -> pd.DataFrame:
-    """The fitted rows with images; F / N stands for them where the table has none."""
+    """The rows of the joint law with images; F / N stands for them where the table has none."""
     rows = tables.at("frontier", sigma)
+    rows = rows[rows["fitted"]]
     if "images" not in tables.losses:
         return rows.assign(images=rows["flops"] / rows["params"])
     seen = tables.losses[["run", "flops", "images"]].drop_duplicates(["run", "flops"])

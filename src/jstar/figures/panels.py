@@ -64,7 +64,7 @@ def laws_panel(
 ) -> None:
     """Loss or gap (`column`), as it was fitted: every run, the joint law along the best sizes, J*.
 
-    Dotted: what a size lost before its onset, which is not fitted.
+    Dotted: before the onset, to which the joint law is not fitted.
     The envelope's points, laws and crossings only where sizes compete. Where J* is far below all
     losses, an arrow says where.
     """
@@ -78,13 +78,12 @@ def laws_panel(
     for _, run in rows.groupby("run"):
         run = run.sort_values("flops")
         color = colors[str(run["model"].iloc[0])]
-        panel.plot(run["flops"], run[column].where(run[column] > 0), color=color, lw=0.8,
+        value = run[column].where(run[column] > 0)
+        # Both lines hold the first snapshot that is fitted.
+        early = ~(run["fitted"] & run["fitted"].shift(fill_value=False))
+        panel.plot(run["flops"], value.where(early), color=color, lw=0.6, ls=":")
+        panel.plot(run["flops"], value.where(run["fitted"]), color=color, lw=0.8,
                    marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
-    early = tables.at("left_out", sigma)
-    for _, run in early.groupby("run"):
-        run = run.sort_values("flops")
-        panel.plot(run["flops"], run[column].where(run[column] > 0), ls=":", lw=0.6,
-                   color=colors[str(run["model"].iloc[0])])  # fmt: skip
     if competing(tables, sigma):
         edge = rows[rows["on_frontier"].astype(bool)]
         panel.plot(edge["flops"], edge[column], ls="", ms=1.8, alpha=0.8, **FRONTIER_MARK)
@@ -93,7 +92,7 @@ def laws_panel(
         crossed = crossings(tables, sigma, column)
         panel.plot(crossed["flops"], crossed[column], ls="", ms=3, zorder=6, **CROSSING_MARK)
     lowest = _joint(panel, tables, sigma, column)
-    low, high = float(seen.min()), float(np.nanmax([seen.max(), early[column].max()]))
+    low, high = float(seen.min()), float(seen.max())
     reach = high / low
     low = min(low, max(lowest, low / reach**0.5))
     if column == "loss":
@@ -228,8 +227,8 @@ def laws_legend(figure: Figure, tables: StudyTables, scales: list[float | str]) 
         handles.append(Patch(color="#888888", alpha=0.3, lw=0,
                              label=f"envelope: {100 * tables.confidence:g} % band"))  # fmt: skip
         handles.append(Line2D([], [], ls="", ms=3, label="crossing", **CROSSING_MARK))
-    if not tables.left_out.empty:
-        handles.append(Line2D([], [], color="#555555", lw=0.6, ls=":", label="before its onset"))
+    if not tables.frontier["fitted"].all():
+        handles.append(Line2D([], [], color="#555555", lw=0.6, ls=":", label="before the onset"))
     legend(figure, size_handles(tables.models, tables.params, lw=1.2), handles)
 
 

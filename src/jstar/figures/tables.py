@@ -36,9 +36,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
              "r2", "r2_response", "aicc", "n", "status"),
     "verdicts": ("sigma", "verdict", "reason", "crossings", "frontier", "optimal", *RATES, "floor",
                  "floor_low", "floor_high", "floor_optimal", "floor_says", "heldout_says"),
-    "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "on_frontier"),
-    "left_out": ("sigma", "run", "model", "params", "flops", "loss", "gap"),
-    "onsets": ("params", "onset", "sigma", "bend_in_se", "left_out"),
+    "frontier": ("sigma", "run", "model", "params", "flops", "loss", "gap", "fitted",
+                 "on_frontier"),
+    "onsets": ("params", "onset", "bend_in_se", "fitted_from", "left_out"),
     "expected": ("world", "verdict", "found", "low", "median", "high", "of"),
     "predictions": ("sigma", "law", "flops", "loss", "loss_low", "loss_high", "gap", "gap_low",
                     "gap_high"),
@@ -76,7 +76,6 @@ class StudyTables:
     fits: pd.DataFrame
     verdicts: pd.DataFrame
     frontier: pd.DataFrame
-    left_out: pd.DataFrame
     onsets: pd.DataFrame
     expected: pd.DataFrame
     predictions: pd.DataFrame

@@ -131,8 +131,8 @@ def scale_charts(tables: StudyTables, sigma: float | str) -> dict[str, Any]:
 
 def _curves(tables: StudyTables, sigma: float | str, column: str) -> dict[str, Any]:
     rows = tables.at("frontier", sigma)
-    traces = _runs(tables, rows, column)
-    traces += _runs(tables, tables.at("left_out", sigma), column, dash="dot")
+    traces = _runs(tables, rows[rows["fitted"]], column)
+    traces += _runs(tables, rows[~rows["fitted"]], column, dash="dot")
     law = joint_law(tables, sigma)
     if law is not None and law["status"] == CONVERGED:
         line = optimal_line(tables, sigma, law)
@@ -172,7 +172,7 @@ def _flops_axis(tables: StudyTables) -> dict[str, Any]:
 def _runs(
     tables: StudyTables, rows: pd.DataFrame, column: str, factor: float = 1, dash: str = "solid"
 ) -> list[Any]:
-    """Every run in its size's colour; dotted is what comes before the size's onset."""
+    """Every run in its size's colour; dotted is what comes before the onset."""
     colors, labels = size_colors(tables.models), model_labels(tables.models, tables.params)
     traces = []
     for run, part in rows.groupby("run"):

@@ -85,7 +85,7 @@ def _errors(rows: pd.DataFrame) -> str:
 
 
 def _expected(tables: StudyTables) -> str:
-    """How many noise scales whole studies of this design would call corrected, were J* the floor."""
+    """How many noise scales studies of this design would call corrected, were J* the floor."""
     frame = tables.expected
     found = frame[(frame["world"] == "optimal") & (frame["verdict"] == CORRECTED)]
     if found.empty:

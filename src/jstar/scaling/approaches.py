@@ -181,7 +181,7 @@ def run_error(scale: ScaleFits, *, each_point: bool) -> tuple[float, int]:
 
     each_point: of every measurement; otherwise of a size's mean, what its measurements share.
     """
-    law, rows = scale.joint.alpha, scale.rows
+    law, rows = scale.joint.alpha, scale.rows[scale.rows["fitted"]]
     if law is None:
         return NAN, 0
     rest = _relative_residuals(law, rows)

@@ -15,7 +15,7 @@ from jstar.pool import in_processes
 from jstar.scaling.calibration import Shared
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
-from jstar.scaling.held_out import HeldOut, rolling
+from jstar.scaling.held_out import MISS, HeldOut, rolling
 from jstar.scaling.input_checks import check_against_optimal, check_below_data, check_total
 from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
@@ -39,6 +39,8 @@ from jstar.scaling.whole_study import errors_of, expected_frame, shared_share
 class ScaleFits:
     """One noise scale (or the total): its rows, frontier, fits by law and draws.
 
+    rows: `fitted` says which the joint law is fitted to, those from the onset on.
+
     joint: the joint law and the verdict, of the loss that is fitted. measured: the same of the
     plain losses, which know nothing of J*, against J* on the very draws that measured them; None
     without direct gaps. held: the largest compute predicted from ever more of the rest.
@@ -60,8 +62,8 @@ class ScaleFits:
 class StudyFits:
     """Fits of every noise scale, increasing, the total last.
 
-    losses: all rows of the input. onsets: where each size begins to be fitted
-    (`jstar.scaling.onset`); left_out: the rows before. expected: how many noise scales whole
+    losses: all rows of the input. onsets: from where on the joint law is
+    fitted (`jstar.scaling.onset`). expected: how many noise scales whole
     studies of this design would give each verdict; shared: how much of their errors' variance noise
     scales share (both: `jstar.scaling.whole_study`).
     """
@@ -70,12 +72,11 @@ class StudyFits:
     scales: tuple[ScaleFits, ...]
     config: FitConfig
     onsets: pd.DataFrame
-    left_out: pd.DataFrame
     expected: pd.DataFrame
     shared: float
 
     def rows_of(self, ema: float) -> pd.DataFrame:
-        """The rows that would be fitted of another length of averages, or of cooldown ends."""
+        """The rows from the onset on of another length of averages, or of cooldown ends."""
         rows = select(self.losses, ema=ema, min_images=self.config.min_images)
         return rows[~(before(rows, self.onsets) & self.config.onset)]
 
@@ -110,8 +111,7 @@ def fit_study(
         ignore_index=True,
     )
     onsets = onset_frame(rows[rows["sigma"] != TOTAL] if keys != [TOTAL] else rows)
-    early = before(rows, onsets) & config.onset
-    rows, left_out = rows[~early], rows[early]
+    rows = rows.assign(fitted=~(before(rows, onsets) & config.onset))
     family = len([s for s in keys if s != TOTAL])
     mine = [(rows[rows["sigma"] == s], floors[s], config) for s in keys]
     errors = in_processes(_errors, mine[:family], "errors", "noise scales")
@@ -122,11 +122,28 @@ def fit_study(
     ]
     scales = in_processes(fit_scale, jobs, "fit", "noise scales")
     # The total is one question of its own; the noise scales are many.
-    single = [s for s in scales if s.sigma != TOTAL]
-    judged = adjust_verdicts([s.joint for s in single], config.confidence)
-    scales[: len(single)] = [replace(s, joint=j) for s, j in zip(single, judged, strict=True)]
-    expected = expected_frame(judged if family > 1 else [], config.confidence)
-    return StudyFits(losses, tuple(scales), config, onsets, left_out, expected, shared.share)
+    judged = adjust_verdicts([s.joint for s in scales[:family]], config.confidence)
+    judged += [s.joint for s in scales[family:]]
+    scales = [
+        replace(s, joint=_foretold(joint, s.held)) for s, joint in zip(scales, judged, strict=True)
+    ]
+    tested = [s.joint for s in scales[:family]] if family > 1 else []
+    expected = expected_frame(tested, config.confidence)
+    return StudyFits(losses, tuple(scales), config, onsets, expected, shared.share)
+
+
+def _foretold(joint: JointScale, held: tuple[HeldOut, ...]) -> JointScale:
+    """Without its verdict where that law, fitted to the rest, misses the largest compute."""
+    if joint.verdict == UNDECIDED or not held:
+        return joint
+    law = held[-1].by_floor[FLOOR_OF[joint.verdict]]
+    if law.says != MISS:
+        return joint
+    reason = (
+        f"it would be '{joint.verdict}', but that law of the rest misses the largest compute: "
+        f"measured / predicted {law.ratio:.3g} in [{law.low:.3g}, {law.high:.3g}]"
+    )
+    return replace(joint, verdict=UNDECIDED, reason=reason)
 
 
 def optimal_of(
@@ -173,14 +190,15 @@ def fit_scale(
         elif sample is not None:
             draws[law] = sample
     chosen = config.confidence, config.calibration, seed
-    fitted = _joint_points(rows, optimal, direct, cluster)
+    later = rows[rows["fitted"]]
+    fitted = _joint_points(later, optimal, direct, cluster)
     joint = judge(fitted, *chosen, family, shared)
     floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
-    held = rolling(fitted, rows, floors, config.confidence, seed)
+    held = rolling(fitted, later, floors, config.confidence, seed)
     measured = None
     if direct and np.isfinite(optimal[0]):
-        same_draws = float((rows["loss"] - rows["gap"]).mean()), 0.0
-        measured = measure_law(joint_points(rows, "loss", same_draws, cluster), "free", *chosen)
+        same_draws = float((later["loss"] - later["gap"]).mean()), 0.0
+        measured = measure_law(joint_points(later, "loss", same_draws, cluster), "free", *chosen)
     return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured, held)
 
 
@@ -194,7 +212,7 @@ def _joint_points(
 
 def _errors(rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig) -> Array | None:
     """Distances of one noise scale's points from their law."""
-    rows, direct = with_gap(rows, optimal[0])
+    rows, direct = with_gap(rows[rows["fitted"]], optimal[0])
     return errors_of(_joint_points(rows, optimal, direct, cluster_of(rows, config.cluster)))
 
 

@@ -1,9 +1,13 @@
-"""Where a size's losses begin to be of a law: what comes before is left out of the fits.
+"""Where losses begin to be of a law: the joint law is fitted to what comes from there on.
 
 At one size every law that is fitted here, whatever its floor, is a sum of a constant from 0 up and
 powers of the images D, and the logarithm of such a sum is convex in ln D. Where a curve bends down
 (a plateau that the network leaves as it learns its first structure), none of them holds. The rule
 knows no verdict: raw, corrected and free laws are all convex.
+
+It is fitted from the images on that the second latest of their onsets names. A law across
+sizes wants the same phase of each, and of seven sizes with one seed some hide their bend in noise;
+that two sizes bend late by chance is rare.
 
 Letters: S snapshots of a curve, K noise scales, V windows of neighbouring snapshots.
 """
@@ -19,7 +23,8 @@ from jstar.scaling.laws import Array
 WINDOW = 7  # snapshots, over which a curve's bend is measured
 LEAST = WINDOW + 2  # snapshots of a curve: fewer tell no onset
 CLEARLY = 5.0  # standard errors by which a window must bend down: noise does so in 1 of 100 curves
-COLUMNS = ("params", "onset", "sigma", "bend_in_se")
+AGREE = 2  # sizes that must bend down as late
+COLUMNS = ("params", "onset", "sigma", "bend_in_se", "fitted_from")
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,11 @@ class Bends:
 
 
 def onset_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a size: `onset`, the images from which it is fitted, 0 where no curve bends down.
+    """One row a size: `onset`, the images at which its curves last bend down, 0 where none does.
 
     rows: of all noise scales, with `loss_fit`. The onset is the middle of the last window in which
     ln J bends down clearly at any noise scale; sigma is the one that bends most there, and
-    bend_in_se says by how much.
+    bend_in_se says by how much. fitted_from: the study's, the same in every row.
     """
     found: dict[float, tuple[float, float | str | None, float]] = {
         float(str(n)): (0.0, None, float("nan")) for n in sorted(rows["params"].unique())
@@ -85,15 +90,17 @@ def onset_frame(rows: pd.DataFrame) -> pd.DataFrame:
             if onset > found[bends.params][0]:
                 k = int(np.argmin(in_se_KV[:, last]))
                 found[bends.params] = onset, bends.sigmas[k], float(in_se_KV[k, last])
-    return pd.DataFrame([(n, *one) for n, one in found.items()], columns=list(COLUMNS))
+    late = sorted((one[0] for one in found.values()), reverse=True)
+    fitted_from = late[AGREE - 1] if len(late) >= AGREE else 0.0
+    table = [(n, *one, fitted_from) for n, one in found.items()]
+    return pd.DataFrame(table, columns=list(COLUMNS))
 
 
 def before(rows: pd.DataFrame, onsets: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows come before the onset of their size."""
+    """Which rows come before the images from which the joint law is fitted."""
     if "images" not in rows:
         return pd.Series(False, index=rows.index)
-    onset = rows["params"].astype(float).map(onsets.set_index("params")["onset"])
-    return rows["images"] < onset
+    return rows["images"] < float(onsets["fitted_from"].iloc[0])
 
 
 def _bends(rows: pd.DataFrame) -> Iterator[Bends]:

@@ -115,11 +115,8 @@ def _left_out(onsets: pd.DataFrame, study: StudyFits, data: str | None) -> str:
     """What was not fitted, and by which rule."""
     parts = [f"before {study.config.min_images} {data}"] if study.config.min_images else []
     if (onsets["left_out"] > 0).any():
-        late = onsets.loc[onsets["left_out"] > 0, "onset"]
-        parts.append(
-            f"{len(late)} sizes' before ln J last bends down against ln D ({late.min():.4g} to "
-            f"{late.max():.4g} {data})"
-        )
+        late = onsets["fitted_from"].iloc[0]
+        parts.append(f"of the joint law before {late:.4g} {data}: ln J bends down against ln D")
     return "; ".join(parts) or "none"
 
 

@@ -10,7 +10,7 @@ from jstar.config import FitConfig
 from jstar.constants import NORMAL_95
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import frontier
-from jstar.scaling.inputs import average_lengths
+from jstar.scaling.inputs import average_lengths, select
 from jstar.scaling.intervals import bootstrap
 from jstar.scaling.laws import Array, LawPoints, log_response
 from jstar.scaling.many_fits import line
@@ -82,7 +82,7 @@ def _other_points(scale: ScaleFits, study: StudyFits) -> Iterator[tuple[str, Law
         yield "gap = loss - J*", _fresh(subtracted, optimal, config)
     for length in sorted(average_lengths(study.losses)):
         if length != float(scale.rows["ema"].iloc[0]):
-            rows = study.rows_of(length)
+            rows = select(study.losses, ema=length, min_images=config.min_images)
             rows = rows[rows["sigma"] == scale.sigma]
             yield f"EMA {length:g}", _fresh(rows, optimal, config)
     for share in SHARES:

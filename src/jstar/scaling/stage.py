@@ -46,7 +46,7 @@ def write_fits(
 ) -> StudyFits:
     """Fit, and write into `out` the tables fits, verdicts and what figures read.
 
-    These are losses, frontier, onsets, left_out, predictions, residuals, residual_tests, profile,
+    These are losses, frontier, onsets, predictions, residuals, residual_tests, profile,
     sensitivity, isoflop, isoflop_minima, parametric, approaches, held_out, averages, cooldown,
     cooldown_laws, expected (.csv, provenance in .json), and tables/*.md and *.tex for a paper. All
     are made before the first is written.
@@ -94,7 +94,6 @@ def write_fits(
         "losses": frames.losses_frame(study),
         "frontier": frames.frontier_frame(study),
         "onsets": frames.onsets_frame(study),
-        "left_out": frames.left_out_frame(study),
         "predictions": frames.predictions_frame(study),
         "residuals": frames.residuals_frame(study),
         "residual_tests": frames.tests_frame(study),

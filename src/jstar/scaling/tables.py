@@ -189,11 +189,16 @@ def subtracted_z(scale: ScaleFits) -> float:
 
 
 def frontier_frame(study: StudyFits) -> pd.DataFrame:
-    """Every fitted row, with on_frontier; `loss` and `gap` are the numbers that were fitted."""
+    """Every row, with on_frontier; `loss` and `gap` are the numbers that were fitted.
+
+    fitted: whether the joint law is fitted to it, too.
+    """
     frames = []
     for scale in study.scales:
         rows = scale.rows
-        frame = pd.DataFrame({c: rows[c] for c in ("sigma", "run", "model", "params", "flops")})
+        frame = pd.DataFrame(
+            {c: rows[c] for c in ("sigma", "run", "model", "params", "flops", "fitted")}
+        )
         frame["loss"], frame["gap"] = rows["loss_fit"], rows["gap_fit"]
         frame["loss_measured"], frame["on_frontier"] = rows["loss"], scale.edge.on
         frames.append(frame)
@@ -201,17 +206,11 @@ def frontier_frame(study: StudyFits) -> pd.DataFrame:
 
 
 def onsets_frame(study: StudyFits) -> pd.DataFrame:
-    """Where each size begins to be fitted, and how many of its snapshots are left out before."""
-    early = study.left_out.drop_duplicates(["run", "flops"])
+    """Where each size's curves last bend down, and how many of its snapshots are left out."""
+    every = pd.concat([scale.rows for scale in study.scales])
+    early = every[~every["fitted"]].drop_duplicates(["run", "flops"])
     left = [int((early["params"] == n).sum()) for n in study.onsets["params"]]
     return study.onsets.assign(left_out=left)
-
-
-def left_out_frame(study: StudyFits) -> pd.DataFrame:
-    """Rows before the onset of their size, as `frontier_frame` has those that are fitted."""
-    rows = study.left_out
-    frame = pd.DataFrame({c: rows[c] for c in ("sigma", "run", "model", "params", "flops")})
-    return frame.assign(loss=rows["loss_fit"], gap=rows["gap_fit"])
 
 
 def predictions_frame(study: StudyFits) -> pd.DataFrame:
