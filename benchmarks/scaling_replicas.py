@@ -46,7 +46,7 @@ def trained(work: Path, replicas: list[int]) -> Study:
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     command = ["-s", ROOT / "Snakefile", "--configfile", path, "--cores", "all", "--quiet"]
     subprocess.run(
-        [sys.executable, "-m", "snakemake", *map(str, command), "--until", "evaluate"],
+        [sys.executable, "-m", "snakemake", *map(str, command), "--until", "evaluate", "optimal"],
         check=True, cwd=work,
     )  # fmt: skip
     return Study.load(path)
