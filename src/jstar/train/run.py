@@ -210,8 +210,8 @@ class Run:
             self.saver.check()
             parts = self.ranks.gather(made)
             if self.ranks.first:
-                whole = {name: facts for part in parts for name, facts in part.items()}
-                self.saver.do("marker", lambda: marking(whole))
+                all_made = {name: facts for part in parts for name, facts in part.items()}
+                self.saver.do("marker", partial(marking, all_made))
 
     def wait_for_saves(self) -> None:
         """Until all is written, on every rank. Raises JstarError where that failed."""
