@@ -1,7 +1,7 @@
 """Thirty SIGKILLs at random moments: python benchmarks/train_kill.py [--kills 30] [--noise].
 
 Trains the digits study's smallest size with two cooldowns undisturbed, and again while a killer
-strikes, with a checkpoint at every chunk, on a disk that takes --disk MB/s (a checkpoint is .6 MB,
+strikes, with a checkpoint at every chunk, on a disk that takes --disk MB/s (a checkpoint is .12 MB,
 and training goes on while it is written). Every second kill waits for a half-written file and then
 some of the time that it takes, the others come at a random moment after a checkpoint of this
 session. Every snapshot and the telemetry
