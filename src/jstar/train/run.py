@@ -284,8 +284,7 @@ class Run:
         }  # fmt: skip
         images, ranks, rest = self.images, self.ranks, self.rest()
         own = {key: part for key, (part, _) in self.parts().items()} | (rest if ranks.first else {})
-        made: dict[str, Any] = {}
-        marking = partial(mark, folder, images, facts)
+        made, marking = dict[str, Any](), partial(mark, folder, images, facts)
 
         def write(copy: TensorFile) -> None:
             made.update(write_part(folder, images, copy, ranks if self.cut.shard else None))
