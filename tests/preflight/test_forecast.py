@@ -52,6 +52,24 @@ def test_a_node_with_too_little_memory_is_refused():
     assert "resources.train_mem_mb = 30000 is less" in found.faults[0]
 
 
+def test_the_processes_of_a_node_share_its_disk_and_nodes_share_a_sharded_checkpoint():
+    """Seconds of a save, percent of stall and GiB of a node's memory."""
+
+    def saved(parallel, nodes):
+        found = shipped(
+            "imagenet64.yaml", ("dit-596m",), train={"parallel": parallel},
+            resources={"train_nodes": nodes, "train_mem_mb": 10**6},
+        )  # fmt: skip
+        row = re.search(rf"{parallel}\S*\s+(?:recompute)?\s+(\d+)\s+(\d+)s\s+([\d.]+)%", found.text)
+        return [float(number) for number in row.groups()]
+
+    whole, one, two = saved("ddp", 1), saved("fsdp", 1), saved("fsdp", 2)
+    assert whole[1] == one[1] == saved("ddp", 2)[1] > 10
+    assert abs(two[1] - one[1] / 2) <= 1
+    assert one[2] < whole[2]  # each GPU has its own link
+    assert whole[0] == one[0] > two[0]
+
+
 def test_a_study_on_cpus_has_no_preflight(tiny_study):
     assert preflight(Layout(Study.parse(tiny_study()))).text == ""
 

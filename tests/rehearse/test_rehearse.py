@@ -121,6 +121,19 @@ def test_a_wrong_plan_is_found(real, tmp_path, monkeypatch, jstar, change, words
     assert sum(line.endswith("OFF") for line in out.splitlines()) == 1
 
 
+def test_a_study_for_gpus_is_not_held_to_their_speed_on_a_cpu(real, tmp_path, monkeypatch):
+    _, layout, _, told, _ = real
+    gpus = layout.study.resources.model_copy(update={"train_gpus": 1, "flops_per_second": 3e14})
+    study = layout.study.model_copy(update={"resources": gpus})
+    monkeypatch.setattr(Layout, "data", layout.data)
+    found = rehearse(Layout(study, tmp_path), HERE, 60.0, ["d2"], measure=lambda *given: told)
+    assert found.faults == ()
+    assert any("speed and evaluation are not compared" in note for note in found.notes)
+    planned = {row.quantity: row.planned for row in found.rows}
+    assert planned["speed"] is planned["evaluating a network"] is None
+    assert None not in (planned["memory"], planned["checkpoint time"], planned["loss 1"])
+
+
 def test_a_size_that_was_not_rehearsed_is_no_success(real, tmp_path, monkeypatch, jstar):
     """Six sizes of seven without a measurement ended with status 0."""
     config, layout, _, told, _ = real

@@ -104,7 +104,7 @@ def test_a_branch_of_one_step_is_the_run_itself(run_tiny):
     assert status.images == 6400 + 64
     newest, _ = load_newest(folder / "state" / CHECKPOINTS)
     end = load_file(cooldown_file(folder / "out", 5))
-    weights = {k.removeprefix("weights/network."): v for k, v in newest.tensors.items()
+    weights = {k.removeprefix("weights/network."): v for k, v in newest.parts[0].items()
                if k.startswith("weights/")}  # fmt: skip
     assert {name.removeprefix("0/") for name in end} == set(weights)
     assert all(end[f"0/{name}"].equal(value) for name, value in weights.items())

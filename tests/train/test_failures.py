@@ -152,7 +152,7 @@ def test_the_fourth_time_ends_the_run_and_keeps_the_good_checkpoint(
         run_tiny(train=EVERY_CHUNK)
     newest, _ = checkpoint.load_newest(tmp_path / "run" / "state" / CHECKPOINTS)
     assert newest.facts["step"] >= 48
-    assert all(t.isfinite().all() for name, t in newest.tensors.items() if name != "records")
+    assert all(t.isfinite().all() for name, t in newest.parts[0].items() if name != "records")
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(

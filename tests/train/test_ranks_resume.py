@@ -1,6 +1,7 @@
 """Several processes killed and resumed equal several that were not, to the last bit.
 
-A chunk is one step and a record four, so that checkpoints fall within a record.
+A chunk is one step and a record four, so that checkpoints fall within a record. With FSDP each
+process writes its part of a checkpoint: one dies in the middle of its own, one before the marker.
 """
 
 import os
@@ -12,73 +13,117 @@ import pytest
 import torch
 import yaml
 
+from jstar.config import Study
 from jstar.train.checkpoint import load_newest
-from jstar.train.parallel import Ranks
-from jstar.train.run import CHECKPOINTS
+from jstar.train.parallel import ALONE, Ranks
+from jstar.train.run import CHECKPOINTS, Run
 
 STEPS, RECORDS = 40, 10
-KILLED = (17, 27)
+SAVED, IN_A_PART, UNMARKED = "after the save", "in the second part", "before the marker"
+KILLED = ((17, SAVED), (27, SAVED))
+SHARDED = ((17, SAVED), (22, IN_A_PART), (27, UNMARKED))
 
 
-def work(config, data, folder, killed):
-    """Train as one of several; with `killed` SIGKILL after the checkpoint of that step."""
+def work(config, data, folder, step, moment):
+    """Train as one of several; SIGKILL at that moment of the checkpoint of that step."""
     import signal
 
-    from jstar.config import Study
-    from jstar.train import events, train
-    from jstar.train.run import Run
+    from jstar.train import events, run, train
+    from jstar.train.tensor_file import TensorFile
 
     events.CHUNK_STEPS, events.RECORDS = 1, RECORDS
-    save = Run.save
+    save, write, mark, killed = run.Run.save, TensorFile.write, run.mark, int(step)
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def save_and_die(self):
         save(self)
-        if self.step == killed:
+        if moment == SAVED and self.step == killed:
             self.wait_for_saves()
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
-    Run.save = save_and_die
+    def half(self):
+        yield self.head
+        die()
+
+    def write_half(self, path):
+        if moment == IN_A_PART and path.name.startswith(f"{killed * 64:015d}.0002"):
+            TensorFile.blocks = half
+        return write(self, path)
+
+    def die_unmarked(folder, images, *more):
+        if moment == UNMARKED and images == killed * 64:
+            die()
+        mark(folder, images, *more)
+
+    run.Run.save, TensorFile.write, run.mark = save_and_die, write_half, die_unmarked
     root = Path(folder)
     train(Study.parse(yaml.safe_load(config)), "d2", 0, Path(data), root / "out", root / "state",
           curve=Path(data) / "none.csv", device="cpu", threads=1)  # fmt: skip
 
 
-def launch(study, data, folder, processes, killed=0):
+def launch(study, data, folder, processes, killed=(0, "")):
+    """What was said on stderr."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    more = [__file__, yaml.safe_dump(study), str(data), str(folder), str(killed)]
+    more = [__file__, yaml.safe_dump(study), str(data), str(folder), *map(str, killed)]
     done = subprocess.run(
         [sys.executable, *torchrun, *more], capture_output=True, text=True, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert (done.returncode == 0) == (not killed), done.stderr[-3000:]
+    assert (done.returncode == 0) == (not any(killed)), done.stderr[-3000:]
+    return done.stderr
 
 
 @pytest.mark.parametrize(
-    ("processes", "options"),
-    [(2, {"parallel": "fsdp"}), (3, {"parallel": "ddp", "batch": 66, "microbatch": 12})],
+    ("processes", "options", "kills"),
+    [(2, {"parallel": "fsdp"}, SHARDED),
+     (3, {"parallel": "ddp", "batch": 66, "microbatch": 12}, KILLED)],
     ids=["fsdp", "ddp"],
-)
+)  # fmt: skip
 def test_killed_and_resumed_several_are_bitwise_equal(
-    processes, options, tiny_study, digits, tmp_path, contents
+    processes, options, kills, tiny_study, digits, tmp_path, contents
 ):
     batch = options.get("batch", 64)
     keys = {"images": STEPS * batch, "batch": batch, "checkpoint_images": 1, **options}
     study = tiny_study(train=keys)
     launch(study, digits, tmp_path / "calm", processes)
-    for step in KILLED:
-        launch(study, digits, tmp_path / "stormy", processes, step)
-    launch(study, digits, tmp_path / "stormy", processes)
+    folder, names = tmp_path / "stormy" / "state" / CHECKPOINTS, set()
+    for step, moment in kills:
+        launch(study, digits, tmp_path / "stormy", processes, (step, moment))
+        names = {path.name for path in folder.iterdir()}
+        marked = max(int(path.stem) for path in folder.glob("[0-9]*.json"))
+        assert (marked == step * batch) == (moment == SAVED)
+        assert any(name.startswith(".") for name in names) == (moment == IN_A_PART)
+    if kills == SHARDED:
+        assert names >= {f"{27 * batch:015d}.{part}-of-0002.safetensors"
+                         for part in ("0001", "0002")}  # fmt: skip
+        second = sorted(folder.glob("*.0002-of-0002.safetensors"))[-2]  # of the newest with marker
+        content = bytearray(second.read_bytes())
+        content[len(content) // 2] ^= 1
+        second.write_bytes(content)
+    said = launch(study, digits, tmp_path / "stormy", processes)
+    passed_over = [line for line in said.splitlines() if "trying the one before" in line]
+    assert len(passed_over) == (kills == SHARDED)
+    assert kills != SHARDED or f"{second}: is damaged" in passed_over[0]
     assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")
     calm, stormy = (state(tmp_path / name) for name in ("calm", "stormy"))
     assert [name for name in calm if calm[name] != stormy[name]] == []
+    alone = Run(Study.parse(study), "d2", 0, digits, tmp_path / "stormy" / "state", ALONE)
+    alone.restore()
+    assert alone.step == STEPS
+    parts = alone.parts()
+    assert {*parts, *alone.rest()} == {*stormy}
+    assert all(part.detach().numpy().tobytes() == stormy[k] for k, (part, _) in parts.items())
 
 
 def state(folder):
     """All of the last checkpoint: a table rounds, the records of telemetry in it are float64."""
     newest, complaints = load_newest(folder / "state" / CHECKPOINTS)
     assert complaints == []
-    assert len(newest.tensors["records"]) >= RECORDS * 16
-    return {name: tensor.numpy().tobytes() for name, tensor in newest.tensors.items()}
+    assert len(newest.whole("records")) >= RECORDS * 16
+    names = {name for part in newest.parts for name in part}
+    return {name: newest.whole(name).numpy().tobytes() for name in names}
 
 
 def test_of_another_number_of_ranks_the_first_holds_the_sum():
@@ -92,4 +137,4 @@ def test_of_another_number_of_ranks_the_first_holds_the_sum():
 
 
 if __name__ == "__main__":
-    work(*sys.argv[1:4], int(sys.argv[4]))
+    work(*sys.argv[1:])

@@ -20,7 +20,7 @@ class ResourcesConfig(Part):
         "H100", description="kind of these GPUs, for jstar plan: whether every size fits, how fast"
     )
     disk_gb_per_second: Positive = Field(
-        0.5, description="how fast one process writes a large file to results/, for jstar plan"
+        0.5, description="how fast one node writes large files to results/, for jstar plan"
     )
     train_minutes: PositiveInt = Field(
         60, description="time limit of a training job; a longer run goes on in the next"
@@ -46,3 +46,11 @@ class ResourcesConfig(Part):
     def processes(self) -> int:
         """Processes of a training run: one a GPU, one without."""
         return max(1, self.train_gpus) * self.train_nodes
+
+    def save_seconds(self, size: float, *, sharded: bool) -> float:
+        """Seconds to write a checkpoint of `size` bytes; every node its share of a sharded one.
+
+        The processes of a node share its disk. FSDP's parts are as large as each other, but for
+        the few parameters with fewer rows than processes.
+        """
+        return size / (self.train_nodes if sharded else 1) / (1e9 * self.disk_gb_per_second)

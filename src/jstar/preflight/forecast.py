@@ -43,7 +43,7 @@ class SizeForecast:
     mfu: float
     seeds: int
     training: float
-    copy_bytes: float  # of a checkpoint and of a snapshot, on their way to the disk
+    copy_bytes: float  # of a node's part of a checkpoint and of a snapshot, on their way to disk
     save: float  # seconds in which a checkpoint is written, while training goes on
     saving: float  # share of the wall-clock time in which training stands still for one
     notice: float  # seconds before a job's time limit at which it has to be told
@@ -108,10 +108,12 @@ def _forecast(
     speed, share = images_per_second(load, cut, machine), mfu(load, cut, machine)
     weights, lengths = 4.0 * parameters(shape), len(config.ema)
     state = weights * (3 + lengths)
-    save, stall = state / (1e9 * resources.disk_gb_per_second), state / COPY
+    save = resources.save_seconds(state, sharded=cut.shard)
+    stall = state / (world if cut.shard else 1) / COPY
     if known is not None:
         share, speed = share * known.images_per_second / speed, known.images_per_second
         save = known.save_seconds
+    copied = state / (resources.train_nodes if cut.shard else 1) + weights * lengths
     interval = max(config.checkpoint_seconds, save, stall * (1 / SAVING_SHARE - 1))
     chunk = events.chunk_steps * events.batch / speed
     reading = Machine.of(gpu, bf16=study.evaluate.precision == "bf16")
@@ -122,7 +124,7 @@ def _forecast(
         evaluation = networks * known.evaluate_seconds
     return SizeForecast(
         load, cut, footprint, speed, share, len(entry.seeds),
-        events.total_images / speed, state + weights * lengths, save, stall / (stall + interval),
+        events.total_images / speed, copied, save, stall / (stall + interval),
         2 * save + chunk + SLACK, evaluation, known,
     )  # fmt: skip
 
@@ -175,8 +177,8 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
         f"{head}: {world} x {gpu.name} a run ({gpu.memory / GIB:.1f} GiB, "
         f"{gpu.usable / GIB:.1f} usable), images {data / 1e9:.3g} GB. Assumed are {MATRIX:.0%} of "
         f"the makers' FLOP/s in matrix products, {ATTENTION:.0%} in attention, {MEMORY:.0%} of the "
-        f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s to "
-        f"the disk, "
+        f"memory's bandwidth, {LINK:.0%} of the links', {resources.disk_gb_per_second:g} GB/s from "
+        f"a node to the disk, "
         f"{COPY / 1e9:g} GB/s from a GPU to pinned memory; "
         f"{MARGIN - 1:.0%} of the memory is left for what a count cannot see."
     )

@@ -19,7 +19,7 @@ from jstar.rehearse.orders import OPENING, GoldenReport, Orders, TrainReport
 from jstar.train.chunk import Chunk
 from jstar.train.loop import run_chunk
 from jstar.train.objective import Objective
-from jstar.train.parallel import Ranks, fill, local
+from jstar.train.parallel import ALONE, fill, local
 from jstar.train.run import Run
 from jstar.train.stream import Stream
 
@@ -74,10 +74,9 @@ def _whole(
     entry = study.entry(orders.model)
     plain = study.train.model_copy(update={"precision": "fp32", "compile": False})
     study = study.model_copy(update={"train": plain})
-    alone = Ranks(0, 1, torch.device("cpu"))
     curve = None if orders.curve is None else Path(orders.curve)
     run = Run(
-        study, entry.name, orders.seed, Path(orders.data), orders.file("golden"), alone, curve
+        study, entry.name, orders.seed, Path(orders.data), orders.file("golden"), ALONE, curve
     )
     with run.saver:
         open_weights(run)

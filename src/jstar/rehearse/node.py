@@ -47,6 +47,10 @@ TORCHRUN = (  # which ends when this process is killed, and its workers with it
     "from torch.distributed.run import main; main()"
 )
 POLL = 0.02  # seconds
+NO_GPU = (
+    "the study trains on GPUs and was rehearsed on a CPU: speed and evaluation are not compared, "
+    "the plan has none for it, and jstar plan does not read the numbers"
+)
 LAST_WORDS = 300  # characters of what a failed process said
 
 
@@ -196,6 +200,8 @@ def rehearse(
             faults += [f"{model}: {sentence}" for sentence in found.failed]
             if found.train is None:
                 continue
+            if study.resources.train_gpus and found.train.device == "cpu" and NO_GPU not in notes:
+                notes.append(NO_GPU)
             mine = list(_rows(study, model, found, found.train))
             rows += mine
             faults += [row.fault for row in mine if row.fault]

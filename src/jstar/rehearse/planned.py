@@ -14,11 +14,14 @@ from jstar.train.events import run_events
 
 
 def planned_of(study: Study, model: str, told: TrainReport) -> Planned:
-    """Of a GPU by the count and the roofline, of a CPU by the guess. Nothing of it is measured."""
+    """Of a GPU by the count and the roofline, of a CPU by the guess. Nothing of it is measured.
+
+    No speed is planned for a study that trains on GPUs on a CPU: what it states is a GPU's.
+    """
     load, cut = told.load(study, model)
     config, gpu = load.config, find_gpu(told.kind)
     forward = flops(load.shape)
-    if told.device == "cpu":
+    if told.device == "cpu" and not study.resources.train_gpus:
         rate = guessed_speed(study)
         speed: float | None = rate / (3 * forward)
         reading: float | None = rate

@@ -40,7 +40,7 @@ from jstar.torch_device import default_device
 from jstar.train.loop import run_chunk
 from jstar.train.memory import keep_freed_memory
 from jstar.train.parallel import Ranks, deterministic_kernels, join_ranks, whole
-from jstar.train.run import Run
+from jstar.train.run import CHECKPOINTS, Run
 from jstar.train.snapshots import denoiser_of, snapshot_file, tensor_key
 
 EVALUATE_SECONDS = 3.0  # for the batch that is timed
@@ -136,10 +136,10 @@ def _saved(run: Run) -> dict[str, float]:
         write()
         run.wait_for_saves()
         found[f"{what}_seconds"] = time.perf_counter() - begun
-    checkpoint = max((run.state / "checkpoints").glob("*.safetensors"), default=None)
-    files = {"save": checkpoint, "snapshot": snapshot_file(run.state, 0)}
-    for what, path in files.items():
-        found[f"{what}_bytes"] = 0.0 if path is None else float(path.stat().st_size)
+    checkpoint = list((run.state / CHECKPOINTS).glob("*.safetensors"))  # of every rank
+    files = {"save": checkpoint, "snapshot": [snapshot_file(run.state, 0)]}
+    for what, paths in files.items():
+        found[f"{what}_bytes"] = float(sum(path.stat().st_size for path in paths))
     return found
 
 

@@ -1,8 +1,9 @@
 """Resumable checkpoints: written whole, checked when read, the newest two kept.
 
 A checkpoint is NAME.safetensors (tensors only, nothing executable) and, written after it, its
-record NAME.json with size, checksum and the facts of the run. Without its record it does not
-count.
+marker NAME.json with size, checksum and the facts of the run. Without its marker it does not
+count. Of a sharded model each rank writes its own NAME.RANK-of-RANKS.safetensors, and the marker
+stands for all of them.
 """
 
 import json
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from jstar.errors import JstarError
-from jstar.records import MADE, read_json, require_intact, sha256_of, write_record
+from jstar.records import MADE, made_by, read_json, require_as_made, sha256_of, write_record
+from jstar.train.parallel import ALONE, Ranks
 from jstar.train.tensor_file import TensorFile
 
 KEEP = 2
@@ -24,41 +27,74 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and facts: whatever JSON can hold."""
+    """Tensors by name, of each rank that wrote a part; and facts: whatever JSON can hold.
 
-    tensors: dict[str, Tensor]
+    What is not sharded lies in the first part alone. Nothing is read before it is asked for.
+    """
+
+    parts: list[dict[str, Tensor]]
     facts: dict[str, Any]
 
+    def whole(self, name: str) -> Tensor:
+        """A tensor: FSDP2 cuts along the first dimension."""
+        found = [part[name] for part in self.parts if name in part]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
-def save_checkpoint(folder: Path, images: int, tensors: TensorFile, facts: dict[str, Any]) -> None:
-    """Write the checkpoint at `images` images; removes older ones, all but `KEEP`."""
-    path = folder / f"{images:015d}.safetensors"
-    write_with_record(path, tensors, {**facts, "images": images})
+
+def write_part(
+    folder: Path, images: int, tensors: TensorFile, ranks: Ranks | None = None
+) -> dict[str, Any]:
+    """Write the tensors of a checkpoint, or a rank's part; returns what its marker says of it."""
+    of = "" if ranks is None else f".{ranks.rank + 1:04d}-of-{ranks.world:04d}"
+    path = folder / f"{images:015d}{of}.safetensors"
+    made = {path.name: tensors.write(path)}
+    _sync_folder(folder)
+    return made
+
+
+def mark(folder: Path, images: int, facts: dict[str, Any], made: dict[str, Any]) -> None:
+    """Make what was `made` the checkpoint at `images` images; removes older ones, all but `KEEP`.
+
+    Other ranks may be writing the next one.
+    """
+    write_record(folder / f"{images:015d}.json", {**facts, "images": images, MADE: made})
     _sync_folder(folder)
     complete = sorted(folder.glob("[0-9]*.json"), reverse=True)
     for old in complete[KEEP:]:
         old.unlink()  # the marker first: tensors without a marker do not count
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-    names = {marker.stem for marker in complete[:KEEP]}
-    for orphan in folder.glob("*.safetensors"):  # left by a kill between tensors and marker
-        if orphan.stem not in names:
-            orphan.unlink()
+    kept = {marker.stem for marker in complete[:KEEP]}
+    for file in folder.glob("[0-9]*.safetensors"):  # one that is written begins with a dot
+        at = file.name.split(".")[0]
+        if at < f"{images:015d}" and at not in kept:  # also what a kill left without a marker
+            file.unlink()
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest intact checkpoint, if any, and one sentence for each damaged one passed over."""
+def load_newest(folder: Path, ranks: Ranks = ALONE) -> tuple[Checkpoint | None, list[str]]:
+    """The newest intact checkpoint, if any, and a sentence for each damaged file passed over.
+
+    Each rank checks some of the files. All ranks must call it, and all get the same.
+    """
     complaints: list[str] = []
-    for marker in sorted(folder.glob("[0-9]*.json"), reverse=True):
-        path = marker.with_suffix(".safetensors")
+    # One rank looks: a file system may show a new file to some nodes later than to others.
+    for marker in ranks.gather(sorted(folder.glob("[0-9]*.json"), reverse=True))[0]:
+        flaws: list[str] = []
+        files = [marker.with_suffix(".safetensors")]
         try:
             facts = read_json(marker)
-            if "sha256" not in facts:
-                require_intact(path)
-            elif facts["sha256"] != sha256_of(path):  # of an older jstar
-                raise JstarError(f"{path}: is damaged (its checksum differs from its marker's)")
-            return Checkpoint(load_file(path), facts), complaints
+            made = made_by(marker)
+            files = [folder / name for name in made] or files
+            for file in files[ranks.rank :: ranks.world]:
+                if made:
+                    require_as_made(file, marker, made[file.name])
+                elif facts.get("sha256", sha256_of(file)) != sha256_of(file):  # of an older jstar
+                    raise JstarError(f"{file}: is damaged (its checksum differs from its marker's)")
+                load_file(file)
         except (JstarError, OSError, SafetensorError) as error:
-            complaints.append(str(error))
+            flaws.append(str(error))
+        flaws = list(dict.fromkeys(flaw for found in ranks.gather(flaws) for flaw in found))
+        if not flaws:
+            return Checkpoint([load_file(file) for file in files], facts), complaints
+        complaints += flaws
     return None, complaints
 
 

@@ -202,13 +202,18 @@ def _train_part(run: Run, stop: Stop, progress: Progress, writer: Writer) -> str
         # One may be half written when the signal comes, its own comes after it, and a chunk before.
         stop.saving = 2 * run.save_seconds + time.monotonic() - began
         pause = max(run.config.checkpoint_seconds, stalled * (1 / SAVING_SHARE - 1))
-        due = (time.monotonic() - saved_at >= pause and not run.saver.busy) or (
+        late = time.monotonic() - saved_at >= pause
+        due = (
             run.config.checkpoint_images is not None
             and run.images - saved_images >= run.config.checkpoint_images
         )
-        # Ranks must agree, or one waits for ever. The first one writes, so it says when.
-        wish = torch.tensor([float(due and run.ranks.first), float(stop.reason is not None)])
-        due_any, stop_any = run.ranks.max(wish.to(run.ranks.device)).tolist()
+        # Ranks must agree, or one waits for ever. The first one says when it is late.
+        wish = [late and run.ranks.first, due, stop.reason is not None, run.saver.busy]
+        wishes = run.ranks.max(torch.tensor(wish, dtype=torch.float32).to(run.ranks.device))
+        late_any, due_any, stop_any, busy_any = wishes.tolist()
+        if not busy_any:
+            run.mark_saved()
+            due_any = due_any or late_any
         if due_any or stop_any or (branch is None and run.step == run.end):
             begun = time.monotonic()
             run.save()

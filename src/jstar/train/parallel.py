@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,9 @@ from jstar.train.objective import Objective
 if TYPE_CHECKING:  # a second to import, for what one process never has
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ class Ranks:
         rows[self.rank] = value
         return self.sum(rows)
 
+    def gather(self, value: T) -> list[T]:
+        """Any small value of all ranks, in their order."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def own(self, rows: Tensor) -> Tensor:
         """This rank's part of a sum over ranks whose terms were `rows`.
 
@@ -74,6 +84,9 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(value, how)
         return value
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from jstar.model.block_choice import IN_C, IN_TORCH, choose_block, noted_block
 from jstar.model.fast_block import SURE_WIDTH, block_kernel
 from jstar.train.checkpoint import (
     load_newest,
+    mark,
     require_unchanged,
-    save_checkpoint,
+    write_part,
     write_with_record,
 )
 from jstar.train.ema import PowerEMA
@@ -40,6 +42,7 @@ from jstar.train.telemetry import LossBins
 from jstar.train.tensor_file import TensorFile
 
 CHECKPOINTS = "checkpoints"
+CHECKPOINT = "checkpoint"  # kind of a save
 MAX_ROLLBACKS = 3
 BRANCHES = "branches"  # folder of a folder of checkpoints for each cooldown
 
@@ -81,7 +84,9 @@ class Run:
         )  # fmt: skip
         self.bins = LossBins(self.process, ranks.device)
         self.speed = Speedometer(self.train_flops, ranks, self.config)
-        self.saver = Saver(ranks.device)  # used by the first rank
+        self.saver = Saver(ranks.device)  # used by the first rank, and by all where sharded
+        # What this rank has written of a checkpoint, and what makes all of it count.
+        self._unmarked: tuple[dict[str, Any], Callable[[dict[str, Any]], None]] | None = None
         self.step = 0
         self.settled = False  # DDP has ordered its buckets in this process
         self.leap = 0  # steps' worth of data that were left out after bad steps
@@ -173,31 +178,44 @@ class Run:
             for name, part in zip(self.averaged, parts, strict=True)
         }
         facts = {"images": self.images}
-        self._start(kind, parts, {}, lambda copy: write_with_record(path, copy, facts))
+        self._start(kind, parts, lambda copy: write_with_record(path, copy, facts))
 
     def _start(
-        self, kind: str, parts: Mapping[str, tuple[Tensor, Tensor]], more: dict[str, Tensor],
+        self, kind: str, parts: Mapping[str, tuple[Tensor, Tensor]],
         write: Callable[[TensorFile], None],
     ) -> None:  # fmt: skip
-        """Copy parts (gathered from all ranks, one at a time) and more; `write` in the background.
+        """Copy parts (like sharded parameters: gathered one at a time); `write` in the background.
 
-        All ranks must call it.
+        All ranks must call it. The first one writes, of a sharded run's checkpoint each.
         """
+        writes = self.ranks.first or (kind == CHECKPOINT and self.cut.shard)
         with self.speed.saving():
-            if self.ranks.first:
+            if writes:
                 shapes = {key: like.detach() for key, (_, like) in parts.items()}
-                copy = self.saver.copy(kind, shapes | more)
+                copy = self.saver.copy(kind, shapes)
             for key, (part, like) in parts.items():
                 full = whole(part, like)
-                if self.ranks.first:
+                if writes:
                     copy.put(key, full)
-            if self.ranks.first:
-                for key, tensor in more.items():
-                    copy.put(key, tensor)
+            if writes:
                 self.saver.start(kind, write)
+
+    def mark_saved(self) -> None:
+        """Make what all ranks have written of a checkpoint count. All ranks must call it."""
+        if self._unmarked is None:
+            return
+        with self.speed.saving():
+            (made, marking), self._unmarked = self._unmarked, None
+            self.saver.wait(CHECKPOINT)
+            self.saver.check()
+            parts = self.ranks.gather(made)
+            if self.ranks.first:
+                all_made = {name: facts for part in parts for name, facts in part.items()}
+                self.saver.do("marker", partial(marking, all_made))
 
     def wait_for_saves(self) -> None:
         """Until all is written, on every rank. Raises JstarError where that failed."""
+        self.mark_saved()
         with self.speed.saving():
             self.saver.wait()
             self.ranks.barrier()
@@ -216,9 +234,9 @@ class Run:
         return out
 
     def save(self) -> None:
-        """Write a checkpoint of all ranks, in the background.
+        """Write a checkpoint in the background; any number of ranks resumes.
 
-        It holds whole tensors: any number of ranks resumes.
+        Where the model is sharded each rank writes its part, and `mark_saved` makes them count.
         """
         self._save(self._checkpoints(self.branch))
 
@@ -230,7 +248,7 @@ class Run:
     @property
     def save_seconds(self) -> float:
         """What writing a checkpoint takes: as the longest so far, or as planned."""
-        planned = self.save_bytes / (1e9 * self.study.resources.disk_gb_per_second)
+        planned = self.study.resources.save_seconds(self.save_bytes, sharded=self.cut.shard)
         return self.saver.seconds or planned
 
     def fork(self, branch: Branch) -> None:
@@ -238,6 +256,7 @@ class Run:
         if self.ranks.first:
             cooldown_file(self.state, branch.index).unlink(missing_ok=True)
             shutil.rmtree(self._checkpoints(branch), ignore_errors=True)
+        self.ranks.barrier()  # no part may lie there yet
         self._save(self._checkpoints(branch))
 
     def _checkpoints(self, branch: Branch | None) -> Path:
@@ -257,16 +276,24 @@ class Run:
         }
 
     def _save(self, folder: Path) -> None:
+        self.mark_saved()
         facts = {
             "identity": self.identity, "step": self.step, "leap": self.leap,
             "rollbacks": self.rollbacks, "devices": self.devices, "block": self.block,
             **self.speed.facts(),
         }  # fmt: skip
-        images = self.images
-        self._start(
-            "checkpoint", self.parts(), self.rest(),
-            lambda copy: save_checkpoint(folder, images, copy, facts),
-        )  # fmt: skip
+        images, ranks, rest = self.images, self.ranks, self.rest()
+        own = {key: part for key, (part, _) in self.parts().items()} | (rest if ranks.first else {})
+        made, marking = dict[str, Any](), partial(mark, folder, images, facts)
+
+        def write(copy: TensorFile) -> None:
+            made.update(write_part(folder, images, copy, ranks if self.cut.shard else None))
+            if not self.cut.shard:
+                marking(made)
+
+        pairs = {key: (tensor, tensor) for key, tensor in own.items()}
+        self._start(CHECKPOINT, pairs, write)
+        self._unmarked = (made, marking) if self.cut.shard else None
 
     def roll_back(self) -> int:
         """Go back to the newest checkpoint, leave out the data from there to here: how many steps.
@@ -275,7 +302,8 @@ class Run:
         """
         self.wait_for_saves()
         bad, branch = self.step + self.leap, self.branch
-        if self.rollbacks >= MAX_ROLLBACKS or load_newest(self._checkpoints(branch))[0] is None:
+        found, _ = load_newest(self._checkpoints(branch), self.ranks)
+        if found is None or self.rollbacks >= MAX_ROLLBACKS:
             why = f"{self.rollbacks} times already" if self.rollbacks else "no checkpoint is there"
             raise JstarError(f"cannot be rolled back, {why}")
         self.rollbacks += 1
@@ -299,7 +327,7 @@ class Run:
         A branch has one since the run forked. Raises JstarError where it is lost.
         """
         self.wait_for_saves()
-        found, complaints = load_newest(self._checkpoints(branch))
+        found, complaints = load_newest(self._checkpoints(branch), self.ranks)
         if self.ranks.first:
             for complaint in complaints:
                 print(f"train: {complaint}; trying the one before", file=sys.stderr)
@@ -315,22 +343,26 @@ class Run:
             self.choose_block()
             return
         require_unchanged(found.facts["identity"], self.identity, self.state)
+        rest, same = found.parts[0], self.cut.shard and len(found.parts) == self.ranks.world
         for key, (part, like) in self.parts().items():
-            fill(part, found.tensors[key], like)
+            if same:
+                part.copy_(found.parts[self.ranks.rank][key])
+            else:
+                fill(part, found.whole(key), like)
         for steps in self.optimizer.moments()["step"]:
-            steps.copy_(found.tensors["adam_steps"])
-        if "health" in found.tensors:
-            self.optimizer.health.copy_(found.tensors["health"])
+            steps.copy_(rest["adam_steps"])
+        if "health" in rest:
+            self.optimizer.health.copy_(rest["health"])
         else:  # of an earlier version, which counted only these
-            self.optimizer.health[0] = found.tensors["skipped"].to(self.ranks.device)
-        self.bins.sums.copy_(self.ranks.own(found.tensors["bins"].view(-1, *self.bins.sums.shape)))
-        self.bins.rows = found.tensors["records"].tolist()
+            self.optimizer.health[0] = rest["skipped"].to(self.ranks.device)
+        self.bins.sums.copy_(self.ranks.own(rest["bins"].view(-1, *self.bins.sums.shape)))
+        self.bins.rows = rest["records"].tolist()
         self.step, self.branch = found.facts["step"], branch
         self.leap = found.facts.get("leap", 0)
         self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
         self._go_on_from(found.facts.get("devices", self.devices))
         self._go_on_with_block(found.facts.get("block"))
-        self.noise_law.restore(found.tensors, self.images)
+        self.noise_law.restore(rest, self.images)
         self.speed.restore(found.facts)
 
     def choose_block(self) -> None:

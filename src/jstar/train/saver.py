@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -43,14 +44,18 @@ class Saver:
         """Call `write` with the copy of a kind, on the thread; `put` into it has ended."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        self._writing[kind] = self._pool.submit(self._write, self._copies[kind], write)
+        self.do(kind, partial(write, self._copies[kind]))
 
-    def _write(self, copy: TensorFile, write: Callable[[TensorFile], None]) -> None:
+    def do(self, kind: str, job: Callable[[], None]) -> None:
+        """Do any job of a kind, on the thread."""
+        self._writing[kind] = self._pool.submit(self._do, job)
+
+    def _do(self, job: Callable[[], None]) -> None:
         if self._broken:
             return
         begun = time.monotonic()
         try:
-            write(copy)
+            job()
         except BaseException:
             self._broken = True
             raise

@@ -101,7 +101,7 @@ def hold_state(state: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         for half in state.rglob(".*"):  # what a killed process was writing
-            half.unlink()
+            half.unlink(missing_ok=True)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
