@@ -125,6 +125,24 @@ SHOWN = {
         query="images == images.max() and stored == '0.05 0.1 0.2'",
     ),
     "scaling_speed": Shown("The fits of a study", "scaling_speed", ""),
+    "scaling_replicas": Shown(
+        "Does the default study say the same again?", "scaling_replicas",
+        "Replicas share no run. `fitted_from`: images at which the joint law begins.",
+        columns=("sigma", "replica", "verdict", "alpha", "alpha_low", "alpha_high", "fitted_from"),
+        query="verdict != 'undecided'",
+    ),
+    "scaling_replicas_expected": Shown(
+        "How many verdicts it expects", "scaling_replicas",
+        "Of 17 noise scales: found, and what 80 % of studies simulated in each replica's design "
+        "lie between, were J\\* the floor at all of them.",
+        columns=("replica", "verdict", "found", "low", "median", "high"),
+        query="world == 'optimal'",
+    ),
+    "scaling_onset": Shown(
+        "Verdicts of runs that leave a plateau", "scaling_onset",
+        "Shares of the studies. `onset`: whether the joint law begins at the onset; `fitted_from`: "
+        "the images at which, on average.",
+    ),
     "scaling_verdicts": Shown(
         "How often a verdict is wrong", "scaling_verdicts",
         "Shares of simulated studies. `held`: α's interval held the truth.", columns=VERDICTS,

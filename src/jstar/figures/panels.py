@@ -79,9 +79,9 @@ def laws_panel(
         run = run.sort_values("flops")
         color = colors[str(run["model"].iloc[0])]
         value = run[column].where(run[column] > 0)
-        # Both lines hold the first snapshot that is fitted.
-        early = ~(run["fitted"] & run["fitted"].shift(fill_value=False))
-        panel.plot(run["flops"], value.where(early), color=color, lw=0.6, ls=":")
+        if not run["fitted"].all():  # both lines hold the first snapshot that is fitted
+            early = ~(run["fitted"] & run["fitted"].shift(fill_value=False))
+            panel.plot(run["flops"], value.where(early), color=color, lw=0.6, ls=":")
         panel.plot(run["flops"], value.where(run["fitted"]), color=color, lw=0.8,
                    marker="." if len(run) == 1 else "", ms=3)  # fmt: skip
     if competing(tables, sigma):
