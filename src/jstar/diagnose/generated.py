@@ -13,8 +13,9 @@ from jstar.data import Dataset
 from jstar.diagnose.adapters import Adapter, guarded
 from jstar.errors import JstarError
 from jstar.progress import Progress
+from jstar.sampling.quality.distances import LEAST
 from jstar.sampling.quality.reference import Reference, reference, reference_of
-from jstar.sampling.quality.scores import LEAST, SCORES, features_of, score, score_words
+from jstar.sampling.quality.scores import SCORES, features_of, score, score_words
 from jstar.sampling.stage import draw_features, draw_labels
 from jstar.typeset import Rows
 
