@@ -13,7 +13,7 @@ from jstar.diagnose.images import peek
 from jstar.diagnose.measure import Diagnosis, diagnose
 from jstar.diagnose.oracle_draws import Truth, UnseenDraws
 from jstar.diagnose.solver import Identification
-from jstar.diagnose.words import denoiser_verdict, in_words
+from jstar.diagnose.words import beaten, denoiser_verdict, in_words
 from jstar.figures.denoiser import draw_frame
 from jstar.noise import Process
 from jstar.records import provenance, write_table, write_text
@@ -47,7 +47,7 @@ class Finding:
 
     def plot(self, stem: str | Path = "diagnosis") -> None:
         """Draw it to `stem`.png and .pdf."""
-        draw_frame(self.diagnosis.frame, Path(stem))
+        draw_frame(self.diagnosis.frame, beaten(self.diagnosis.frame), Path(stem))
 
 
 @dataclass(frozen=True)
