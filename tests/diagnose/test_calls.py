@@ -31,6 +31,28 @@ def test_an_array_and_a_function_are_enough(points, exact, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+def test_the_figure_shades_what_is_weak_and_cuts_no_title(points, exact, tmp_path, monkeypatch):
+    def weak(x, sigma, labels):
+        large = (sigma > 1).reshape(-1, 1, 1, 1)
+        return torch.where(large, exact(x, sigma) + 2, exact(x, sigma))
+
+    found = jstar.diagnose(weak, scaled(points), held_out=points[::7], **FEW)
+    drawn = []
+    monkeypatch.setattr("jstar.figures.denoiser.save", lambda pages, stem: drawn.extend(pages))
+    found.plot(tmp_path / "figure")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    sigma = found.to_frame()["sigma"].to_numpy()
+    for panel in figure.axes:
+        shaded = [patch.get_extents() for patch in panel.patches]
+        assert len(shaded) == (sigma > 1).sum()
+        left = panel.transData.inverted().transform((min(box.x0 for box in shaded), 0))[0]
+        assert left == pytest.approx(np.sqrt(sigma[sigma > 1][0] * sigma[sigma <= 1][-1]))
+        titles = panel._left_title.get_window_extent()
+        assert titles.x0 >= 0
+        assert titles.x1 <= figure.bbox.width
+
+
 def test_a_dataset_and_a_loader_give_the_images_and_labels(points):
     x, y = torch.from_numpy(scaled(points)), torch.arange(len(points)) % 2
     pairs = torch.utils.data.TensorDataset(x, y)
