@@ -1,6 +1,7 @@
 """One denoiser diagnosed: its loss, the floor, the gap and where the gap counts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,9 @@ from jstar.figures.style import (
 Floats = NDArray[np.float64]
 
 LOSS_COLOR, GAP_COLOR, MEAN_COLOR = LAW_COLOR["raw"], LAW_COLOR["corrected"], "#777777"
-HELD_OUT = {"marker": "o", "color": LOSS_COLOR, "mfc": "none", "ms": 5, "mew": 0.8}
+HELD_OUT: dict[str, Any] = {"marker": "o", "color": LOSS_COLOR, "mfc": "none", "ms": 5, "mew": 0.8}
 DASHED = (0, (3, 1.5))
-WEAK = {"color": LOSS_COLOR, "alpha": 0.13, "lw": 0}
+WEAK: dict[str, Any] = {"color": LOSS_COLOR, "alpha": 0.13, "lw": 0}
 DECADES = 6  # of losses that are shown, at most
 LEAST_RATIO = 1e-2  # of a loss to the best that cannot memorise, at least
 
@@ -58,7 +59,7 @@ def draw_frame(frame: pd.DataFrame, beaten_S: NDArray[np.bool_], stem: Path) -> 
     ]
     if frame["held_out"].notna().any():
         lines.append(Line2D([], [], ls="", label="held-out loss", **HELD_OUT))
-    counts = [
+    counts: list[Artist] = [
         Line2D([], [], color=GAP_COLOR, label=r"gap in samples (gap / $\sigma^2$)"),
         Line2D([], [], color=GAP_COLOR, ls=DASHED, label="gap in the training loss"),
     ]
