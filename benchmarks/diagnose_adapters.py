@@ -19,7 +19,7 @@ from jstar.config import DatasetConfig
 from jstar.data import open_dataset, prepare
 from jstar.diagnose.adapters import Adapter, discrete, dit, preconditioned, sit
 from jstar.diagnose.readings import COSINE, SD, TABLES, ddpm_sigmas
-from jstar.diagnose.sample import take_sample
+from jstar.diagnose.sample import Sample, take_sample
 from jstar.diagnose.solver import identify
 from jstar.records import provenance, write_table
 
@@ -45,12 +45,23 @@ def by_hand(function: Callable[[Tensor, Tensor], Tensor]) -> Adapter:
     return Adapter("by hand", lambda x, s, y: function(x, s))
 
 
+def standardised(right: Adapter, sample: Sample) -> Adapter:
+    """Asked for images of zero mean and unit variance, by a network of -1..1."""
+    m, s = sample.level, sample.spread
+    return by_hand(lambda x, sigma: right.denoise((x - m) / s, sigma / s, None) * s + m)
+
+
 def eps_usages(net: nn.Module) -> Iterator[Usage]:
     sigma_T = ddpm_sigmas()
     right = discrete(net, sigma_T)
     usage = lambda *rest: Usage("eps-unet", *rest)  # noqa: E731
     yield usage("right", right)
     yield usage("right, by hand", by_hand(lambda x, s: right.denoise(x, s, None)))
+    yield usage("one step late, which costs nothing",
+                discrete(lambda x, t: net(x, t + 1), sigma_T))  # fmt: skip
+    yield usage("guided by 3 against a blank image",
+                discrete(lambda x, t: 3 * net(x, t) - 2 * net(torch.zeros_like(x), t), sigma_T),
+                ("guidance",))  # fmt: skip
     yield usage("as v", discrete(net, sigma_T, "v_prediction"), ("epsilon",))
     yield usage("as x0", discrete(net, sigma_T, "sample"), ("epsilon",))
     yield usage("sign flipped", discrete(lambda x, t: -net(x, t), sigma_T), ("minus epsilon",))
@@ -73,7 +84,7 @@ def eps_usages(net: nn.Module) -> Iterator[Usage]:
                 ("times 2, less 1",))  # fmt: skip
 
 
-def edm_usages(net: nn.Module) -> Iterator[Usage]:
+def edm_usages(net: nn.Module, sample: Sample) -> Iterator[Usage]:
     right = preconditioned(net, "edm")
     usage = lambda *rest: Usage("edm-unet", *rest)  # noqa: E731
     yield usage("right", right)
@@ -86,6 +97,15 @@ def edm_usages(net: nn.Module) -> Iterator[Usage]:
     yield usage("bare network", by_hand(net), ("EDM's F", "ln(sigma) / 4"))
     yield usage("told ln(sigma)", preconditioned(lambda x, t: net(x, t / 4), "edm"),
                 ("its time is ln(sigma), not",))  # fmt: skip
+    yield usage("told ln(sigma^2) / 4", preconditioned(lambda x, t: net(x, 2 * t), "edm"),
+                ("its time is",))  # fmt: skip
+    yield usage("sigma_data of 1", preconditioned(net, "edm", sigma_data=1.0),
+                ("sigma_data is 0.5",))  # fmt: skip
+    yield usage("standardised data", standardised(right, sample), ("turned to -1..1",))
+    m, s = sample.level, sample.spread
+    yield usage("standardised, and not turned back",
+                by_hand(lambda x, sigma: right.denoise((x - m) / s, sigma / s, None)),
+                ("unit variance",))  # fmt: skip
     yield usage("data twice as large",
                 by_hand(lambda x, s: 2 * right.denoise(x / 2, s / 2, None)),
                 ("times 2",))  # fmt: skip
@@ -99,7 +119,7 @@ def edm_usages(net: nn.Module) -> Iterator[Usage]:
                 ("sigma is ignored",))  # fmt: skip
 
 
-def flow_usages(net: nn.Module) -> Iterator[Usage]:
+def flow_usages(net: nn.Module, sample: Sample) -> Iterator[Usage]:
     right = preconditioned(net, "fm")
     usage = lambda *rest: Usage("flow-dit", *rest)  # noqa: E731
     yield usage("right", right)
@@ -109,6 +129,9 @@ def flow_usages(net: nn.Module) -> Iterator[Usage]:
     yield usage("time reversed", preconditioned(lambda x, t: net(x, 1 - t), "fm"), ("reversed",))
     yield usage("time times 1000", preconditioned(lambda x, t: net(x, t / 1000), "fm"),
                 ("in steps",))  # fmt: skip
+    yield usage("time shifted by 3", preconditioned(lambda x, t: net(x, 3 * t / (1 + 2 * t)), "fm"),
+                ("shift 1/3",))  # fmt: skip
+    yield usage("standardised data", standardised(right, sample), ("turned to -1..1",))
     yield usage("as DiT", dit(net), ("velocity", "x / (1 + sigma)"))
     yield usage("as EDM", preconditioned(net, "edm"), ("velocity", "x / (1 + sigma)"))
     yield usage("as v", preconditioned(net, "v"), ("velocity", "x / (1 + sigma)"))
@@ -137,16 +160,16 @@ def other_usages(nets: dict[str, nn.Module]) -> Iterator[Usage]:
     yield Usage("eps-unet-unit", "right, by hand", right)
 
 
-def usages(work: Path) -> Iterator[Usage]:
+def usages(work: Path, sample: Sample) -> Iterator[Usage]:
     nets = {name: load(name, work) for name in KINDS if (work / f"{name}.pt").is_file()}
-    for name, made in (("eps-unet", eps_usages), ("edm-unet", edm_usages),
-                       ("flow-dit", flow_usages)):  # fmt: skip
-        yield from made(nets[name])
+    yield from eps_usages(nets["eps-unet"])
+    yield from edm_usages(nets["edm-unet"], sample)
+    yield from flow_usages(nets["flow-dit"], sample)
     if {"v-unet", "eps-unet-unit"} <= set(nets):
         yield from other_usages(nets)
 
 
-def row(usage: Usage, sample: object) -> dict[str, object]:
+def row(usage: Usage, sample: Sample) -> dict[str, object]:
     """What is said of one usage. No words: right is right; unsure accuses nobody."""
     found = identify(replace(usage.adapter, name=usage.does), sample)
     text = f"{found.reading}; {' '.join(found.problems)}"
@@ -167,7 +190,7 @@ def main(images: Path, work: Path, out: Path) -> None:
         prepare(DatasetConfig.checked(config, "diagnose_adapters"), folder)
     sample = take_sample(open_dataset(folder), conditional=False)
     rows = []
-    for usage in usages(work):
+    for usage in usages(work, sample):
         rows.append(row(usage, sample))
         print(*list(rows[-1].values()), sep=" | ", file=sys.stderr, flush=True)
     frame = pd.DataFrame(rows)

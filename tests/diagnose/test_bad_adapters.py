@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from jstar.diagnose import Adapter, preconditioned
+from jstar.diagnose import Adapter, discrete, preconditioned
 from jstar.diagnose.first_call import first_call
+from jstar.diagnose.readings import LINEAR, OF_PROCESS, ddpm_sigmas, inside, table_reading
 from jstar.diagnose.solver import identify
 from jstar.errors import JstarError
 
@@ -70,6 +71,31 @@ def test_a_wrong_adapter_is_named_in_one_sentence(wrong, words, exact, sample):
     assert len(found.problems) == 1
     for word in words:
         assert word in found.problems[0]
+
+
+def test_the_number_that_only_edm_and_flow_networks_have_is_named(exact, sample):
+    edm, flow = inside(exact, OF_PROCESS["edm"]), inside(exact, OF_PROCESS["fm"])
+    shifted = preconditioned(lambda x, t: flow(x, 3 * t / (1 + 2 * t)), "fm")
+    for right in (preconditioned(edm, "edm"), preconditioned(flow, "fm")):
+        assert identify(right, sample).verdict == "right"
+    found = identify(preconditioned(edm, "edm", sigma_data=1.0), sample)
+    assert "wrong: its sigma_data is 0.5, not 1. Read so" in found.problems[0]
+    found = identify(shifted, sample)
+    assert "wrong: its time is sigma / (3 + sigma) (shift 1/3), from 0 to 1" in found.problems[0]
+
+
+def test_data_of_zero_mean_and_unit_variance_for_a_network_of_pixels_are_named(exact, sample):
+    m, s = sample.level, sample.spread
+    wrong = Adapter("under test", lambda x, t, y: exact((x - m) / s, t / s, y) * s + m)
+    found = identify(wrong, sample)
+    assert found.verdict == "wrong"
+    assert "its images are zero mean, unit variance turned to -1..1" in found.problems[0]
+
+
+def test_a_step_too_late_is_no_accusation(exact, sample):
+    network = inside(exact, table_reading("epsilon", LINEAR))
+    found = identify(discrete(lambda x, t: network(x, t + 1), ddpm_sigmas()), sample)
+    assert (found.verdict, found.problems) == ("right", ())
 
 
 @pytest.mark.parametrize(

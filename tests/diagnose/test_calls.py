@@ -1,5 +1,7 @@
 """`jstar.diagnose(denoiser, images)`: data as users have them, and the first call first."""
 
+import gzip
+import struct
 import time
 
 import numpy as np
@@ -27,6 +29,28 @@ def test_an_array_and_a_function_are_enough(points, exact, tmp_path):
     assert "Verdict" in found.summary()
     found.plot(tmp_path / "figure")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_figure_shades_what_is_weak_and_cuts_no_title(points, exact, tmp_path, monkeypatch):
+    def weak(x, sigma, labels):
+        large = (sigma > 1).reshape(-1, 1, 1, 1)
+        return torch.where(large, exact(x, sigma) + 2, exact(x, sigma))
+
+    found = jstar.diagnose(weak, scaled(points), held_out=points[::7], **FEW)
+    drawn = []
+    monkeypatch.setattr("jstar.figures.denoiser.save", lambda pages, stem: drawn.extend(pages))
+    found.plot(tmp_path / "figure")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    sigma = found.to_frame()["sigma"].to_numpy()
+    for panel in figure.axes:
+        shaded = [patch.get_extents() for patch in panel.patches]
+        assert len(shaded) == (sigma > 1).sum()
+        left = panel.transData.inverted().transform((min(box.x0 for box in shaded), 0))[0]
+        assert left == pytest.approx(np.sqrt(sigma[sigma > 1][0] * sigma[sigma <= 1][-1]))
+        titles = panel._left_title.get_window_extent()
+        assert titles.x0 >= 0
+        assert titles.x1 <= figure.bbox.width
 
 
 def test_a_dataset_and_a_loader_give_the_images_and_labels(points):
@@ -84,6 +108,22 @@ def test_images_are_prepared_once_and_again_when_they_change(points, tmp_path):
     np.savez(tmp_path / "b.npz", images=points)
     x = open_dataset(prepared_folder(tmp_path / "b.npz", work)).scaled(slice(0, 2))
     np.testing.assert_allclose(x, scaled(points)[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_idx_files_are_read_as_they_are_downloaded(points, tmp_path, end):
+    """MNIST's format: a folder stands for its training images, a file for itself."""
+    images, labels = points[..., 0], (np.arange(len(points)) % 3).astype(np.uint8)
+    for name, array in (("train-images-idx3", images), ("train-labels-idx1", labels),
+                        ("t10k-images-idx3", 255 - images)):  # fmt: skip
+        head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        with (gzip.open if end else open)(tmp_path / f"{name}-ubyte{end}", "wb") as file:
+            file.write(head + array.tobytes())
+    data = open_dataset(prepared_folder(tmp_path, tmp_path / "one"))
+    np.testing.assert_allclose(data.scaled(slice(0, 64)), scaled(points), atol=1e-6)
+    np.testing.assert_array_equal(data.labels_N, labels)
+    x, _ = peek(tmp_path / f"t10k-images-idx3-ubyte{end}", tmp_path / "other")
+    np.testing.assert_allclose(x, -scaled(points)[:2], atol=1e-6)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 import jstar
@@ -48,6 +49,17 @@ def found(digits, perfect, tmp_path_factory):
         {"perfect": perfect, "halved": lambda x, s, y: perfect(x, s) / 2},
         train[..., None], held_out=test[..., None], sample=COUNT, features="pixels", out=out, **FEW,
     ), out  # fmt: skip
+
+
+def test_the_first_images_can_be_looked_at(found):
+    """Rows of 12 images, 8x8 pixels each 8 times as large: drawn ones above training images."""
+    good, bad = (Image.open(found[1] / part / "samples.png") for part in ("1", "2"))
+    assert good.size == bad.size == (96 + 12 * 68, 4 + 6 * 68)
+    tile = np.asarray(good)[4 + 32, 96 + 4 : 96 + 64 : 8, 0] / 127.5 - 1
+    first = found[0].findings[0].generated.first_MCHW[0, 0, 4]
+    np.testing.assert_allclose(tile, first, atol=0.01)
+    last = [np.asarray(sheet)[4 + 5 * 68 :, 96:] for sheet in (good, bad)]
+    np.testing.assert_array_equal(*last)  # the same training images
 
 
 def frechet(x, y):

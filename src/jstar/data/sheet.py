@@ -1,5 +1,7 @@
 """A page of samples with their labels: the one look that shows wrong classes or channels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -16,14 +18,31 @@ def draw_sheet(dataset: Dataset) -> Image.Image:
     """Classes below one another, images of each beside one another; of a set without classes, or
     with few images of each, any images, with their labels below.
 
-    They are evenly spread over the set, its first and last class among them. Of latents the first
-    three channels are shown as colours, between the 1st and 99th percentile of what is shown.
+    They are evenly spread over the set, its first and last class among them.
     """
     rows = _rows(dataset.labels_N)
-    below = TEXT + GUTTER if dataset.card.classes > 1 and not rows[0][0] else 0
-    shown = [_colours(dataset.scaled(index_M)) for _, index_M in rows]
+    labelled = dataset.card.classes > 1 and not rows[0][0]
+    return draw_rows(
+        [(name, dataset.scaled(index_M)) for name, index_M in rows],
+        bool(dataset.card.latents),
+        [dataset.labels_N[index_M] for _, index_M in rows] if labelled else None,
+    )
+
+
+def draw_rows(
+    rows: Sequence[tuple[str, NDArray[np.float32]]],
+    latents: bool,
+    labels: Sequence[NDArray[np.int64]] | None = None,
+) -> Image.Image:
+    """Rows of a name and images [M, C, H, W] in the data scale, below each image its label.
+
+    Of latents the first three channels are shown as colours, between the 1st and 99th percentile
+    of what is shown.
+    """
+    below = 0 if labels is None else TEXT + GUTTER
+    shown = [_colours(images_MCHW) for _, images_MCHW in rows]
     low, high = -1.0, 1.0
-    if dataset.card.latents:
+    if latents:
         every = np.concatenate([images.ravel() for images in shown])
         low, high = (float(value) for value in np.percentile(every, [1, 99]))
     tiles = [[_tile(image, low, high) for image in images] for images in shown]
@@ -34,15 +53,14 @@ def draw_sheet(dataset: Dataset) -> Image.Image:
     size = left + columns * (width + GUTTER), GUTTER + len(tiles) * step
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    for number, ((name, index_M), row) in enumerate(zip(rows, tiles, strict=True)):
+    for number, ((name, _), row) in enumerate(zip(rows, tiles, strict=True)):
         top = GUTTER + number * step
         draw.text((GUTTER, top + (height - TEXT) // 2), name, "black", font)
         for column, tile in enumerate(row):
             across = left + column * (width + GUTTER)
             sheet.paste(tile, (across, top))
-            if below:
-                label = str(dataset.labels_N[index_M[column]])
-                draw.text((across, top + height), label, "black", font)
+            if labels is not None:
+                draw.text((across, top + height), str(labels[number][column]), "black", font)
     return sheet
 
 

@@ -8,16 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from jstar.config import SamplingConfig
 from jstar.data import Dataset
+from jstar.data.sheet import COLUMNS, draw_rows
 from jstar.diagnose.adapters import Adapter, guarded
 from jstar.errors import JstarError
 from jstar.progress import Progress
+from jstar.sampling.quality.distances import LEAST
 from jstar.sampling.quality.reference import Reference, reference, reference_of
-from jstar.sampling.quality.scores import LEAST, SCORES, features_of, score, score_words
+from jstar.sampling.quality.scores import SCORES, features_of, score, score_words
 from jstar.sampling.stage import draw_features, draw_labels
 from jstar.typeset import Rows
 
+SHEET, DRAWN_ROWS = "samples.png", 5
 FEWEST = 64  # images drawn, as of `sampling.count`
 HELD_OUT, TRAINING = "held-out", "training"
 
@@ -55,12 +62,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Generated:
-    """SCORES of the images drawn with a denoiser; none where it cannot be sampled: `failed`."""
+    """SCORES of the images drawn with a denoiser; none where it cannot be sampled: `failed`.
+
+    first_MCHW: the first of them, to look at.
+    """
 
     target: Target
     config: SamplingConfig
     scores: dict[str, float] | None
     failed: str = ""
+    first_MCHW: NDArray[np.float32] | None = None
 
     def summary(self) -> str:
         """One sentence."""
@@ -75,6 +86,16 @@ class Generated:
         if one.training is None:
             return f"{text}; a denoiser that only remembers scores well here."
         return f"{text}; training images, as another draw of the data, {score_words(one.training)}."
+
+    def sheet(self) -> Image.Image | None:
+        """Images drawn with it above training images."""
+        if self.first_MCHW is None:
+            return None
+        data = self.target.data
+        spread = np.linspace(0, len(data) - 1, min(COLUMNS, len(data))).round().astype(int)
+        drawn = self.first_MCHW[: DRAWN_ROWS * COLUMNS]
+        rows = [("drawn", drawn[a : a + COLUMNS]) for a in range(0, len(drawn), COLUMNS)]
+        return draw_rows([*rows, ("training", data.scaled(spread))], bool(data.card.latents))
 
     def facts(self) -> dict[str, Any]:
         """For diagnosis.json."""
@@ -142,10 +163,10 @@ def draw_and_score(
     labels_N = draw_labels(target.data, config) if conditional else None
     with Progress(f"sample {adapter.name}", config.count, "images") as bar:
         try:
-            features_NF, _ = draw_features(
+            features_NF, first_MCHW = draw_features(
                 target.data, target.known.network, guarded(adapter.denoise), config, config,
                 labels_N, device, bar.advance,
             )  # fmt: skip
         except JstarError as error:
             return Generated(target, config, None, str(error))
-    return Generated(target, config, score(features_NF, target.known))
+    return Generated(target, config, score(features_NF, target.known), first_MCHW=first_MCHW)

@@ -13,6 +13,7 @@ from jstar.data import open_dataset, prepare
 from jstar.data.card import Card
 from jstar.data.sources import present
 from jstar.data.sources.base import tree_stamp
+from jstar.data.sources.idx import IMAGES, read_idx
 from jstar.errors import JstarError
 
 ARCHIVES = (".zip", ".tar")
@@ -26,10 +27,11 @@ def is_prepared(dataset: Path) -> bool:
 
 
 def images_config(dataset: Path, work: Path) -> DatasetConfig:
-    """How `dataset` is prepared: a .npz or .npy, a folder or archive of images, parquet.
+    """How `dataset` is prepared: a .npz or .npy, a folder or archive of images, parquet, IDX.
 
     Latents keep their own scale. Float images of a .npz are read as they are; they are rewritten
-    to `work`, as pixels where they are levels of 0...255 scaled to -1...1. Raises JstarError.
+    to `work`, as pixels where they are levels of 0...255 scaled to -1...1. IDX files (MNIST's
+    format) are rewritten, too. Raises JstarError.
     """
     if not dataset.exists():
         raise JstarError(f"{dataset}: no such file or folder")
@@ -42,12 +44,14 @@ def images_config(dataset: Path, work: Path) -> DatasetConfig:
         tree["source"] = "npz"
         if _holds_latents(Path(tree["path"])):
             tree["latent_std"] = 1.0  # as they are, not at half their deviation
+    elif (idx := _idx_images(dataset)) is not None:
+        tree |= {"source": "npz", "path": str(_rewritten_idx(idx, work / "images.npz"))}
     elif dataset.suffix == ".parquet" or any(dataset.glob("*.parquet")):
         tree["source"] = "parquet"
     elif not (dataset.is_dir() or dataset.suffix in ARCHIVES):
         raise JstarError(
             f"{dataset}: is no dataset, allowed are a folder that 'jstar prepare' wrote, a .npz or "
-            ".npy, a folder, .zip or .tar of images, and parquet"
+            ".npy, a folder, .zip or .tar of images, parquet, and IDX files"
         )
     return DatasetConfig.checked(tree, str(dataset))
 
@@ -80,6 +84,20 @@ def _was_prepared(dataset: Path, work: Path) -> bool:
         return False
     card = Card.load(work / "card.json")
     return (card.origin, card.source_stamp) == (str(dataset), tree_stamp(dataset))
+
+
+def _idx_images(dataset: Path) -> Path | None:
+    """The images of an IDX pair: the file itself, or a folder's training images."""
+    folder = [dataset / f"{IMAGES}{end}" for end in ("", ".gz")]
+    named = [file for file in (dataset, *folder) if "images-idx3" in file.name]
+    return next((file for file in named if file.is_file()), None)
+
+
+def _rewritten_idx(images: Path, path: Path) -> Path:
+    """The .npz of IDX images and, where they lie beside them, their labels."""
+    labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
+    known = read_idx(labels, 1) if labels.is_file() else None
+    return write_images(read_idx(images, 3), known, path)
 
 
 def _holds_latents(path: Path) -> bool:

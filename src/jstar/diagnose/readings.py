@@ -43,7 +43,7 @@ class NetworkReading:
 
     def changes(self, other: "NetworkReading") -> list[str]:
         """Names of the parts in which the two differ."""
-        named = ("prediction", "sign", "entry", "law", "unit", "data")
+        named = ("prediction", "sign", "entry", "sigma_data", "law", "unit", "data")
         return [name for name in named if getattr(self, name) != getattr(other, name)]
 
     def words(self) -> str:
@@ -176,13 +176,19 @@ def step_of(sigma: Tensor, sigma_T: NDArray[np.float64]) -> Tensor:
 
 LINEAR, SD, COSINE = "DDPM's linear schedule", "Stable Diffusion's schedule", "the cosine schedule"
 COSINE_T, FLOW, CONTINUOUS = "2 atan(sigma) / pi", "sigma / (1 + sigma)", "VP's continuous time"
+# As Stable Diffusion 3 shifts it (arXiv 2403.03206, eq. 23), and back.
+SHIFTED, SHIFTED_BACK = "3 sigma / (1 + 3 sigma) (shift 3)", "sigma / (3 + sigma) (shift 1/3)"
 GIVEN = "the given schedule"
 TABLES = {LINEAR: ddpm_sigmas(), SD: _scaled_linear(), COSINE: _squared_cosine()}
 SMOOTH: dict[str, Scale] = {
     COSINE_T: lambda s: s.arctan() * (2 / np.pi),
     FLOW: lambda s: s / (1 + s),
+    SHIFTED: lambda s: 3 * s / (1 + 3 * s),
+    SHIFTED_BACK: lambda s: s / (3 + s),
     CONTINUOUS: vp_time,
 }
+RANGED = (COSINE_T, FLOW, SHIFTED, SHIFTED_BACK)  # those that are tried of any network
+SIGMA_DATA = (0.25, 0.5, 1.0)  # of EDM's preconditioning, as people set it
 STEPS = 1000  # of a smooth time that is told in steps
 REVERSED = "from 1 to 0 (reversed)"
 UNITS = ("in steps", "from 0 to 1", "in steps, reversed", REVERSED)

@@ -26,6 +26,8 @@ from jstar.diagnose.readings import (
     OF_PROCESS,
     OUTPUTS,
     PREDICTIONS,
+    RANGED,
+    SIGMA_DATA,
     TABLES,
     UNITS,
     Affine,
@@ -195,6 +197,7 @@ def affines(sample: Sample) -> dict[str, Affine]:
         "times 1/2": Affine(0.5),
         "times -1 (black and white swapped)": Affine(-1.0),
         "zero mean, unit variance": Affine(1 / sample.spread, -sample.level / sample.spread),
+        "zero mean, unit variance turned to -1..1": Affine(sample.spread, sample.level),
         "times 2, less 1 (from 0..1 to -1..1)": Affine(2.0, -1.0),
         "times 1/127.5, less 1 (from 0..255 to -1..1)": Affine(1 / 127.5, -1.0),
     }
@@ -216,11 +219,13 @@ def _input_of(reading: NetworkReading) -> NetworkReading:
 def _inputs(parts: Parts) -> Iterator[NetworkReading]:
     """Entry and time of the readings that are tried, once each."""
     claim = _input_of(parts.claim)
-    times = [(law, unit) for law in (*_tables(parts), COSINE_T, FLOW) for unit in UNITS]
+    times = [(law, unit) for law in (*_tables(parts), *RANGED) for unit in UNITS]
     times += [(law, "as it is") for law in DIRECT]
     usual = list(_usual(claim, parts))
     single = [replace(claim, law=law, unit=unit) for law, unit in times]
     single += [replace(claim, entry=one.entry) for one in usual]
+    if claim.entry == OF_PROCESS["edm"].entry:
+        single += [replace(claim, sigma_data=known) for known in SIGMA_DATA]
     yield from dict.fromkeys([claim, *usual, *single])
 
 
@@ -252,7 +257,7 @@ def _times_of(parts: Parts) -> Iterator[NetworkReading]:
     if claim.law in DIRECT:
         yield from (replace(claim, law=law) for law in DIRECT if law != claim.law)
     else:
-        times = [(law, unit) for law in (*TABLES, COSINE_T, FLOW) for unit in UNITS]
+        times = [(law, unit) for law in (*TABLES, *RANGED) for unit in UNITS]
         yield from (replace(claim, law=w, unit=u) for w, u in times
                     if (w, u) != (claim.law, claim.unit))  # fmt: skip
 
@@ -325,6 +330,7 @@ PART_WORDS = {
     "prediction": "the network predicts {0}, not {1}",
     "sign": "the sign of its output is flipped",
     "entry": "its input is {0}, not {1}",
+    "sigma_data": "its sigma_data is {0:g}, not {1:g}",
     "law": "its time is {0}, not {1}",
     "data": "its images are {0}, not {1}",
 }

@@ -8,15 +8,15 @@ import pandas as pd
 from jstar.data.card import require_same
 from jstar.diagnose.adapters import Adapter
 from jstar.diagnose.first_call import first_call
-from jstar.diagnose.generated import Generated, Target, draw_and_score
+from jstar.diagnose.generated import SHEET, Generated, Target, draw_and_score
 from jstar.diagnose.images import peek
 from jstar.diagnose.measure import Diagnosis, diagnose
 from jstar.diagnose.oracle_draws import Truth, UnseenDraws
 from jstar.diagnose.solver import Identification
-from jstar.diagnose.words import denoiser_verdict, in_words
+from jstar.diagnose.words import beaten, denoiser_verdict, in_words
 from jstar.figures.denoiser import draw_frame
 from jstar.noise import Process
-from jstar.records import provenance, write_table, write_text
+from jstar.records import provenance, write_atomically, write_table, write_text
 from jstar.typeset import Rows, markdown
 
 SHOWN = (
@@ -47,7 +47,7 @@ class Finding:
 
     def plot(self, stem: str | Path = "diagnosis") -> None:
         """Draw it to `stem`.png and .pdf."""
-        draw_frame(self.diagnosis.frame, Path(stem))
+        draw_frame(self.diagnosis.frame, beaten(self.diagnosis.frame), Path(stem))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def find(
 
 
 def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
-    """Write diagnosis.csv, .json and .md to `out`."""
+    """Write diagnosis.csv, .json and .md to `out`, and a page of the images drawn, if any were."""
     found = finding.diagnosis
     wrong = finding.adapter.verdict == "wrong"
     facts = provenance(
@@ -118,7 +118,12 @@ def write_finding(finding: Finding, truth: Truth, out: Path) -> None:
         words=finding.words,
     )  # fmt: skip
     write_text(out / "diagnosis.md", _page(finding))
-    write_table(out / "diagnosis.csv", found.frame, facts, [out / "diagnosis.md"])
+    files = [out / "diagnosis.md"]
+    sheet = finding.generated.sheet() if finding.generated else None
+    if sheet is not None:
+        files.append(out / SHEET)
+        write_atomically(out / SHEET, lambda path: sheet.save(path, "PNG"))
+    write_table(out / "diagnosis.csv", found.frame, facts, files)
 
 
 def _page(finding: Finding) -> str:

@@ -1,12 +1,15 @@
 """One denoiser diagnosed: its loss, the floor, the gap and where the gap counts."""
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from jstar.figures.style import (
     LAW_COLOR,
@@ -16,50 +19,53 @@ from jstar.figures.style import (
     letter,
     log_ticks,
     new_figure,
+    note,
     panel_title,
     save,
     sigma_axis,
     variant_styles,
 )
-from jstar.records import read_json, read_table, write_record
+
+Floats = NDArray[np.float64]
 
 LOSS_COLOR, GAP_COLOR, MEAN_COLOR = LAW_COLOR["raw"], LAW_COLOR["corrected"], "#777777"
-READ = (
-    "sigma", "loss", "loss_se", "optimal", "gap", "gap_se", "gap_share", "mean_image", "weight",
-    "harm", "held_out", "upper", "floor_low", "floor_high",
-)  # fmt: skip
+HELD_OUT: dict[str, Any] = {"marker": "o", "color": LOSS_COLOR, "mfc": "none", "ms": 5, "mew": 0.8}
+DASHED = (0, (3, 1.5))
+WEAK: dict[str, Any] = {"color": LOSS_COLOR, "alpha": 0.13, "lw": 0}
 DECADES = 6  # of losses that are shown, at most
+LEAST_RATIO = 1e-2  # of a loss to the best that cannot memorise, at least
 
 
-def draw_denoiser(table: Path, stem: Path) -> None:
-    """Write `stem`.pdf and .png from the table that `jstar diagnose` wrote."""
-    mpl.use("Agg")
-    files = draw_frame(read_table(table, READ), stem)
-    if (record := table.with_suffix(".json")).is_file():
-        write_record(record, read_json(record), files)
+def draw_frame(frame: pd.DataFrame, beaten_S: NDArray[np.bool_], stem: Path) -> list[Path]:
+    """Write `stem`.pdf and .png of a diagnosis' table, and return both.
 
-
-def draw_frame(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write `stem`.pdf and .png of the table itself, and return both."""
-    figure, axes = new_figure(1, 3, PAGE, 2.5)
+    beaten_S: noise scales at which a denoiser that cannot memorise does better.
+    """
+    figure, axes = new_figure(1, 3, PAGE, 2.6)
     _losses(axes[0, 0], frame)
-    _shares(axes[0, 1], frame)
+    _beside(axes[0, 1], frame)
     _harm(axes[0, 2], frame)
     for panel in axes[0]:
         panel.set_xscale("log")
+        _weak(panel, frame["sigma"].to_numpy(), beaten_S)
         sigma_axis(panel)
     letter(axes[0])
-    lines = [
+    lines: list[Artist] = [
         Line2D([], [], color=LOSS_COLOR, marker="o", ms=2.4, label=r"loss $J_\sigma$"),
         Line2D([], [], color=OPTIMAL_COLOR, label=r"optimal loss $J^*_\sigma$"),
         Line2D([], [], color=GAP_COLOR, marker="o", ms=2.4, label=r"gap $J_\sigma-J^*_\sigma$"),
-        Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="loss of the mean image"),
-        Line2D([], [], color=MEAN_COLOR, lw=0.9, label="best that cannot memorise"),
+        Line2D([], [], color=MEAN_COLOR, ls=(0, (1, 1.5)), label="mean image"),
+        Line2D([], [], color=MEAN_COLOR, label="best that cannot memorise"),
     ]
     if frame["held_out"].notna().any():
-        lines.append(Line2D([], [], color=LOSS_COLOR, marker="o", mfc="white", ms=3, ls="",
-                            label="held-out loss"))  # fmt: skip
-    legend(figure, lines)
+        lines.append(Line2D([], [], ls="", label="held-out loss", **HELD_OUT))
+    counts: list[Artist] = [
+        Line2D([], [], color=GAP_COLOR, label=r"gap in samples (gap / $\sigma^2$)"),
+        Line2D([], [], color=GAP_COLOR, ls=DASHED, label="gap in the training loss"),
+    ]
+    if beaten_S.any():
+        counts.insert(0, Patch(label="weak: one that cannot memorise is better", **WEAK))
+    legend(figure, lines, counts)
     return save([figure], stem)
 
 
@@ -68,7 +74,7 @@ def draw_side_by_side(
 ) -> list[Path]:
     """Write `stem`.pdf and .png: the gaps of several denoisers, and each against the first's.
 
-    denoisers: names with tables of READ; pairs: sigma, other, gap_first, difference,
+    denoisers: names with tables of `draw_frame`; pairs: sigma, other, gap_first, difference,
     difference_se.
     """
     figure, axes = new_figure(1, 2, PAGE, 2.7)
@@ -100,8 +106,8 @@ def _losses(panel: Axes, frame: pd.DataFrame) -> None:
     panel.axhline(frame["mean_image"].iloc[0], color=MEAN_COLOR, lw=0.9, ls=(0, (1, 1.5)))
     panel.errorbar(sigma, frame["loss"], 2 * frame["loss_se"], fmt="o-", color=LOSS_COLOR, ms=2.4,
                    elinewidth=0.7)  # fmt: skip
-    panel.plot(sigma, frame["held_out"], "o", color=LOSS_COLOR, mfc="white", ms=3)
-    panel.plot(sigma, frame["upper"], color=MEAN_COLOR, lw=0.9)
+    panel.plot(sigma, frame["held_out"], ls="", **HELD_OUT)
+    panel.plot(sigma, frame["upper"], color=MEAN_COLOR)
     panel.fill_between(sigma, frame["floor_low"], frame["floor_high"], color=OPTIMAL_COLOR,
                        alpha=0.25, lw=0)  # fmt: skip
     panel.plot(sigma, frame["optimal"].where(frame["optimal"] > 0), color=OPTIMAL_COLOR)
@@ -115,23 +121,40 @@ def _losses(panel: Axes, frame: pd.DataFrame) -> None:
     panel_title(panel, "loss, floor and gap")
 
 
-def _shares(panel: Axes, frame: pd.DataFrame) -> None:
-    panel.fill_between(frame["sigma"], 0, frame["gap_share"], color=GAP_COLOR, alpha=0.25, lw=0)
-    panel.fill_between(frame["sigma"], frame["gap_share"], 1, color=OPTIMAL_COLOR, alpha=0.12, lw=0)
-    panel.plot(frame["sigma"], frame["gap_share"], "o-", color=GAP_COLOR, ms=2.4)
-    panel.set(ylim=(0, 1), ylabel="share of the loss")
-    panel_title(panel, "what is gap, what is floor")
+def _beside(panel: Axes, frame: pd.DataFrame) -> None:
+    """Losses over that of the best denoiser tried that cannot memorise: is it good?"""
+    sigma, upper = frame["sigma"], frame["upper"]
+    panel_title(panel, "is it good? below 1: yes")
+    if upper.isna().all():
+        note(panel, "nothing to compare with")
+        return
+    ratio, held_out = frame["loss"] / upper, frame["held_out"] / upper
+    panel.axhline(1, color=MEAN_COLOR)
+    panel.errorbar(sigma, ratio, 2 * frame["loss_se"] / upper, fmt="o-", color=LOSS_COLOR, ms=2.4,
+                   elinewidth=0.7)  # fmt: skip
+    panel.plot(sigma, held_out, ls="", **HELD_OUT)
+    panel.plot(sigma, (frame["optimal"] / upper).where(frame["optimal"] > 0), color=OPTIMAL_COLOR)
+    seen = np.concatenate([ratio, held_out, [0.5, 1.0]])
+    seen = seen[np.isfinite(seen) & (seen > 0)]
+    log_ticks(panel, max(0.6 * seen.min(), LEAST_RATIO), 1.7 * seen.max())
+    panel.set_ylabel("loss / best that cannot memorise")
+
+
+def _weak(panel: Axes, sigma_S: Floats, beaten_S: NDArray[np.bool_]) -> None:
+    """Shade the noise scales at which the denoiser is beaten, each to halfway to the next."""
+    between = np.sqrt(sigma_S[1:] * sigma_S[:-1])
+    edges = np.concatenate([sigma_S[:1], between, sigma_S[-1:]])
+    for k in np.flatnonzero(beaten_S):
+        panel.axvspan(edges[k], edges[k + 1], zorder=0, **WEAK)
 
 
 def _harm(panel: Axes, frame: pd.DataFrame) -> None:
     """Density over ln sigma of the bound on the sampling error, and of the weighted gap."""
     width = np.gradient(np.log(frame["sigma"].to_numpy()))
     trained = (frame["weight"] * frame["gap"]).to_numpy()
-    for part, color, style in (
-        (frame["harm"].to_numpy(), GAP_COLOR, "-"),
-        (trained / max(trained.sum(), 1e-300), LOSS_COLOR, (0, (3, 1.5))),
-    ):
-        panel.plot(frame["sigma"], part / width, color=color, ls=style)
+    trained = trained / max(trained.sum(), 1e-300)
+    panel.plot(frame["sigma"], frame["harm"] / width, color=GAP_COLOR)
+    panel.plot(frame["sigma"], trained / width, color=GAP_COLOR, ls=DASHED)
     panel.fill_between(frame["sigma"], 0, frame["harm"] / width, color=GAP_COLOR, alpha=0.2, lw=0)
-    panel.set(ylim=(0, None), ylabel=r"share of the gap per unit of $\ln\sigma$")
-    panel_title(panel, "where the gap harms; dashed: training weight")
+    panel.set(ylim=(0, None), ylabel=r"share per unit of $\ln\sigma$")
+    panel_title(panel, "where the gap counts")

@@ -1,5 +1,7 @@
 """FID, KID, precision and recall: closed forms, a public implementation, real data, errors."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -102,17 +104,50 @@ def test_the_values_of_torchmetrics(scale):
     assert kid(other[:count], one).value == pytest.approx(expected, rel=1e-6)
 
 
-def test_kid_by_its_definition():
-    x, y = cloud(23), cloud(31, seed=1, shift=0.3)
+def test_kid_by_its_definition(monkeypatch):
+    """Value, and the error that leaves out every image once; however the pairs are cut."""
+    x, y = cloud(43), cloud(61, seed=1, shift=0.3)
 
-    def kernel(a, b):
-        return (a @ b.T / 8 + 1) ** 3
+    def definition(x):
+        def kernel(a, b):
+            return (a @ b.T / 8 + 1) ** 3
 
-    xx, yy = kernel(x, x), kernel(y, y)
-    own = (xx.sum() - np.trace(xx)) / (23 * 22)
-    real = (yy.sum() - np.trace(yy)) / (31 * 30)
-    expected = own + real - 2 * kernel(x, y).mean()
-    assert kid(x, y, groups=4).value == pytest.approx(expected, rel=1e-10)
+        n, xx, yy = len(x), kernel(x, x), kernel(y, y)
+        own = (xx.sum() - np.trace(xx)) / (n * (n - 1))
+        real = (yy.sum() - np.trace(yy)) / (61 * 60)
+        return own + real - 2 * kernel(x, y).mean()
+
+    left_out = [definition(np.delete(x, k, axis=0)) for k in range(43)]
+    error = np.sqrt(42 / 43 * np.square(left_out - np.mean(left_out)).sum())
+    for block in (7, 43, 1024):
+        monkeypatch.setattr("jstar.sampling.quality.distances.BLOCK", block)
+        found = kid(x, y)
+        assert found.value == pytest.approx(definition(x), rel=1e-10)
+        assert found.se == pytest.approx(error, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(0.4, 0.5), (300.0, 1.0), (0.0, 1e-3)], ids=["relu", "far", "small"]
+)
+def test_float32_features_give_the_kid_of_float64(mean, spread):
+    rng = np.random.default_rng(0)
+    x, y = (mean + spread * rng.normal(size=(1500, 256)) for _ in range(2))
+    one, other = x.astype(np.float32), y.astype(np.float32)
+    exact = kid(one.astype(np.float64), other.astype(np.float64))
+    found = kid(one, other)
+    assert abs(found.value - exact.value) < 1e-4 * exact.se
+    assert found.se == pytest.approx(exact.se, rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", [kid, precision_recall])
+def test_pairs_are_held_in_parts(measure):
+    """All pairs of 6,000 float32 features would be 144 MB."""
+    x, y = (cloud(6000, seed=s).astype(np.float32) for s in range(2))
+    tracemalloc.start()
+    measure(x, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
 
 
 @pytest.mark.parametrize("measure", [fid, kid])
@@ -143,6 +178,23 @@ def test_some_images_know_the_error(monkeypatch):
     monkeypatch.setattr("jstar.sampling.quality.distances.LEFT_OUT", 1000)
     assert fid(x, reference).value == whole.value
     assert fid(x, reference).se == pytest.approx(whole.se, rel=0.08)
+
+
+@pytest.mark.parametrize("block", [13, 1024])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_precision_and_recall_by_their_definition(monkeypatch, block, kind):
+    monkeypatch.setattr("jstar.sampling.quality.distances.BLOCK", block)
+    x, y = cloud(90, shift=5.2), cloud(70, seed=1, shift=5.0)
+
+    def inside(points, manifold):
+        reach = [np.sort(np.linalg.norm(manifold - one, axis=1))[3] for one in manifold]
+        apart = np.linalg.norm(points[:, None] - manifold, axis=2)
+        return (apart <= reach).any(axis=1).mean()
+
+    precision, recall = precision_recall(x.astype(kind), y.astype(kind))
+    assert 0 < precision.value < 1
+    assert precision.value == inside(x, y)
+    assert recall.value == inside(y, x)
 
 
 def test_precision_and_recall_of_known_manifolds():

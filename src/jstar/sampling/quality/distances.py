@@ -1,9 +1,10 @@
 """FID, KID, precision and recall of feature sets, with errors over the generated images.
 
-Arrays are NumPy float64; features [N, F]. The reference set is the data itself: what is uncertain
+Features are [N, F] NumPy arrays. The reference set is the data itself: what is uncertain
 is which images were generated, so every standard error is over these.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,12 @@ from jstar.errors import JstarError
 
 Floats = NDArray[np.float64]
 
-GROUPS = 20  # of KID's jackknife
+LEAST = 40  # images of which FID and KID are told
 LEFT_OUT = 4096  # images of which FID's error is made, at most: they know it to about 1 %
 ROOT_REACH, ROOT_STEP = 16.0, 0.8  # of the integral over ln s, see _lost_from_trace_of_root
+FAR = 100.0  # squared mean over variance from which float32 would show in KID
 NEIGHBOURS = 3  # k of precision and recall
-BLOCK = 1024  # rows of a kernel or distance matrix held at a time
+BLOCK = 1024  # rows and columns of a kernel or distance matrix held at a time
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def fid(generated_NF: NDArray[np.floating], reference: FeatureMoments) -> Qualit
     number of images: compare only values of equal N.
     """
     x_NF = np.asarray(generated_NF, dtype=np.float64)
-    _check(x_NF, "generated features", GROUPS)
+    _check(x_NF, "generated features", LEAST)
     count, mean_F = len(x_NF), x_NF.mean(axis=0)
     cov_FF = np.atleast_2d(np.cov(x_NF, rowvar=False))
     # The trace of the root is that of (L' C L)^(1/2) for any L with L L' = C_r: `frechet`'s is one.
@@ -134,40 +136,47 @@ def _lost_from_trace_of_root(value_F: Floats, weight_BF: Floats) -> Floats:
     return np.asarray(-(logs_BQ @ s_Q) * ROOT_STEP / np.pi)
 
 
-def kid(
-    generated_NF: NDArray[np.floating],
-    reference_MF: NDArray[np.floating],
-    groups: int = GROUPS,
-) -> QualityEstimate:
+def kid(generated_NF: NDArray[np.floating], reference_MF: NDArray[np.floating]) -> QualityEstimate:
     """Unbiased MMD^2 with the kernel (x.y / F + 1)^3 (arXiv 1801.01401): 0 for equal sets.
 
-    All pairs, not random subsets: the value depends on no seed.
+    All pairs, not random subsets: the value depends on no seed. The error leaves out every image
+    once. The products are in the features' own precision, float32 or float64; in float64 where
+    they hardly vary about a large mean.
     """
-    x_NF = np.asarray(generated_NF, dtype=np.float64)
-    y_MF = np.asarray(reference_MF, dtype=np.float64)
-    _check(x_NF, "generated features", groups)
+    x_NF, y_MF = _pair(generated_NF, reference_MF)
+    _check(x_NF, "generated features", LEAST)
     _check(y_MF, "reference features")
-    x_NF = np.concatenate([x_NF[g::groups] for g in range(groups)])
-    sizes_G = np.array([len(range(g, len(x_NF), groups)) for g in range(groups)])
-    edges = np.concatenate([[0], np.cumsum(sizes_G)])
-    own_GG, own_trace_G = np.zeros((groups, groups)), np.zeros(groups)
-    cross_G = np.zeros(groups)
-    for g in range(groups):
-        for rows in _blocks(edges[g], edges[g + 1]):
-            kernel_BN = _kernel(x_NF[rows], x_NF)
-            own_GG[g] += np.add.reduceat(kernel_BN.sum(axis=0), edges[:-1])
-            own_trace_G[g] += _kernel_diagonal(x_NF[rows]).sum()
-            cross_G[g] += _kernel(x_NF[rows], y_MF).sum()
-    real = sum(_kernel(y_MF[rows], y_MF).sum() for rows in _blocks(0, len(y_MF)))
-    real = (real - _kernel_diagonal(y_MF).sum()) / (len(y_MF) * (len(y_MF) - 1))
+    if np.square(y_MF.mean(axis=0)).sum() > FAR * y_MF.var(axis=0).sum():
+        x_NF, y_MF = x_NF.astype(np.float64), y_MF.astype(np.float64)
+    n, m = len(x_NF), len(y_MF)
+    own_N, cross_N = _kernel_sums(x_NF), _kernel_sums(x_NF, y_MF)
+    real = _kernel_sums(y_MF).sum() / (m * (m - 1))
+    own, cross = own_N.sum(), cross_N.sum()
+    # Without image i, its pairs (i, j) and (j, i) go.
+    left_out_N = (own - 2 * own_N) / ((n - 1) * (n - 2)) - 2 * (cross - cross_N) / ((n - 1) * m)
+    whole = float(own / (n * (n - 1)) + real - 2 * cross / (n * m))
+    return QualityEstimate(whole, _jackknife_se(left_out_N))
 
-    def of(kept_G: NDArray[np.bool_]) -> float:
-        n = int(sizes_G[kept_G].sum())
-        own = own_GG[np.ix_(kept_G, kept_G)].sum() - own_trace_G[kept_G].sum()
-        return float(own / (n * (n - 1)) + real - 2 * cross_G[kept_G].sum() / (n * len(y_MF)))
 
-    number = np.arange(groups)
-    return QualityEstimate(of(number >= 0), _jackknife_se([of(number != g) for g in range(groups)]))
+def _kernel_sums(x_NF: Floats, y_MF: Floats | None = None) -> Floats:
+    """Sum of KID's kernel - 1 over j of (x_i, y_j), or of (x_i, x_j), j not i; float64 [N].
+
+    The 1 would go out of KID again, and with it digits of small features.
+    """
+    sum_N = np.zeros(len(x_NF))
+    for rows, columns, square in _tiles(len(x_NF), None if y_MF is None else len(y_MF)):
+        other_BF = (x_NF if y_MF is None else y_MF)[columns]
+        inner_BB = (x_NF[rows] / x_NF.shape[1]) @ other_BF.T
+        kernel_BB = inner_BB + 3
+        kernel_BB *= inner_BB
+        kernel_BB += 3
+        kernel_BB *= inner_BB
+        if square:
+            np.fill_diagonal(kernel_BB, 0)
+        sum_N[rows] += kernel_BB.sum(axis=1, dtype=np.float64)
+        if y_MF is None and not square:
+            sum_N[columns] += kernel_BB.sum(axis=0, dtype=np.float64)
+    return sum_N
 
 
 def precision_recall(
@@ -178,66 +187,85 @@ def precision_recall(
     """Share of generated images inside the data's manifold, and of data inside theirs.
 
     A manifold is the union of balls that reach to each point's k-th neighbour (arXiv 1904.06991).
-    The errors are those of a share of independent images, the manifolds taken as given.
+    The errors are those of a share of independent images, the manifolds taken as given. The
+    products are in the features' own precision, float32 or float64.
     """
-    x_NF = np.asarray(generated_NF, dtype=np.float64)
-    y_MF = np.asarray(reference_MF, dtype=np.float64)
+    x_NF, y_MF = _pair(generated_NF, reference_MF)
     for features, name in ((x_NF, "generated features"), (y_MF, "reference features")):
-        _check(features, name, neighbours + 1)
-    return _inside(x_NF, y_MF, neighbours), _inside(y_MF, x_NF, neighbours)
+        _check(features, name, 2 * (neighbours + 1))
+    # About their mean, |x|^2 + |y|^2 - 2 x.y loses fewer digits.
+    mean_F = y_MF.mean(axis=0, dtype=np.float64).astype(y_MF.dtype)
+    x_NF, y_MF = x_NF - mean_F, y_MF - mean_F
+    reach_N, reach_M = _reach(x_NF, neighbours), _reach(y_MF, neighbours)
+    hit_N, hit_M = np.zeros(len(x_NF), dtype=bool), np.zeros(len(y_MF), dtype=bool)
+    for rows, columns, _ in _tiles(len(x_NF), len(y_MF)):
+        apart_BB = _squared_distances(x_NF[rows], y_MF[columns])
+        hit_N[rows] |= (apart_BB <= reach_M[columns]).any(axis=1)
+        hit_M[columns] |= (apart_BB <= reach_N[rows, None]).any(axis=0)
+    return _share(hit_N), _share(hit_M)
 
 
-def _inside(point_NF: Floats, manifold_MF: Floats, neighbours: int) -> QualityEstimate:
-    reach_M = np.concatenate(
-        [
-            # The nearest "neighbour" of a point is the point itself.
-            np.partition(_squared_distances(manifold_MF[rows], manifold_MF), neighbours, axis=1)[
-                :, neighbours
-            ]
-            for rows in _blocks(0, len(manifold_MF))
-        ]
-    )
-    hit_N = np.concatenate(
-        [
-            (_squared_distances(point_NF[rows], manifold_MF) <= reach_M).any(axis=1)
-            for rows in _blocks(0, len(point_NF))
-        ]
-    )
+def _reach(x_NF: Floats, neighbours: int) -> Floats:
+    """Squared distance of each point to its k-th neighbour [N]."""
+    near_NK = np.full((len(x_NF), neighbours), np.inf, dtype=x_NF.dtype)
+
+    def keep(points: slice, apart_BB: Floats) -> None:
+        found_BB = np.concatenate([near_NK[points], apart_BB], axis=1)
+        near_NK[points] = np.partition(found_BB, neighbours - 1, axis=1)[:, :neighbours]
+
+    for rows, columns, square in _tiles(len(x_NF)):
+        apart_BB = _squared_distances(x_NF[rows], x_NF[columns])
+        if square:
+            np.fill_diagonal(apart_BB, np.inf)
+        else:
+            keep(columns, apart_BB.T)
+        keep(rows, apart_BB)
+    return np.asarray(near_NK.max(axis=1))
+
+
+def _share(hit_N: NDArray[np.bool_]) -> QualityEstimate:
     share = float(hit_N.mean())
     return QualityEstimate(share, float(np.sqrt(share * (1 - share) / len(hit_N))))
 
 
-def _kernel(x_NF: Floats, y_MF: Floats) -> Floats:
-    return np.asarray((x_NF @ y_MF.T / x_NF.shape[1] + 1) ** 3)
-
-
-def _kernel_diagonal(x_NF: Floats) -> Floats:
-    return np.asarray((np.square(x_NF).sum(axis=1) / x_NF.shape[1] + 1) ** 3)
-
-
 def _squared_distances(x_NF: Floats, y_MF: Floats) -> Floats:
-    inner_NM = x_NF @ y_MF.T
-    norms = np.square(x_NF).sum(axis=1)[:, None] + np.square(y_MF).sum(axis=1)
-    return np.asarray(np.maximum(norms - 2 * inner_NM, 0))
+    apart_NM = x_NF @ (-2 * y_MF.T)
+    apart_NM += np.square(x_NF).sum(axis=1)[:, None]
+    apart_NM += np.square(y_MF).sum(axis=1)
+    return np.asarray(np.maximum(apart_NM, 0, out=apart_NM))
+
+
+def _pair(x_NF: NDArray[np.floating], y_MF: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Both in the precision of the finer one, at least float32."""
+    kind = np.result_type(x_NF, y_MF, np.float32)
+    return np.asarray(x_NF, dtype=kind), np.asarray(y_MF, dtype=kind)
+
+
+def _tiles(rows: int, columns: int | None = None) -> Iterator[tuple[slice, slice, bool]]:
+    """Parts of a matrix of pairs: rows, columns, whether on the diagonal.
+
+    columns: default, rows and columns are the same points, and each pair comes once.
+    """
+    for a in _blocks(0, rows):
+        for b in _blocks(a.start if columns is None else 0, rows if columns is None else columns):
+            yield a, b, columns is None and a == b
 
 
 def _blocks(start: int, stop: int) -> list[slice]:
-    return [slice(a, min(a + BLOCK, stop)) for a in range(int(start), int(stop), BLOCK)]
+    return [slice(a, min(a + BLOCK, stop)) for a in range(start, stop, BLOCK)]
 
 
-def _jackknife_se(left_out: list[float] | Floats, count: int | None = None) -> float:
-    """Standard error from estimates that each leave one group or image of `count` out.
+def _jackknife_se(left_out_K: Floats, count: int | None = None) -> float:
+    """Standard error from estimates that each leave one image of `count` out.
 
     count: where not all were left out in turn; default: they were.
     """
-    value_G = np.asarray(left_out)
-    parts = len(value_G) if count is None else count
-    return float(np.sqrt((parts - 1) * np.square(value_G - value_G.mean()).mean()))
+    parts = len(left_out_K) if count is None else count
+    return float(np.sqrt((parts - 1) * np.square(left_out_K - left_out_K.mean()).mean()))
 
 
-def _check(features_NF: Floats, name: str, groups: int = 1) -> None:
+def _check(features_NF: Floats, name: str, least: int = 2) -> None:
     """Raises JstarError for arrays that are no features, or too few of them."""
-    least = max(2, 2 * groups)
     if features_NF.ndim != 2 or len(features_NF) < least:
         raise JstarError(
             f"{name}: have shape {features_NF.shape}, allowed is [N, F] with N at least {least}"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from jstar.data import Dataset
 from jstar.errors import JstarError
+from jstar.progress import Progress
 from jstar.records import write_atomically
 
 FEATURES = 64  # of the classifier: few enough that 2,000 images know their covariance
@@ -110,16 +111,18 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     picks = np.random.Generator(np.random.Philox(key=[SEED, 0]))
     network.train()
-    for _ in range(steps):
-        index = picks.choice(seen, min(CLASSIFIER_BATCH, len(seen)), replace=False)
-        loss = F.cross_entropy(
-            network(torch.from_numpy(dataset.sampled(index, SEED, index))),
-            torch.from_numpy(dataset.labels_N[index]),
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        rates.step()
+    with Progress("train classifier", CLASSIFIER_IMAGES, "images") as bar:
+        for _ in range(steps):
+            index = picks.choice(seen, min(CLASSIFIER_BATCH, len(seen)), replace=False)
+            loss = F.cross_entropy(
+                network(torch.from_numpy(dataset.sampled(index, SEED, index))),
+                torch.from_numpy(dataset.labels_N[index]),
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            rates.step()
+            bar.advance(CLASSIFIER_BATCH)
     network.eval()
     with torch.no_grad():
         images = torch.from_numpy(dataset.scaled(seen[:: math.ceil(len(seen) / 4096)]))

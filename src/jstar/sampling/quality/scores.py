@@ -12,7 +12,7 @@ from jstar.constants import NORMAL_95
 from jstar.data import Dataset
 from jstar.errors import JstarError
 from jstar.records import provenance, write_table
-from jstar.sampling.quality.distances import GROUPS, fid, kid, precision_recall
+from jstar.sampling.quality.distances import LEAST, fid, kid, precision_recall
 from jstar.sampling.quality.features import SEED, FeatureNetwork
 from jstar.sampling.quality.reference import Reference, reference
 
@@ -21,7 +21,6 @@ SCORES = (
     "recall_se",
 )  # fmt: skip
 COMPARED = ("generated", "real", "images", "real_images", "features", *SCORES)
-LEAST = 2 * GROUPS  # images that FID and KID need
 PART = 8192  # images in memory at a time
 
 
