@@ -23,7 +23,7 @@ STUDIES = {
     "digits-tuned": "8×8 digits, every size at its own rate, with cooldowns",
     "cifar10-cpu": "CIFAR-10",
     "fashion-mnist": "Fashion-MNIST",
-    "digits-equal-images": "8×8 digits, every size the same images: a design that cannot tell",
+    "digits-equal-images": "8×8 digits, every size the same images: no two cross",
 }
 SUBJECT = {
     "is too small for this design": "J\\* is smaller than what the design resolves",

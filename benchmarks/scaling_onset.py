@@ -26,8 +26,8 @@ from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.noise_scales import fit_study
 from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, VERDICTS
 
-# As the digits scatter.
-NOISE = {
+# Sure enough for words without a plateau.
+NOISE = {"run_noise": 0.01, "snapshot_noise": 0.005, "correlation": 0.5}
     "run_noise": 0.03,
     "snapshot_noise": 0.03,
     "correlation": 0.7,

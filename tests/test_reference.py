@@ -35,11 +35,13 @@ def test_sizes_cross_as_the_study_says(refitted):
 
 
 def test_equal_images_are_called_what_they_are():
-    """The first default study: hardly a crossing, no envelope, and no verdict where J* is small."""
+    """The first default study: hardly a crossing, no envelope; only the joint law gives words."""
     verdicts = pd.read_csv(REFERENCE.with_name("digits-equal-images") / "verdicts.csv")
     assert (verdicts["crossings"] <= 1).all()
-    assert set(verdicts["verdict"]) == {"undecided", "corrected"}
-    assert verdicts.set_index("sigma")["verdict"]["total"] == "undecided"
+    words = verdicts.set_index("sigma")["verdict"]
+    assert set(words) == {"undecided", "corrected", "above"}
+    assert words["0.05"] == "above"
+    assert words["9.45742"] == "corrected"
     approaches = pd.read_csv(REFERENCE.with_name("digits-equal-images") / "approaches.csv")
     envelope = approaches[approaches["approach"] == "envelope"]
     assert set(envelope["status"]) == {"no crossing"}
