@@ -28,10 +28,6 @@ from jstar.scaling.verdict import ABOVE, CORRECTED, RAW, VERDICTS
 
 # Sure enough for words without a plateau.
 NOISE = {"run_noise": 0.01, "snapshot_noise": 0.005, "correlation": 0.5}
-    "run_noise": 0.03,
-    "snapshot_noise": 0.03,
-    "correlation": 0.7,
-}
 PLATEAUS = {"none": None, "at the same images": 0.0, "later at larger sizes": 0.15}
 HEIGHT, ENDS, WIDTH = 0.5, 80_000, 0.2  # of the gap; images; ln D
 
