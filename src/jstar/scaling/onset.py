@@ -8,8 +8,6 @@ knows no verdict: raw, corrected and free laws are all convex.
 It is fitted from the images on that the second latest of their onsets names. A law across
 sizes wants the same phase of each, and of seven sizes with one seed some hide their bend in noise;
 that two sizes bend late by chance is rare.
-
-Letters: S snapshots of a curve, K noise scales, V windows of neighbouring snapshots.
 """
 
 from collections.abc import Iterator
@@ -31,41 +29,41 @@ COLUMNS = ("params", "onset", "sigma", "bend_in_se", "fitted_from")
 class Bends:
     """How each window of one size's curves bends, in standard errors.
 
-    images_S: of the snapshots. bend_KV: second derivative of ln J by ln D. spread_KV: variance of a
+    images_T: of the snapshots. bend_SV: second derivative of ln J by ln D. spread_SV: variance of a
     snapshot about the window's parabola. scale_V: standard error of a bend, of unit variance.
     """
 
     params: float
     sigmas: tuple[float | str, ...]
-    images_S: Array
-    bend_KV: Array
-    spread_KV: Array
+    images_T: Array
+    bend_SV: Array
+    spread_SV: Array
     scale_V: Array
 
     @classmethod
     def of(
-        cls, params: float, sigmas: tuple[float | str, ...], images_S: Array, loss_KS: Array
+        cls, params: float, sigmas: tuple[float | str, ...], images_T: Array, loss_ST: Array
     ) -> "Bends":
         """Parabolas of ln J in every window."""
-        x_S, y_KS = np.log(images_S), np.log(loss_KS)
+        x_T, y_ST = np.log(images_T), np.log(loss_ST)
         bends, spreads, scales = [], [], []
-        for at in range(len(x_S) - WINDOW + 1):
-            x = x_S[at : at + WINDOW] - x_S[at : at + WINDOW].mean()
-            basis, y_KW = np.stack([np.ones(WINDOW), x, x * x]), y_KS[:, at : at + WINDOW]
+        for at in range(len(x_T) - WINDOW + 1):
+            x = x_T[at : at + WINDOW] - x_T[at : at + WINDOW].mean()
+            basis, y_SW = np.stack([np.ones(WINDOW), x, x * x]), y_ST[:, at : at + WINDOW]
             inverse = np.linalg.pinv(basis)
-            part_K3 = y_KW @ inverse
-            rest = y_KW - part_K3 @ basis
-            bends.append(2 * part_K3[:, 2])
+            part_S3 = y_SW @ inverse
+            rest = y_SW - part_S3 @ basis
+            bends.append(2 * part_S3[:, 2])
             spreads.append((rest * rest).sum(axis=1) / (WINDOW - 3))
             scales.append(2 * float(np.linalg.norm(inverse[:, 2])))
         return cls(
-            params, sigmas, images_S, np.array(bends).T, np.array(spreads).T, np.array(scales)
+            params, sigmas, images_T, np.array(bends).T, np.array(spreads).T, np.array(scales)
         )
 
-    def in_se(self, common_K: Array) -> Array:
-        """Each bend in standard errors, [K, V]; a curve that looks smoother than most is not."""
-        noise_K = np.maximum(np.median(self.spread_KV, axis=1), common_K)
-        return np.asarray(self.bend_KV / (self.scale_V * np.sqrt(noise_K)[:, None] + 1e-150))
+    def in_se(self, common_S: Array) -> Array:
+        """Each bend in standard errors, [S, V]; a curve that looks smoother than most is not."""
+        noise_S = np.maximum(np.median(self.spread_SV, axis=1), common_S)
+        return np.asarray(self.bend_SV / (self.scale_V * np.sqrt(noise_S)[:, None] + 1e-150))
 
 
 def onset_frame(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,17 +77,17 @@ def onset_frame(rows: pd.DataFrame) -> pd.DataFrame:
         float(str(n)): (0.0, None, float("nan")) for n in sorted(rows["params"].unique())
     }
     every = list(_bends(rows)) if "images" in rows else []
-    spreads = [pd.DataFrame(bends.spread_KV, index=list(bends.sigmas)) for bends in every]
+    spreads = [pd.DataFrame(bends.spread_SV, index=list(bends.sigmas)) for bends in every]
     common = pd.concat(spreads, axis=1).median(axis=1) if every else pd.Series(dtype=float)
     for bends in every:
-        in_se_KV = bends.in_se(common[list(bends.sigmas)].to_numpy())
-        down_V = (in_se_KV < -CLEARLY).any(axis=0)
+        in_se_SV = bends.in_se(common[list(bends.sigmas)].to_numpy())
+        down_V = (in_se_SV < -CLEARLY).any(axis=0)
         if down_V.any():
             last = int(np.flatnonzero(down_V)[-1])
-            onset = float(bends.images_S[last + WINDOW // 2])
+            onset = float(bends.images_T[last + WINDOW // 2])
             if onset > found[bends.params][0]:
-                k = int(np.argmin(in_se_KV[:, last]))
-                found[bends.params] = onset, bends.sigmas[k], float(in_se_KV[k, last])
+                k = int(np.argmin(in_se_SV[:, last]))
+                found[bends.params] = onset, bends.sigmas[k], float(in_se_SV[k, last])
     late = sorted((one[0] for one in found.values()), reverse=True)
     fitted_from = late[AGREE - 1] if len(late) >= AGREE else 0.0
     table = [(n, *one, fitted_from) for n, one in found.items()]
@@ -110,5 +108,5 @@ def _bends(rows: pd.DataFrame) -> Iterator[Bends]:
         loss = part.pivot_table(index="sigma", columns="images", values="loss_fit")
         loss = loss[(loss > 0).all(axis=1)]
         if loss.shape[0] and loss.shape[1] >= LEAST:
-            images_S = loss.columns.to_numpy(dtype=float)
-            yield Bends.of(float(str(params)), tuple(loss.index), images_S, loss.to_numpy(float))
+            images_T = loss.columns.to_numpy(dtype=float)
+            yield Bends.of(float(str(params)), tuple(loss.index), images_T, loss.to_numpy(float))

@@ -3,8 +3,6 @@
 A run that is lucky at one noise scale is so at its neighbours. The tests of one noise scale are
 right whatever its neighbours do; how many noise scales get which verdict is not, and that is what a
 study shows.
-
-Letters: K noise scales, Q simulated studies, P points.
 """
 
 from itertools import combinations
@@ -44,7 +42,7 @@ def shared_share(errors: list[Array | None]) -> float:
 
 
 def expected_verdicts(scales: list[JointScale], confidence: float) -> dict[str, NDArray[np.str_]]:
-    """Verdicts of whole simulated studies, by world [K noise scales, Q studies].
+    """Verdicts of whole simulated studies, by world [S, Q].
 
     All noise scales of a study are of one world, tested together and adjusted as the study's own.
     Empty where there is no J*.
@@ -58,7 +56,7 @@ def expected_verdicts(scales: list[JointScale], confidence: float) -> dict[str, 
             for name in found[0].fine
         }
         told[world] = np.array([
-            one.told(one.fine, {name: p_KQ[k] for name, p_KQ in adjusted.items()}, level, s.small)
+            one.told(one.fine, {name: p_SQ[k] for name, p_SQ in adjusted.items()}, level, s.small)
             for k, (s, one) in enumerate(zip(tested, found, strict=True))
         ])  # fmt: skip
     return told
@@ -73,11 +71,11 @@ def expected_frame(scales: list[JointScale], confidence: float) -> pd.DataFrame:
     """
     columns = ["world", "verdict", "found", "low", "median", "high", "of"]
     rows: list[dict[str, Any]] = []
-    for world, told_KQ in expected_verdicts(scales, confidence).items():
+    for world, told_SQ in expected_verdicts(scales, confidence).items():
         for verdict in VERDICTS:
-            count_Q = (told_KQ == verdict).sum(axis=0)
+            count_Q = (told_SQ == verdict).sum(axis=0)
             low, median, high = np.quantile(count_Q, MIDDLE, method="nearest")
             found = sum(s.verdict == verdict for s in scales if s.studies)
             rows.append({"world": world, "verdict": verdict, "found": found, "low": int(low),
-                         "median": int(median), "high": int(high), "of": len(told_KQ)})  # fmt: skip
+                         "median": int(median), "high": int(high), "of": len(told_SQ)})  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
