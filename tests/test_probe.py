@@ -48,6 +48,18 @@ def test_the_faster_way_is_found_and_asked_for_once(code, monkeypatch):
     assert probe.measured("other", ways(0.001), code).faster == "slow"
 
 
+@pytest.mark.parametrize(
+    ("load", "times", "kept"), [(99, 1.03, False), (99, 2, True), (0, 1.03, True)]
+)
+def test_a_close_answer_of_a_crowded_machine_is_not_kept(code, monkeypatch, load, times, kept):
+    """Width 256 was called torch's for good, 1.03 times, by a machine with three jobs a core."""
+    monkeypatch.setattr(probe.os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(probe, "times_as_fast", lambda *_: times)
+    assert probe.measured("q", ways(0.002), code).faster == "slow"
+    monkeypatch.setattr(probe, "times_as_fast", lambda *_: 1 / times)
+    assert probe.measured("q", ways(0.002), code).faster == ("slow" if kept else "quick")
+
+
 def test_other_code_or_another_machine_asks_anew(code, monkeypatch):
     old = probe.measured("q", ways(0.01), code)
     code[0].write_text("2")
