@@ -15,7 +15,7 @@ ROOMS = {
     "records": {"__version__"}, "manifest": set(), "progress": set(), "pool": set(),
     "application": set(), "typeset": set(), "native": {"private"},
     "noise": set(), "curve": set(), "averages": set(),
-    "hardware": set(), "probe": {"hardware", "native", "private"},
+    "hardware": set(), "probe": {"hardware", "native", "pool", "private"},
     "config": {"averages", "hardware"}, "layout": set(),
     "data": {"pool", "private", "torch_device"},
     "optimal": {"data", "native", "probe", "torch_device"},
