@@ -45,6 +45,11 @@ def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
     return None
 
 
+def files_of(source: Path) -> list[Path]:
+    """A kernel's source and the headers that it may include."""
+    return [source, *sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})]
+
+
 def address(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
     """Address of x[row] of a contiguous CPU tensor."""
     if not x.is_contiguous() or x.device.type != "cpu":
@@ -107,6 +112,6 @@ def _cache_folder() -> Path:
 
 
 def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
-    code = [path.read_text() for path in (source, *sorted(HEADERS.glob("*.h")))]
+    code = [path.read_text() for path in files_of(source)]
     text = "\n".join([*code, compiler, *COMMON, *flags, platform.machine(), cpu_features()])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

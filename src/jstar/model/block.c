@@ -12,34 +12,18 @@
 #include <stdlib.h>
 
 #include "exp2.h"
+#include "panels.h"
 
 #define EPS 1e-6f     /* NORM_EPS of block.py */
 #define TILE_TOKENS 64
 #define MAX_TOKENS 64 /* of an image; fast_block.py says the same */
-
-typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-#if STEP == 4
-typedef vec4 vec;
-#else
-typedef vec8 vec;
-#endif
-#if defined(__AVX512F__)
-#define ROWS 8
-#define LANES 16
-typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
-#else
-#define ROWS 4
-#define LANES 8
-typedef vec8 wide;
-#endif
 
 /* One block and one batch of B images of T tokens, width E. Matrices are row-major. */
 struct block {
     int64_t tokens, width, heads;
     const float *x;                            /* [B, T, E] */
     const float *modulation;                   /* [B, 6, E]: shift, scale, gate; twice */
-    const float *qkv_w, *proj_w, *up_w, *down_w; /* as nn.Linear has them; forward: transposed */
+    const float *qkv_w, *proj_w, *up_w, *down_w; /* as jstar_block_pack lays them, for this pass */
     const float *qk_scale;                     /* [2, E / heads] */
     /* Kept for the backward pass, or (keep = 0) room for the largest tile alone. */
     float *unit;    /* [B, T, 3, E]: normed queries, normed keys, values */
@@ -57,68 +41,21 @@ struct block {
     float *d_qkv, *d_proj, *d_up, *d_down, *d_qk_scale; /* sums of this slice */
 };
 
-/* ---- matrix products ---- */
+/* ---- linear layers ---- */
 
-/* c[i, j] = or += sum_k a[i * ai + k * ak] b[k * ldb + j]; rows x vectors of c in registers. */
-#define PRODUCT(NAME, VEC, ROWS_, VECS)                                                          \
-    static inline __attribute__((always_inline)) void NAME(                                      \
-        const float *a, int64_t ai, int64_t ak, const float *b, int64_t ldb, float *c,           \
-        int64_t ldc, int64_t depth, int add) {                                                   \
-        enum { N = sizeof(VEC) / sizeof(float) };                                                \
-        VEC sum[ROWS_][VECS];                                                                    \
-        for (int r = 0; r < ROWS_; r++)                                                          \
-            for (int v = 0; v < VECS; v++)                                                       \
-                sum[r][v] = add ? *(const VEC *)(c + r * ldc + v * N) : (VEC){0};                \
-        for (int64_t k = 0; k < depth; k++) {                                                    \
-            VEC column[VECS];                                                                    \
-            for (int v = 0; v < VECS; v++) column[v] = *(const VEC *)(b + k * ldb + v * N);      \
-            for (int r = 0; r < ROWS_; r++) {                                                    \
-                float value = a[r * ai + k * ak];                                                \
-                for (int v = 0; v < VECS; v++) sum[r][v] += column[v] * value;                   \
-            }                                                                                    \
-        }                                                                                        \
-        for (int r = 0; r < ROWS_; r++)                                                          \
-            for (int v = 0; v < VECS; v++) *(VEC *)(c + r * ldc + v * N) = sum[r][v];            \
-    }
-
-PRODUCT(product_wide2, wide, ROWS, 2)
-PRODUCT(product_wide1, wide, ROWS, 1)
-PRODUCT(product_vec8, vec8, ROWS, 1)
-PRODUCT(product_vec4, vec4, ROWS, 1)
-PRODUCT(row_wide2, wide, 1, 2)
-PRODUCT(row_wide1, wide, 1, 1)
-PRODUCT(row_vec8, vec8, 1, 1)
-PRODUCT(row_vec4, vec4, 1, 1)
-
-#define PANEL(WHOLE, ROW)                                                                        \
-    do {                                                                                         \
-        int64_t i = 0;                                                                           \
-        for (; i + ROWS <= rows; i += ROWS)                                                      \
-            WHOLE(a + i * ai, ai, ak, b + j, ldb, c + i * ldc + j, ldc, depth, add);             \
-        for (; i < rows; i++)                                                                    \
-            ROW(a + i * ai, ai, ak, b + j, ldb, c + i * ldc + j, ldc, depth, add);               \
-    } while (0)
-
-/* The product of any number of rows and a multiple of STEP columns. */
-static void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
-                    int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
-    int64_t j = 0;
-    for (; j + 2 * LANES <= columns; j += 2 * LANES) PANEL(product_wide2, row_wide2);
-    for (; j + LANES <= columns; j += LANES) PANEL(product_wide1, row_wide1);
-    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8);
-    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4);
-}
-
-/* y = x w, w [in, out]. */
-static void linear(int64_t rows, int64_t in, int64_t out, const float *x, const float *w,
-                   float *y) {
-    product(rows, out, in, x, in, 1, w, out, y, out, 0);
-}
-
-/* d_w = or += d_y^T x, d_w [out, in]. */
+/* d_w = or += d_y^T x, d_w [out, in]; at most as many rows as a tile has. */
 static void gradient(int64_t rows, int64_t in, int64_t out, const float *d_y, const float *x,
                      float *d_w, int add) {
-    product(out, in, rows, d_y, 1, out, x, in, d_w, in, add);
+    float panel[TILE_TOKENS * 2 * LANES];
+    if (in < COPIED) {
+        product(out, in, rows, d_y, 1, out, x, in, d_w, in, add);
+        return;
+    }
+    for (int64_t j = 0, width; j < in; j += width) {
+        width = panel_width(in - j);
+        copy_panel(rows, width, x + j, in, panel);
+        product_packed(out, width, rows, d_y, 1, out, panel, d_w + j, in, add);
+    }
 }
 
 /* ---- one row ---- */
@@ -310,6 +247,32 @@ static int64_t tile_images(const struct block *b) {
     return b->tokens < TILE_TOKENS ? TILE_TOKENS / b->tokens : 1;
 }
 
+static const float *panels_of(const float *w, int64_t out, int64_t in, int backward, float *to) {
+    const float *first = to;
+    int64_t columns = backward ? in : out;
+    for (int64_t j = 0, width; j < columns; j += width) {
+        width = panel_width(columns - j);
+        if (backward) {
+            copy_panel(out, width, w + j, in, to);
+            to += out * width;
+        } else
+            for (int64_t k = 0; k < in; k++)
+                for (int64_t i = 0; i < width; i++) *to++ = w[(j + i) * in + k];
+    }
+    return first;
+}
+
+/* Lay the weights, which are as nn.Linear has them ([out, in]), into `room` for 12 E^2 in panels:
+ * for the forward pass (x w^T) or the backward pass (d_y w; narrow ones stay as they are). */
+void jstar_block_pack(struct block *b, int backward, float *room) {
+    int64_t E = b->width;
+    if (backward && E < COPIED) return;
+    b->qkv_w = panels_of(b->qkv_w, 3 * E, E, backward, room);
+    b->proj_w = panels_of(b->proj_w, E, E, backward, room + 3 * E * E);
+    b->up_w = panels_of(b->up_w, 4 * E, E, backward, room + 4 * E * E);
+    b->down_w = panels_of(b->down_w, E, 4 * E, backward, room + 8 * E * E);
+}
+
 /* Images [first, stop). keep: whether the backward pass will follow. Returns 0, or 1 without
  * memory. */
 int jstar_block_forward(const struct block *b, int64_t first, int64_t stop, int keep) {
@@ -327,23 +290,23 @@ int jstar_block_forward(const struct block *b, int64_t first, int64_t stop, int 
         float *hidden = b->hidden + s * 4 * E;
         for (int64_t a = 0; a < n; a++)
             modulated_norm(T, E, x + a * T * E, m + a * 6 * E, m + (a * 6 + 1) * E, h + a * T * E);
-        linear(rows, E, 3 * E, h, b->qkv_w, unit);
+        linear(rows, E, 3 * E, h, b->qkv_w, unit, 1);
         for (int64_t a = 0; a < n; a++)
             attention(b, unit + a * T * 3 * E, b->inverse + (s + a * T) * 2 * heads,
                       b->weights + (kept + a) * heads * T * padded, mixed + a * T * E, room);
-        linear(rows, E, E, mixed, b->proj_w, branch1);
+        linear(rows, E, E, mixed, b->proj_w, branch1, 1);
         for (int64_t a = 0; a < n; a++) {
             const float *part = m + a * 6 * E;
             int64_t at = a * T * E;
             gated(T, E, x + at, part + 2 * E, branch1 + at, middle + at);
             modulated_norm(T, E, middle + at, part + 3 * E, part + 4 * E, h + at);
         }
-        linear(rows, E, 4 * E, h, b->up_w, hidden);
+        linear(rows, E, 4 * E, h, b->up_w, hidden, 1);
         for (int64_t j = 0; j < rows * 4 * E; j++) {
             float slope;
             h[j] = gelu(hidden[j], &slope);
         }
-        linear(rows, 4 * E, E, h, b->down_w, branch2);
+        linear(rows, 4 * E, E, h, b->down_w, branch2, 1);
         for (int64_t a = 0; a < n; a++)
             gated(T, E, middle + a * T * E, m + (a * 6 + 5) * E, branch2 + a * T * E,
                   b->out + (r + a * T) * E);
@@ -374,7 +337,7 @@ int jstar_block_backward(const struct block *b, int64_t first, int64_t stop) {
                            d_branch + at, d_m + am + 5 * E);
             modulated_norm(T, E, middle + at, m + am + 3 * E, m + am + 4 * E, normed + at);
         }
-        linear(rows, E, 4 * E, d_branch, b->down_w, d_hidden);
+        linear(rows, E, 4 * E, d_branch, b->down_w, d_hidden, E >= COPIED);
         for (int64_t j = 0; j < rows * 4 * E; j++) {
             float slope;
             act[j] = gelu(hidden[j], &slope);
@@ -382,7 +345,7 @@ int jstar_block_backward(const struct block *b, int64_t first, int64_t stop) {
         }
         gradient(rows, 4 * E, E, d_branch, act, b->d_down, add);
         gradient(rows, E, 4 * E, d_hidden, normed, b->d_up, add);
-        linear(rows, 4 * E, E, d_hidden, b->up_w, d_h);
+        linear(rows, 4 * E, E, d_hidden, b->up_w, d_h, E >= COPIED);
         memcpy(d_middle, d_out, sizeof(float) * rows * E);
         for (int64_t a = 0; a < n; a++) {
             int64_t at = a * T * E, am = a * 6 * E;
@@ -393,14 +356,14 @@ int jstar_block_backward(const struct block *b, int64_t first, int64_t stop) {
             modulated_norm(T, E, x + at, m + am, m + am + E, normed + at);
         }
         gradient(rows, E, E, d_branch, b->mixed + r * E, b->d_proj, add);
-        linear(rows, E, E, d_branch, b->proj_w, d_h);
+        linear(rows, E, E, d_branch, b->proj_w, d_h, E >= COPIED);
         for (int64_t a = 0; a < n; a++)
             attention_backward(b, d_h + a * T * E, b->unit + (r + a * T) * 3 * E,
                                b->inverse + (r + a * T) * 2 * heads,
                                b->weights + (i + a) * heads * T * padded, d_qkv + a * T * 3 * E,
                                space);
         gradient(rows, E, 3 * E, d_qkv, normed, b->d_qkv, add);
-        linear(rows, 3 * E, E, d_qkv, b->qkv_w, d_h);
+        linear(rows, 3 * E, E, d_qkv, b->qkv_w, d_h, E >= COPIED);
         memcpy(d_x, d_middle, sizeof(float) * rows * E);
         for (int64_t a = 0; a < n; a++)
             modulated_norm_backward(T, E, d_h + a * T * E, x + a * T * E, m + (a * 6 + 1) * E,

@@ -20,6 +20,7 @@ from jstar.model.fast_block import (
     head_step,
 )
 from jstar.model.ladder import DiTConfig
+from jstar.native import files_of
 from jstar.probe import Way, measured
 
 IN_C, IN_TORCH = "c", "torch"
@@ -55,7 +56,7 @@ def choose_block(config: DiTConfig, batch: int) -> BlockChoice:
         f"block: {config.tokens} tokens, width {width}, {config.heads} heads, batch {batch}, "
         f"threads {threads}"
     )
-    answer = measured(question, lambda: block_passes(config, batch), [SOURCE])
+    answer = measured(question, lambda: block_passes(config, batch), files_of(SOURCE))
     return BlockChoice(answer.faster, f"measured here {answer.times:.2f} times as fast")
 
 

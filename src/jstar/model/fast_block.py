@@ -115,10 +115,8 @@ class NativeBlock(torch.autograd.Function):
         kept = _kept(images, T, E, heads)
         out = torch.empty_like(x)
         call, kernel = _block(x.shape, heads), block_kernel(head_step(E, heads))
-        _place(call, ("x", "modulation", "qk_scale", "out"), (x, inputs[1], inputs[6], out))
-        turned = [weight.t().contiguous() for weight in inputs[2:6]]
-        _place(call, INPUTS[2:6], turned)
-        _place(call, KEPT, kept)
+        _place(call, (*INPUTS, *KEPT, "out"), (*inputs, *kept, out))
+        panels = _packed(kernel, call, x, backward=False)
 
         def work(number: int, first: int, stop: int) -> int:
             mine = _Block.from_buffer_copy(call)
@@ -129,6 +127,7 @@ class NativeBlock(torch.autograd.Function):
             ))  # fmt: skip
 
         _run(work, slices)
+        del panels
         ctx.save_for_backward(*inputs, *(kept if keep else []))
         ctx.heads = heads
         return out
@@ -144,9 +143,8 @@ class NativeBlock(torch.autograd.Function):
         d_x, d_modulation = torch.empty_like(x), torch.empty_like(inputs[1])
         sums = [weight.new_empty(len(slices), *weight.shape) for weight in inputs[2:]]
         call, kernel = _block(x.shape, ctx.heads), block_kernel(head_step(E, ctx.heads))
-        _place(call, INPUTS, inputs)
-        _place(call, KEPT, kept)
-        _place(call, GRADIENTS, (d_out, d_x, d_modulation))
+        _place(call, (*INPUTS, *KEPT, *GRADIENTS), (*inputs, *kept, d_out, d_x, d_modulation))
+        panels = _packed(kernel, call, x, backward=True)
 
         def work(number: int, first: int, stop: int) -> int:
             mine = _Block.from_buffer_copy(call)
@@ -156,7 +154,15 @@ class NativeBlock(torch.autograd.Function):
             ))  # fmt: skip
 
         _run(work, slices)
+        del panels
         return d_x, d_modulation, *(part.sum(0) for part in sums), None
+
+
+def _packed(kernel: Any, call: _Block, x: Tensor, *, backward: bool) -> Tensor:
+    """Give `call` the weights as the products of a pass read them; keep what is returned alive."""
+    room = x.new_empty(12 * call.width**2)
+    kernel.jstar_block_pack(ctypes.byref(call), ctypes.c_int(backward), address(room))
+    return room
 
 
 def _kept(images: int, T: int, E: int, heads: int) -> list[Tensor]:

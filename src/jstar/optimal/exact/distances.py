@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from jstar.errors import JstarError
-from jstar.native import cpu_features
+from jstar.native import cpu_features, files_of
 from jstar.optimal.draws import gaussian_noise, quantised_noise
 from jstar.optimal.exact import fast_sums, products
 from jstar.optimal.points import DataPoints
@@ -75,7 +75,7 @@ def _torch_is_faster() -> bool:
         )
 
     question = f"int8 products: threads {torch.get_num_threads()}"
-    return measured(question, ways, [products.SOURCE]).faster == "torch"
+    return measured(question, ways, files_of(products.SOURCE)).faster == "torch"
 
 
 def choose_precision(precision: str, points: DataPoints, device: torch.device) -> str:

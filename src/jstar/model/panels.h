@@ -1,0 +1,110 @@
+/* Matrix products in float32 whose columns lie in panels that a few vector registers hold.
+ *
+ * A matrix is read as it lies, or from a copy in which panels lie one after the other: rows a power
+ * of two apart share a few sets of the cache, and then every one of them is fetched again.
+ * STEP: 8, or 4: columns come in multiples of it.
+ */
+
+typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
+#if STEP == 4
+typedef vec4 vec;
+#else
+typedef vec8 vec;
+#endif
+#if defined(__AVX512F__)
+#define ROWS 8
+#define LANES 16
+typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
+#else
+#define ROWS 4
+#define LANES 8
+typedef vec8 wide;
+#endif
+
+/* c[i, j] = or += sum_k a[i * ai + k * ak] b[k * ldb + j]; rows x vectors of c in registers. */
+#define PRODUCT(NAME, VEC, ROWS_, VECS)                                                          \
+    static inline __attribute__((always_inline)) void NAME(                                      \
+        const float *a, int64_t ai, int64_t ak, const float *b, int64_t ldb, float *c,           \
+        int64_t ldc, int64_t depth, int add) {                                                   \
+        enum { N = sizeof(VEC) / sizeof(float) };                                                \
+        VEC sum[ROWS_][VECS];                                                                    \
+        for (int r = 0; r < ROWS_; r++)                                                          \
+            for (int v = 0; v < VECS; v++)                                                       \
+                sum[r][v] = add ? *(const VEC *)(c + r * ldc + v * N) : (VEC){0};                \
+        for (int64_t k = 0; k < depth; k++) {                                                    \
+            VEC column[VECS];                                                                    \
+            for (int v = 0; v < VECS; v++) column[v] = *(const VEC *)(b + k * ldb + v * N);      \
+            for (int r = 0; r < ROWS_; r++) {                                                    \
+                float value = a[r * ai + k * ak];                                                \
+                for (int v = 0; v < VECS; v++) sum[r][v] += column[v] * value;                   \
+            }                                                                                    \
+        }                                                                                        \
+        for (int r = 0; r < ROWS_; r++)                                                          \
+            for (int v = 0; v < VECS; v++) *(VEC *)(c + r * ldc + v * N) = sum[r][v];            \
+    }
+
+PRODUCT(product_wide2, wide, ROWS, 2)
+PRODUCT(product_wide1, wide, ROWS, 1)
+PRODUCT(product_vec8, vec8, ROWS, 1)
+PRODUCT(product_vec4, vec4, ROWS, 1)
+PRODUCT(row_wide2, wide, 1, 2)
+PRODUCT(row_wide1, wide, 1, 1)
+PRODUCT(row_vec8, vec8, 1, 1)
+PRODUCT(row_vec4, vec4, 1, 1)
+
+#define PANEL(WHOLE, ROW, B, LDB)                                                                \
+    do {                                                                                         \
+        int64_t i = 0;                                                                           \
+        for (; i + ROWS <= rows; i += ROWS)                                                      \
+            WHOLE(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);                 \
+        for (; i < rows; i++)                                                                    \
+            ROW(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);                   \
+    } while (0)
+
+/* The widths of the panels of columns in which a product is made, the widest first. */
+static inline int64_t panel_width(int64_t left) {
+    return left >= 2 * LANES ? 2 * LANES : left >= LANES ? LANES : left >= 8 ? 8 : 4;
+}
+
+/* The product of any number of rows and a multiple of STEP columns. */
+static void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
+                    int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
+    int64_t j = 0;
+    for (; j + 2 * LANES <= columns; j += 2 * LANES) PANEL(product_wide2, row_wide2, b + j, ldb);
+    for (; j + LANES <= columns; j += LANES) PANEL(product_wide1, row_wide1, b + j, ldb);
+    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8, b + j, ldb);
+    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4, b + j, ldb);
+}
+
+/* The same with b in panels, which lie one after the other. */
+static void product_packed(int64_t rows, int64_t columns, int64_t depth, const float *a,
+                           int64_t ai, int64_t ak, const float *b, float *c, int64_t ldc, int add) {
+    int64_t j = 0;
+    for (; j + 2 * LANES <= columns; j += 2 * LANES)
+        PANEL(product_wide2, row_wide2, b + j * depth, 2 * LANES);
+    for (; j + LANES <= columns; j += LANES)
+        PANEL(product_wide1, row_wide1, b + j * depth, LANES);
+    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8, b + j * depth, 8);
+    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4, b + j * depth, 4);
+}
+
+/* Rows of a whole panel, one after the other. */
+static inline void copy_panel(int64_t depth, int64_t width, const float *b, int64_t ldb,
+                              float *to) {
+    for (int64_t k = 0; k < depth; k++, b += ldb)
+        for (int64_t i = 0; i < width; i += 4, to += 4) *(vec4 *)to = *(const vec4 *)(b + i);
+}
+
+/* From this width on rows so far apart share few sets of the cache; below, a copy costs more than it
+ * saves, but where a pass turns the weights anyway. */
+#define COPIED (4 * LANES)
+
+/* y = x w, w [in, out], in panels if packed. */
+static void linear(int64_t rows, int64_t in, int64_t out, const float *x, const float *w, float *y,
+                   int packed) {
+    if (packed)
+        product_packed(rows, out, in, x, in, 1, w, y, out, 0);
+    else
+        product(rows, out, in, x, in, 1, w, out, y, out, 0);
+}
