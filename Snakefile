@@ -40,7 +40,7 @@ report: "workflow/report/study.rst"
 rule all:
     default_target: True
     input:
-        rules.figures.input,
+        DRAWN,
         TUNING,
         SAMPLES,
         NOISE_LAWS,

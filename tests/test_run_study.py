@@ -27,7 +27,7 @@ localrule train_d2:
     jobid: 10
 rule optimal:
     jobid: 2
-localrule figure_gap:
+localrule figures:
     jobid: 7
 Finished jobid: 2 (Rule: optimal)
 1 of 22 steps (5%) done
@@ -39,14 +39,14 @@ def test_the_jobs_that_run_are_read_as_they_are_printed(tmp_path):
     log.write_text(SAID[:-10])
     jobs = Jobs(log)
     jobs.update()
-    assert jobs.running == {"10": "train_d2", "7": "figure_gap"}
+    assert jobs.running == {"10": "train_d2", "7": "figures"}
     assert (jobs.done, jobs.total) == (0, 0)  # that line is not whole yet
     with log.open("a") as file:
         file.write(SAID[-10:])
         file.write("localrule train_d1:\n    jobid: 11\nError in rule train_d2:\n    jobid: 10\n")
     jobs.update()
     assert (jobs.done, jobs.total) == (1, 22)
-    assert jobs.running == {"7": "figure_gap", "11": "train_d1"}
+    assert jobs.running == {"7": "figures", "11": "train_d1"}
     assert jobs.stages == "figures, train"
 
 

@@ -39,7 +39,7 @@ FINISHED = re.compile(r"Finished jobid: (\d+)")
 STEPS = re.compile(r"(\d+) of (\d+) steps")
 LOCKED = re.compile(r"^LockException:$", re.MULTILINE)
 SENTENCE = re.compile(r"^ *jstar: (.+)$", re.MULTILINE)
-STAGE_OF = {"oracle": "optimal", "figure": "figures", "notebook": "figures", "all": ""}
+STAGE_OF = {"oracle": "optimal", "notebook": "figures", "all": ""}
 
 
 class Jobs:

@@ -21,9 +21,9 @@ START = 3.0  # a job until it works: Python, torch, the study
 READ = 2e-9  # a byte of an image, prepared
 EXPONENTIAL = 1.5e-9  # a pair of points at one noise scale
 FIT_SCALE = 1.8  # a noise scale, 1,000 draws, 300 studies (benchmarks/scaling_speed.py)
-FIGURE = 5.0
-NOTEBOOK = 20.0
-REPORT = 15.0
+FIGURE = 2.0
+NOTEBOOK = 6.0
+REPORT = 6.0
 PREPARE, MIDDLE, FIT, FIGURES = range(4)  # what waits for what
 
 

@@ -96,7 +96,7 @@ def caption():
     def render(name, numbers=None, **config):
         source = (ROOT / "workflow/report" / f"{name}.rst").read_text()
         config |= {
-            "numbers": lambda output: numbers,
+            "numbers": lambda output, of: {name: numbers}[of],
             "reading": lambda output: ["digits: no file", "classes: 10"],
             "verified": lambda: "9 files: 9 intact",
             "show": lambda value, form: "–" if value is None else format(value, form),

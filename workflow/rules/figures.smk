@@ -1,5 +1,5 @@
-# One rule a figure, so that each has its own caption; each reads result tables only. Seconds each:
-# too little to queue for on a cluster, hence localrule.
+# All figures in one job, which reads result tables only: a process a figure would spend most of its
+# time on starting. Too little to queue for on a cluster, hence localrule.
 from jstar.application import application
 from jstar.figures import figures_of
 
@@ -7,33 +7,35 @@ COOLDOWN = STUDY.train.cooldown is not None
 STUDY_FIGURES = list(figures_of(STUDY.kind, len(STUDY.lengths), COOLDOWN))
 
 
-for figure in STUDY_FIGURES:
-
-    rule:
-        name:
-            f"figure_{figure}"
-        input:
-            STUDY_TABLES,
-            LAYOUT.curve,
-        output:
+rule figures:
+    input:
+        STUDY_TABLES,
+        LAYOUT.curve,
+    output:
+        [
             report(
                 LAYOUT.figures / f"{figure}.png",
                 caption=f"../report/{figure}.rst",
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},
-            ),
-            LAYOUT.figures / f"{figure}.pdf",
-            LAYOUT.figures / f"{figure}.json",
-        log:
-            LAYOUT.logs / f"figure-{figure}.log",
-        localrule: True
-        conda:
-            "../../envs/cpu.yaml"
-        params:
-            content=STUDY.content("figures"),
-            figure=figure,
-        shell:
-            f"jstar figures {{params.figure}} --config ${VARIABLE} 2> {{log}}"
+            )
+            for figure in STUDY_FIGURES
+        ],
+        [
+            LAYOUT.figures / f"{f}.{end}"
+            for f in STUDY_FIGURES
+            for end in ("pdf", "json")
+        ],
+    log:
+        LAYOUT.logs / "figures.log",
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    params:
+        content=STUDY.content("figures"),
+        figures=STUDY_FIGURES,
+    shell:
+        f"jstar figures --config ${VARIABLE} 2> {{log}}"
 
 
 rule notebook:
@@ -57,8 +59,8 @@ rule notebook:
         f"jstar notebook {{input.notebook}} --config ${VARIABLE} --out {{output}} 2> {{log}}"
 
 
-rule figures:
-    input:
-        [LAYOUT.figures / f"{f}.{end}" for f in STUDY_FIGURES for end in ("png", "pdf")],
-        [LAYOUT.notebooks / f"{notebook}.html" for notebook in NOTEBOOKS],
-    localrule: True
+# What the tables are drawn and shown in.
+DRAWN = [
+    *rules.figures.output,
+    *[LAYOUT.notebooks / f"{notebook}.html" for notebook in NOTEBOOKS],
+]

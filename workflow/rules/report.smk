@@ -1,7 +1,7 @@
 # The study on one page, made from its tables and pictures; it needs no network to be read.
 rule report:
     input:
-        rules.figures.input,
+        DRAWN,
         TUNING,
         SAMPLES,
         NOISE_LAWS,
@@ -24,7 +24,7 @@ rule report:
 # the finished jobs, hence --nolock. It does not mind what docutils complains about, the check does.
 rule snakemake_report:
     input:
-        rules.figures.input,
+        DRAWN,
         TUNING,
         SAMPLES,
         NOISE_LAWS,
@@ -39,7 +39,7 @@ rule snakemake_report:
     params:
         targets=" ".join(
             [
-                "figures",
+                *map(str, DRAWN),
                 *["sampling"][: len(SAMPLES)],
                 *map(str, TUNING + NOISE_LAWS),
             ]

@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 from jstar.application import application
 from jstar.cluster.launch import allocation
@@ -59,8 +60,8 @@ OPTIMAL_THREADS = (
 
 # Captions read their numbers from the result files when the report is made; what a fit could not
 # give (null) is shown as a dash.
-config["numbers"] = lambda output: read_json(
-    next(f for f in map(str, output) if f.endswith(".json"))
+config["numbers"] = lambda output, name: read_json(
+    next(f for f in map(str, output) if Path(f).name == f"{name}.json")
 )["numbers"]
 config["reading"] = lambda output: reading_of(Card.load(output.card)).lines(
     STUDY.train.sigma_data

@@ -2,7 +2,7 @@
 # same at any time later: jstar verify --config config/<study>.yaml
 rule verify:
     input:
-        rules.figures.input,
+        DRAWN,
         TUNING,
         SAMPLES,
         NOISE_LAWS,

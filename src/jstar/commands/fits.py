@@ -138,6 +138,7 @@ def figures(
     """Draw the study's figures from its tables: NAME.pdf, .png and the numbers."""
     from jstar.figures import figures_of
     from jstar.figures.stage import draw_figure, draw_study_figure
+    from jstar.pool import in_processes
     from jstar.records import read_table
 
     if (fits is None) != (out is None) or (optimal and not fits):
@@ -145,20 +146,15 @@ def figures(
     if config is None and fits and out:
         lengths = read_table(fits / "averages.csv", ("ema",))["ema"].nunique()
         cooldown = not read_table(fits / "cooldown.csv").empty
-        for figure in [name] if name else figures_of("scaling", lengths, cooldown):
-            draw_figure(figure, fits, optimal, out)
+        wanted = [name] if name else figures_of("scaling", lengths, cooldown)
+        in_processes(draw_figure, [(n, fits, optimal, out) for n in wanted], "draw", "figures")
         return
     layout = layout_of(config or Path("config/digits.yaml"), results)
     study = layout.study
     known = figures_of(study.kind, len(study.lengths), study.train.cooldown is not None)
-    for figure in [name] if name else known:
-        draw_study_figure(
-            figure,
-            study,
-            fits or layout.tables,
-            optimal or layout.curve,
-            out or layout.figures,
-        )
+    places = fits or layout.tables, optimal or layout.curve, out or layout.figures
+    wanted = [name] if name else known
+    in_processes(draw_study_figure, [(n, study, *places) for n in wanted], "draw", "figures")
 
 
 @app.command()

@@ -312,7 +312,7 @@ def save(pages: Sequence[Figure], stem: Path) -> list[Path]:
         rasters = []
         for page in pages:
             memory = BytesIO()
-            page.savefig(memory, format="png")
+            page.savefig(memory, format="png", pil_kwargs={"compress_level": 0})
             rasters.append(Image.open(memory).convert("RGB"))
         whole = Image.new(
             "RGB", (max(r.width for r in rasters), sum(r.height for r in rasters)), "white"
@@ -325,10 +325,13 @@ def save(pages: Sequence[Figure], stem: Path) -> list[Path]:
 
     for page in pages:  # the layout is found once, not once a file
         page.draw_without_rendering()
-        page.set_layout_engine("none")
     files = [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
-    for file, write in zip(files, (pdf, png), strict=True):
-        write_atomically(file, write)
+    # With any layout engine a page is drawn twice for every file, and savefig brings it back.
+    with mpl.rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        for page in pages:
+            page.set_layout_engine(None)
+        for file, write in zip(files, (pdf, png), strict=True):
+            write_atomically(file, write)
     for page in pages:
         plt.close(page)
     return files
