@@ -70,13 +70,13 @@ def test_the_finding_counts_verdicts_and_gives_their_error_rate(fitted):
     said = finding(replace(tables, verdicts=verdicts))
     assert said.startswith("At 1 of 2 noise scales the losses need a floor and J* is not excluded")
     assert "at 1 they leave open" in said
-    assert "wrongly in at most 2 %;" in said  # that of an undecided row counts for nothing
+    assert "wrongly in at most 2 %." in said  # that of an undecided row counts for nothing
     low, high = tables.expected.set_index(["world", "verdict"]).loc[
         ("optimal", "corrected"), ["low", "high"]
     ]
-    assert said.endswith(f"80 % of such studies would call {low} to {high} corrected.")
+    assert said.endswith(f"80 % of such studies would call {low} to {high} of them corrected.")
     never = verdicts.assign(rate_corrected_if_raw=0.0)
-    assert "wrongly in under 1 %;" in finding(replace(tables, verdicts=never))
+    assert "wrongly in under 1 %." in finding(replace(tables, verdicts=never))
     undecided = verdicts.assign(verdict="undecided", rate_corrected_if_corrected=[0.12, 0.8, 1])
     said = finding(replace(tables, verdicts=undecided))
     assert said.startswith("At 2 of 2 noise scales the losses leave open")

@@ -1,4 +1,4 @@
-"""What a study found, in one sentence with its error rates; and what speaks against it."""
+"""What a study found, in two sentences with its error rates; and what speaks against it."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Check:
 
 
 def finding(tables: StudyTables) -> str:
-    """The verdicts over the noise scales in one sentence, with the rates of wrong ones."""
+    """The verdicts over the noise scales with the rates of wrong ones, and what to expect."""
     rows = tables.verdicts[tables.verdicts["sigma"].astype(str) != TOTAL]
     if rows.empty:
         rows = tables.verdicts
@@ -48,7 +48,7 @@ def finding(tables: StudyTables) -> str:
     parts[1:] = [part.replace(f" of {len(rows)} noise scales the losses", " they")
                  for part in parts[1:]]  # fmt: skip
     sentence = f"{parts[0][0].upper()}{', '.join(parts)[1:]}"
-    return f"{sentence}; {_errors(rows)}{_expected(tables)}."
+    return f"{sentence}; {_errors(rows)}.{_expected(tables)}"
 
 
 def total(tables: StudyTables) -> str:
@@ -92,8 +92,8 @@ def _expected(tables: StudyTables) -> str:
         return ""
     row = found.iloc[0]
     return (
-        f"; if J* were the floor at all of them, 80 % of such studies would call {row['low']} to "
-        f"{row['high']} corrected"
+        f" Were J* the floor at all of them, 80 % of such studies would call {row['low']} to "
+        f"{row['high']} of them corrected."
     )
 
 
