@@ -1,11 +1,12 @@
-"""Where the block in C pays: python benchmarks/train_block.py [--out FILE.csv].
+"""Where the block in C pays: python benchmarks/train_block.py [--grid] [--out FILE.csv].
 
 Forward and backward pass, and the forward pass alone, of whole networks with every block in C and
 with every block in torch, in turns, one thread, processor time of this process: torch's time over
 that in C, median over the rounds. `used`: what `jstar.model.block_choice` chooses at that size
 here.
 The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
-heads of 64, two blocks deep.
+heads of 64, two blocks deep. --grid: one block over widths, tokens and batches instead. `lost`: the
+time of the way used over that of the faster one, less 1.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from jstar.train.memory import keep_freed_memory
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 WIDE = (128, 192, 256, 384, 512)
+GRID_WIDTHS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 512)
+GRID_BATCHES = (16, 64, 256)
 LEAST_SECONDS = 0.1  # of one measurement
 
 
@@ -45,6 +48,17 @@ def sizes() -> list[tuple[str, DiTConfig, int]]:
             network = ladder(2, shape=(3, side, side), patch=4, width=width)
             rows.append((f"width {width}", network, 2048 // tokens))
     return rows
+
+
+def grid() -> list[tuple[str, DiTConfig, int]]:
+    """One block of every width, number of tokens (more than 64 are torch's alone) and batch."""
+    return [
+        (f"{width} x {side * side}", ladder(
+            1, shape=(3, 4 * side, 4 * side), patch=4, width=width,
+            head_width=64 if width % 64 == 0 else min(width // 2, 32),
+        ), batch)
+        for side in (4, 8) for width in GRID_WIDTHS for batch in GRID_BATCHES
+    ]  # fmt: skip
 
 
 def passes(network: DiT, batch: int) -> dict[str, Callable[[], None]]:
@@ -89,7 +103,9 @@ def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, 
                 times[in_c].append(seconds(network, work, in_c, count) / count)
         ratio = np.array(times[False]) / times[True]
         row[f"{kind}torch_ms"] = 1e3 * float(np.median(times[False]))
-        row[f"{kind}c_times_torch"] = float(np.median(ratio))
+        times_torch = float(np.median(ratio))
+        row[f"{kind}c_times_torch"] = times_torch
+        row[f"{kind}lost"] = max(0.0, (1 / times_torch if row["used"] else times_torch) - 1)
     print(pd.Series(row).to_frame().T.to_string(index=False, header=False), file=sys.stderr)
     return row
 
@@ -97,11 +113,14 @@ def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--grid", action="store_true", help="widths x tokens x batches instead")
     parser.add_argument("--out", type=Path, help="also write the table there, provenance beside it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as a run does
-    table = pd.DataFrame([measure(*size, args.rounds) for size in sizes()])
+    table = pd.DataFrame(
+        [measure(*size, args.rounds) for size in (grid() if args.grid else sizes())]
+    )
     print(table.to_string(index=False, float_format="%.3g"))
     if args.out:
         command = " ".join(["python benchmarks/train_block.py", *sys.argv[1:]])
