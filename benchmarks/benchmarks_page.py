@@ -86,6 +86,13 @@ SHOWN = {
         "`c times torch`: torch's time over that in C, forward and backward; `used`: what jstar "
         "does at that size.",
     ),
+    "train_block_grid": Shown(
+        "What the choice between C and torch loses", "train_block",
+        "One block. `lost`, `forward lost`: the time of the way used over that of the faster one, "
+        "less 1; of a forward and backward pass, and of a forward pass, which goes the same way.",
+        columns=("tokens", "width", "batch", "used", "torch_ms", "c_times_torch", "lost",
+                 "forward_lost"),
+    ),
     "train_saves": Shown(
         "How long training stands still for checkpoints", "train_saves",
         "A disk of 20 MB/s, simulated. `stalled share`: of the wall-clock time, without the wait "

@@ -61,6 +61,19 @@ def test_a_close_answer_of_a_crowded_machine_is_not_kept(code, monkeypatch, load
     assert probe.measured("q", ways(0.002), code).faster == ("slow" if kept else "quick")
 
 
+@pytest.mark.parametrize(("first", "asked"), [(1.05, 2), (0.95, 2), (1.2, 1), (0.5, 1)])
+def test_two_alike_are_timed_for_longer(code, monkeypatch, first, asked):
+    """A probe of half a second has called the way that was 5 % slower the faster one."""
+    monkeypatch.setattr(probe, "SECONDS", 0.5)
+    spent, times = [], iter([first, 0.8])
+    monkeypatch.setattr(
+        probe, "times_as_fast", lambda _, __, seconds: spent.append(seconds) or next(times)
+    )
+    answer = probe.measured("q", ways(0.002), code)
+    assert spent == [0.5, 2.0][:asked]
+    assert answer.faster == ("slow" if asked == 1 and first > 1 else "quick")
+
+
 def test_other_code_or_another_machine_asks_anew(code, monkeypatch):
     old = probe.measured("q", ways(0.01), code)
     code[0].write_text("2")

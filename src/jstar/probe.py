@@ -1,4 +1,4 @@
-"""Which of two ways is the faster here: timed once, for a fraction of a second, and kept.
+"""Which of two ways is the faster here: timed once, for a second or two, and kept.
 
 For ways that give the same result up to rounding, where no rule of the machine's kind decides. The
 answers of a machine lie in one file in the user's cache folder, a line each; its name holds the
@@ -28,6 +28,8 @@ from jstar.pool import cpu_count
 from jstar.private import open_private, private_folder, user_cache
 
 SECONDS = 0.5  # of a measurement
+LONGER = 4  # times as long, where the first found the two alike
+ALIKE = 1.1
 ROUNDS = 3  # at least
 CLOSE = 1.25  # times as fast: jobs that share caches and memory have turned such answers over
 Way = tuple[str, Callable[[], object]]  # its name, and what is timed
@@ -59,6 +61,8 @@ def measured(question: str, ways: Callable[[], tuple[Way, Way]], code: Sequence[
         return known
     (first, work), (second, other) = ways()
     times = times_as_fast(work, other, SECONDS)
+    if 1 / ALIKE < times < ALIKE:
+        times = times_as_fast(work, other, LONGER * SECONDS)
     faster = first if times >= 1 else second
     answer = Answer(question, faster, float(f"{max(times, 1 / times):.4g}"), digest)
     crowded = os.getloadavg()[0] > cpu_count()

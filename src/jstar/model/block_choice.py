@@ -24,8 +24,8 @@ from jstar.native import files_of
 from jstar.probe import Way, measured
 
 IN_C, IN_TORCH = "c", "torch"
-HOPELESS_WIDTH = 512  # from here on torch wins on every processor it was measured on
-TIMED_TOKENS = 2048  # of the batch that is timed, unless every thread then had less than a slice
+HOPELESS_WIDTH = 768  # from here on torch wins on every processor it was measured on
+TIMED_TOKENS = 4096  # of the batch that is timed, unless every thread then had less than a slice
 
 
 @dataclass(frozen=True)
