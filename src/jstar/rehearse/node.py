@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from jstar.rehearsed import Rehearsal, write_rehearsal
 
 PART_SHARE = 0.03  # of a size's time: one of its timed stretches
 GOLDEN_SHARE = 0.3
+GOLDEN_START = 5.0  # seconds until its process has torch
 LEAST_SHARE = 1 / 3  # of the largest size's time
 SCRATCH = ".scratch-"
 TORCHRUN = (  # which ends when this process is killed, and its workers with it
@@ -103,6 +104,9 @@ def measure_size(orders: Orders, node: Node, seconds: float) -> SizeReports:
     for phase, kind in phases:
         if phase != "train" and "train" not in reports:
             break
+        if phase == "golden":  # the last one, and what it does depends on the time
+            left = max(0.0, end - time.monotonic() - GOLDEN_START)
+            replace(orders, golden_seconds=min(orders.golden_seconds, left)).write()
         try:
             done = _run_phase(phase, path, node, orders.file(f"{phase}.json"), end)
         except JstarError as error:
