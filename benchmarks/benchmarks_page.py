@@ -95,8 +95,8 @@ SHOWN = {
     ),
     "train_saves_ranks": Shown(
         "The same with two processes", "train_saves",
-        "Under FSDP each writes its part, at half of the disk's 20 MB/s; under DDP the first writes. "
-        "Of the rank that stood still longest.",
+        "Under FSDP each writes its part, at half of the disk's 20 MB/s; under DDP the "
+        "first writes. Of the rank that stood still longest.",
         columns=("parallel", "saves", "disk_mb_per_second", "checkpoints", "write_seconds",
                  "wall_seconds", "stalled_seconds", "stalled_share", "seconds_after_last_step"),
     ),
