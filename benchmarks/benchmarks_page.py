@@ -102,8 +102,9 @@ SHOWN = {
     ),
     "rehearse_golden": Shown(
         "The reference of `jstar rehearse`", "rehearse_golden",
-        "Two cores. `asked seconds`: what the rehearsal leaves it, 0: one image; `images`: of one "
-        "step whose loss it compared; `seconds`: of its whole process, torch's import included.",
+        "Two cores which others used too (load 4.5): an idle machine is faster. `asked seconds`: "
+        "what the rehearsal leaves it, 0: one image; `images`: of one step whose loss it "
+        "compared; `seconds`: of its whole process, torch's import included.",
     ),
     "train_memory": Shown(
         "Memory of a training process over the dataset's size", "train_memory",
