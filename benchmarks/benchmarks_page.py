@@ -100,6 +100,19 @@ SHOWN = {
         columns=("saves", "checkpoint_mb", "checkpoints", "write_seconds", "wall_seconds",
                  "stalled_seconds", "stalled_share", "seconds_after_last_step"),
     ),
+    "train_saves_ranks": Shown(
+        "The same with two processes", "train_saves",
+        "Under FSDP each writes its part, at half of the disk's 20 MB/s; under DDP the "
+        "first writes. Of the rank that stood still longest.",
+        columns=("parallel", "saves", "disk_mb_per_second", "checkpoints", "write_seconds",
+                 "wall_seconds", "stalled_seconds", "stalled_share", "seconds_after_last_step"),
+    ),
+    "rehearse_golden": Shown(
+        "The reference of `jstar rehearse`", "rehearse_golden",
+        "Two cores which others used too (load 4.5): an idle machine is faster. `asked seconds`: "
+        "what the rehearsal leaves it, 0: one image; `images`: of one step whose loss it "
+        "compared; `seconds`: of its whole process, torch's import included.",
+    ),
     "train_memory": Shown(
         "Memory of a training process over the dataset's size", "train_memory",
         "`private`: written to by this process; `mapped`: from files, which the system may drop. "

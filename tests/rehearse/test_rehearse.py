@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,6 +81,46 @@ def test_a_small_study_passes(real):
     assert record["images"] == "prepared"
     assert record["images_per_second"] == told.train.images_per_second
     assert not list(layout.rehearsals.glob(".scratch-*"))
+
+
+def test_two_processes_pass_each_with_its_part(tmp_path, tiny_tree, monkeypatch, jstar):
+    """FSDP: inputs of both are compared, both are killed and go on, both write a checkpoint."""
+    tree = small(tiny_tree)
+    tree["train"] = tree["train"] | {"parallel": "fsdp", "microbatch": 24}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    told, parts, measure, remove = [], [], node.measure_size, node.shutil.rmtree
+
+    def listed(folder, **more):
+        parts.extend(Path(folder).rglob("state/checkpoints/*.safetensors"))
+        remove(folder, **more)
+
+    monkeypatch.setattr(node, "measure_size", lambda *a: told.append(measure(*a)) or told[-1])
+    monkeypatch.setattr(node.shutil, "rmtree", listed)
+    command = [
+        "rehearse", "--config", tmp_path / "study.yaml", "--results", tmp_path, "--device", "cpu",
+        "--threads", 1, "--processes", 2,
+    ]  # fmt: skip
+    status, out, err = jstar(*command)
+    assert status == 0, out + err
+    assert "2 processes are here, a run of the study has 1: " in out
+    (seen,) = told
+    train, golden = seen.train, seen.golden
+    assert train.world == 2
+    assert train.cut["shard"]
+    assert train.cut["microbatch"] == 24
+    assert {part.name.split(".")[1] for part in parts} == {"0001-of-0002", "0002-of-0002"}
+    assert train.save_bytes == pytest.approx(train.planned_save_bytes, rel=0.02)  # of both
+    assert seen.resume.digests == train.digests
+    assert golden.whole
+    assert golden.images == 128  # 64 of each
+    assert golden.measured == pytest.approx(golden.loss, rel=1e-5)
+    tree["train"]["noise"] = {"law": "optimal_loss"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    status, out, _ = jstar(*command)
+    assert status == 1
+    said = out.splitlines()[-1]
+    assert said.startswith("d2: train ended with status 1 (")
+    assert "curve.csv: is not there, train.noise needs J*" in said  # not torchrun's last words
 
 
 def wrong(told, **changes):
@@ -236,7 +277,10 @@ def test_fewer_processes_train_the_same_share(tiny_study):
     study = Study.parse(small(tiny_study, resources={"train_gpus": 8}))
     scaled, notes = node.here(study, Node(2, None, None))
     assert scaled.train_of("d2").batch == 16
-    assert "2 of the 8 processes" in notes[0]
+    assert notes[0].startswith("2 processes are here, a run of the study has 8: ")
+    assert "between the others" in notes[0]
+    more = node.here(study, Node(16, None, None))[1]
+    assert "between the others" not in more[0]
     assert json.loads(scaled.model_dump_json())["train"]["batch"] == 64
     assert node.here(study, Node(8, None, None)) == (study, [])
 

@@ -5,16 +5,15 @@ process writes its part of a checkpoint: one dies in the middle of its own, one 
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from ranks import launch, state
 
 from jstar.config import Study
-from jstar.train.checkpoint import load_newest
 from jstar.train.parallel import ALONE, Ranks
 from jstar.train.run import CHECKPOINTS, Run
 
@@ -63,18 +62,6 @@ def work(config, data, folder, step, moment):
           curve=Path(data) / "none.csv", device="cpu", threads=1)  # fmt: skip
 
 
-def launch(study, data, folder, processes, killed=(0, "")):
-    """What was said on stderr."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    more = [__file__, yaml.safe_dump(study), str(data), str(folder), *map(str, killed)]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *more], capture_output=True, text=True, timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert (done.returncode == 0) == (not any(killed)), done.stderr[-3000:]
-    return done.stderr
-
-
 @pytest.mark.parametrize(
     ("processes", "options", "kills"),
     [(2, {"parallel": "fsdp"}, SHARDED),
@@ -87,10 +74,10 @@ def test_killed_and_resumed_several_are_bitwise_equal(
     batch = options.get("batch", 64)
     keys = {"images": STEPS * batch, "batch": batch, "checkpoint_images": 1, **options}
     study = tiny_study(train=keys)
-    launch(study, digits, tmp_path / "calm", processes)
+    launch(__file__, study, digits, tmp_path / "calm", processes, (0, ""))
     folder, names = tmp_path / "stormy" / "state" / CHECKPOINTS, set()
     for step, moment in kills:
-        launch(study, digits, tmp_path / "stormy", processes, (step, moment))
+        launch(__file__, study, digits, tmp_path / "stormy", processes, (step, moment), killed=True)
         names = {path.name for path in folder.iterdir()}
         marked = max(int(path.stem) for path in folder.glob("[0-9]*.json"))
         assert (marked == step * batch) == (moment == SAVED)
@@ -102,12 +89,13 @@ def test_killed_and_resumed_several_are_bitwise_equal(
         content = bytearray(second.read_bytes())
         content[len(content) // 2] ^= 1
         second.write_bytes(content)
-    said = launch(study, digits, tmp_path / "stormy", processes)
+    said = launch(__file__, study, digits, tmp_path / "stormy", processes, (0, ""))
     passed_over = [line for line in said.splitlines() if "trying the one before" in line]
     assert len(passed_over) == (kills == SHARDED)
     assert kills != SHARDED or f"{second}: is damaged" in passed_over[0]
     assert contents(tmp_path / "calm") == contents(tmp_path / "stormy")
     calm, stormy = (state(tmp_path / name) for name in ("calm", "stormy"))
+    assert len(calm["records"]) >= RECORDS * 16 * 8
     assert [name for name in calm if calm[name] != stormy[name]] == []
     alone = Run(Study.parse(study), "d2", 0, digits, tmp_path / "stormy" / "state", ALONE)
     alone.restore()
@@ -115,15 +103,6 @@ def test_killed_and_resumed_several_are_bitwise_equal(
     parts = alone.parts()
     assert {*parts, *alone.rest()} == {*stormy}
     assert all(part.detach().numpy().tobytes() == stormy[k] for k, (part, _) in parts.items())
-
-
-def state(folder):
-    """All of the last checkpoint: a table rounds, the records of telemetry in it are float64."""
-    newest, complaints = load_newest(folder / "state" / CHECKPOINTS)
-    assert complaints == []
-    assert len(newest.whole("records")) >= RECORDS * 16
-    names = {name for part in newest.parts for name in part}
-    return {name: newest.whole(name).numpy().tobytes() for name in names}
 
 
 def test_of_another_number_of_ranks_the_first_holds_the_sum():

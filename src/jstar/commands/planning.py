@@ -148,6 +148,9 @@ def rehearse_command(
     device: Device = None,
     threads: Threads = None,
     minutes: Annotated[float, typer.Option(help="Time for all sizes together")] = 5.0,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="That train a run; default: one a GPU, or one")
+    ] = None,
 ) -> None:
     """Try every size on this machine for a few steps, and compare with the plan.
 
@@ -167,7 +170,13 @@ def rehearse_command(
     study, resources = layout.study, layout.study.resources
     models = [study.entry(model).name] if model else [entry.name for entry in study.ladder]
     gpus = 0 if device else min(resources.train_gpus, len(visible_devices()))
-    node = Node(max(1, gpus), device, threads or (None if gpus else resources.train_threads))
+    if gpus and processes is not None:
+        if processes > gpus:
+            raise JstarError(f"--processes = {processes}, but {gpus} GPUs are to be had for a run")
+        gpus = processes
+    node = Node(
+        processes or max(1, gpus), device, threads or (None if gpus else resources.train_threads)
+    )
     with claim_gpus(gpus):
         left = 60 * minutes - (time.monotonic() - begun)
         found = rehearse(layout, node, left, models)

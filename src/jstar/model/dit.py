@@ -51,7 +51,9 @@ class DiT(nn.Module):
         Xavier-uniform matrices; adaLN and last layer zero, so every block starts as the identity.
         """
         for name, weight in self.named_parameters():
-            value = torch.zeros(weight.shape)
+            # On a CPU in its own place: a second copy of 6 GB takes seconds.
+            own = weight.device.type == "cpu" and weight.dtype == torch.float32
+            value = weight.zero_() if own else torch.zeros(weight.shape)
             if name.endswith("qk_scale"):
                 value.fill_(1.0)
             elif name.startswith(("noise", "labels")) and name.endswith("weight"):
@@ -59,9 +61,17 @@ class DiT(nn.Module):
             elif not name.startswith("last") and "modulation" not in name and value.ndim == 2:
                 bound = math.sqrt(6.0 / sum(value.shape))
                 value.uniform_(-bound, bound, generator=generator)
-            weight.copy_(value)
+            if not own:
+                weight.copy_(value)
         self.place_positions(self.positions_TE.device)
         return self
+
+    @classmethod
+    def drawn(cls, config: DiTConfig, seed: int) -> "DiT":
+        """A new network on the CPU, with the weights of `seed`: none is drawn twice."""
+        with torch.device("meta"):
+            network = cls(config)
+        return network.to_empty(device="cpu").initialise(torch.Generator().manual_seed(seed))
 
     def place_positions(self, device: torch.device | str) -> None:
         """Set the fixed positions, which a network lacks as it is built."""

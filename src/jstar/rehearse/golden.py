@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jstar.config import Study
-from jstar.model import DiT
+from jstar.model import DiT, flops
 from jstar.rehearse.orders import OPENING, GoldenReport, Orders, TrainReport
 from jstar.train.chunk import Chunk
+from jstar.train.footprint import Load
 from jstar.train.loop import run_chunk
 from jstar.train.objective import Objective
 from jstar.train.parallel import ALONE, fill, local
@@ -25,7 +26,7 @@ from jstar.train.stream import Stream
 
 WIDTH = 0.02  # standard deviation of what the zero weights become
 ERRORS = "errors"
-FEWEST = 1
+FEWEST, GROUP = 1, 16  # images of one pass: the first, and the others at most
 
 
 def inputs_file(rank: int) -> str:
@@ -57,15 +58,13 @@ def keep_inputs(path: Path, chunks: list[Chunk], errors_B: Tensor) -> None:
 
 def golden(orders: Orders, report: TrainReport) -> GoldenReport:
     """The opening steps of all processes where there is time, else the loss of a few images."""
-    study = orders.checked
-    shares = [load_file(orders.file(inputs_file(rank))) for rank in range(report.world)]
+    study, end = orders.checked, time.perf_counter() + orders.golden_seconds
     load, _ = report.load(study, orders.model)
-    step = 3.0 * _forward_flops(report) * load.share * report.world
-    possible = orders.golden_seconds * _rate()
-    if OPENING * step <= possible:
+    step = 3.0 * flops(load.shape) * load.share * report.world
+    if OPENING * step <= orders.golden_seconds * _rate():
+        shares = [load_file(orders.file(inputs_file(rank))) for rank in range(report.world)]
         return _whole(orders, study, shares, report)
-    images = max(FEWEST, int(possible / _forward_flops(report)))
-    return _part(orders, study, shares[0], report, images)
+    return _part(orders, load, report, end)
 
 
 def _whole(
@@ -89,35 +88,40 @@ def _whole(
     return GoldenReport(run.config.batch, True, losses, norm, measured)
 
 
-def _part(
-    orders: Orders, study: Study, share: dict[str, Tensor], report: TrainReport, images: int
-) -> GoldenReport:  # fmt: skip
-    """The loss of the first images of the first step, forward only."""
-    load, _ = report.load(study, orders.model)
-    objective = Objective(
-        DiT(load.shape).initialise(torch.Generator().manual_seed(orders.seed)),
-        load.config.make_process().learned_weight,
-    )
-    _open_alone(objective, orders.seed)
-    chunk, seen = _joined([share], 0), slice(0, images)
+def _part(orders: Orders, load: Load, report: TrainReport, end: float) -> GoldenReport:
+    """The loss of the first process' first images of the first step, forward only, until `end`."""
+    share = load_file(orders.file(inputs_file(0)))
+    objective = opened_objective(load, orders.seed)
+    chunk, errors = _joined([share], 0), list[Tensor]()
+    weight_B, done, group = chunk.weight[0], 0, FEWEST
     with torch.inference_mode():
-        labels = None if chunk.labels is None else chunk.labels[0, seen]
-        _, error_B = objective(
-            chunk.x_in[0, seen], chunk.c_noise[0, seen], labels, chunk.target[0, seen],
-            chunk.weight[0, seen],
-        )  # fmt: skip
-    weight_B, count = chunk.weight[0, seen], len(error_B)
-    measured = float((weight_B * share[ERRORS][:count]).mean())
-    return GoldenReport(count, False, [float((weight_B * error_B).mean())], None, [measured])
+        while done < len(weight_B) and group > 0:
+            begun, seen = time.perf_counter(), slice(done, done + group)
+            labels = None if chunk.labels is None else chunk.labels[0, seen]
+            _, error_B = objective(
+                chunk.x_in[0, seen], chunk.c_noise[0, seen], labels, chunk.target[0, seen],
+                weight_B[seen],
+            )  # fmt: skip
+            errors.append(error_B)
+            done += len(error_B)
+            now = time.perf_counter()
+            group = min(GROUP, int((end - now) * len(error_B) / (now - begun)))
+    losses = [
+        float((weight_B[:done] * of_B[:done]).mean()) for of_B in (torch.cat(errors), share[ERRORS])
+    ]
+    return GoldenReport(done, False, losses[:1], None, losses[1:])
 
 
 @torch.no_grad()
-def _open_alone(objective: Objective, seed: int) -> None:
-    """`open_weights` of a network that no run holds."""
+def opened_objective(load: Load, seed: int) -> Objective:
+    """That of a new run after `open_weights`, to the bit, without the rest of a run."""
+    network = DiT.drawn(load.shape, seed)
+    objective = Objective(network, load.config.make_process().learned_weight)
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in objective.parameters():
-        if not parameter.any():
-            parameter.copy_(torch.empty(parameter.shape).normal_(std=WIDTH, generator=generator))
+        if not parameter.view(-1)[0] and not parameter.any():  # the first alone says it of most
+            parameter.normal_(std=WIDTH, generator=generator)
+    return objective
 
 
 class _Replay(Stream):
@@ -138,12 +142,6 @@ def _joined(shares: list[dict[str, Tensor]], step: int) -> Chunk:
         parts = [share[key] for share in shares if (key := f"{step}/{field.name}") in share]
         found[field.name] = torch.cat(parts, dim=1) if parts else None
     return Chunk(**found)  # type: ignore[arg-type]
-
-
-def _forward_flops(report: TrainReport) -> float:
-    from jstar.model import DiTConfig, flops
-
-    return flops(DiTConfig(**report.shape))
 
 
 def _rate() -> float:

@@ -10,7 +10,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from jstar.rehearsed import Rehearsal, write_rehearsal
 
 PART_SHARE = 0.03  # of a size's time: one of its timed stretches
 GOLDEN_SHARE = 0.3
+GOLDEN_START = 5.0  # seconds until its process has torch
 LEAST_SHARE = 1 / 3  # of the largest size's time
 SCRATCH = ".scratch-"
 TORCHRUN = (  # which ends when this process is killed, and its workers with it
@@ -51,6 +53,7 @@ NO_GPU = (
     "the study trains on GPUs and was rehearsed on a CPU: speed and evaluation are not compared, "
     "the plan has none for it, and jstar plan does not read the numbers"
 )
+LAUNCHER = "torch/distributed/elastic/"  # in each line of torchrun's log
 LAST_WORDS = 300  # characters of what a failed process said
 
 
@@ -101,6 +104,9 @@ def measure_size(orders: Orders, node: Node, seconds: float) -> SizeReports:
     for phase, kind in phases:
         if phase != "train" and "train" not in reports:
             break
+        if phase == "golden":  # the last one, and what it does depends on the time
+            left = max(0.0, end - time.monotonic() - GOLDEN_START)
+            replace(orders, golden_seconds=min(orders.golden_seconds, left)).write()
         try:
             done = _run_phase(phase, path, node, orders.file(f"{phase}.json"), end)
         except JstarError as error:
@@ -147,9 +153,16 @@ def _run_phase(phase: str, orders: Path, node: Node, report: Path, end: float) -
             os.killpg(process.pid, signal.SIGKILL)  # torchrun's workers end with their parent
         process.wait()
     if process.returncode or not report.is_file():
-        words = " ".join(log.read_text(errors="replace").split()[-60:])[-LAST_WORDS:]
+        words = _last_words(log.read_text(errors="replace"))
         raise JstarError(f"{phase} ended with status {process.returncode} ({words})")
     return True
+
+
+def _last_words(log: str) -> str:
+    """The end of what a process said; of several what the first to fail said, not torchrun."""
+    lines = log.splitlines()
+    own = list(takewhile(lambda line: LAUNCHER not in line, lines))
+    return " ".join(" ".join(own or lines).split())[-LAST_WORDS:]
 
 
 def rehearse(
@@ -220,10 +233,11 @@ def here(study: Study, node: Node) -> tuple[Study, list[str]]:
     for entry in study.ladder:
         share = max(1, study.train_of(entry.name).batch // resources.processes)
         ladder.append(entry.model_copy(update={"batch": share * node.processes}))
+    few = node.processes < resources.processes
+    between = "what travels between the others is not measured, " if few else ""
     notes.append(
-        f"{node.processes} of the {resources.processes} processes of a run are here: each trains "
-        "its share of a batch, what travels between the others is not measured, and jstar plan "
-        "does not read the numbers"
+        f"{node.processes} processes are here, a run of the study has {resources.processes}: each "
+        f"trains its share of a batch, {between}and jstar plan does not read the numbers"
     )
     return study.model_copy(update={"ladder": ladder}), notes
 

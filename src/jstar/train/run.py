@@ -129,10 +129,7 @@ class Run:
 
     def _build(self) -> None:
         """Network, optimiser and averages."""
-        with torch.device("meta"):
-            network = DiT(self.shape)
-        network = network.to_empty(device="cpu")
-        network.initialise(torch.Generator().manual_seed(self.seed))
+        network = DiT.drawn(self.shape, self.seed)
         network.recompute = self.cut.recompute
         self.network = network
         self.block = IN_C if self.shape.width <= SURE_WIDTH else IN_TORCH  # as networks are built
