@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import lmfit
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from jstar.constants import CONFIDENCE
 from jstar.errors import JstarError, nearest
@@ -23,6 +22,9 @@ from jstar.scaling.laws import (
     LawPoints,
 )
 from jstar.scaling.many_fits import ManyFits, line, offset_line
+
+if TYPE_CHECKING:
+    import lmfit  # half a second that a mistake in a table need not wait: loaded where it fits
 
 SOLVER_TOLERANCE = 1e-6
 WEIGHT_ROUNDS = 5  # of a fit in J: law, scatter about it, law again
@@ -107,6 +109,8 @@ def _fit_in_loss(points: LawPoints, confidence: float, empty: LawFit) -> LawFit:
     if other.scale <= 0:
         return replace(empty, status=FitStatus.GAP_NOT_RESOLVED)
     known = bool((se > 0).all())
+    import lmfit
+
     model = lmfit.Model(lambda x, scale, alpha: scale * np.exp(alpha * x))
     solved = model.fit(gap, model.make_params(scale=other.scale, alpha=other.alpha), x=x,
                        weights=np.sqrt(weight), scale_covar=not known)  # fmt: skip
@@ -146,7 +150,9 @@ def _refusal(points: LawPoints, law: str) -> FitStatus | None:
     return None
 
 
-def _model(law: str) -> lmfit.Model:
+def _model(law: str) -> "lmfit.Model":
+    import lmfit
+
     def power(x: Array, ln_scale: float, alpha: float) -> Array:
         return np.asarray(ln_scale + alpha * x)
 
@@ -160,7 +166,7 @@ def _model(law: str) -> lmfit.Model:
 
 def _solve(
     x: Array, y: Array, weight: Array, law: str, *, absolute: bool
-) -> lmfit.model.ModelResult:
+) -> "lmfit.model.ModelResult":
     """lmfit over (ln_scale, alpha[, offset]); weights are taken as true errors if `absolute`."""
     model = _model(law)
     first = line(x, y[None], weight)
@@ -181,7 +187,7 @@ def _solve(
     )
 
 
-def _jacobian(params: lmfit.Parameters, data: Array, weights: Array, x: Array) -> Array:
+def _jacobian(params: "lmfit.Parameters", data: Array, weights: Array, x: Array) -> Array:
     """Derivatives of lmfit's residual, weights (data - model), [parameters, P]."""
     ones = np.ones_like(x)
     if "offset" not in params:
@@ -207,7 +213,7 @@ def _free_start(x: Array, y: Array) -> dict[str, float]:
 
 
 def _second_solver(
-    x: Array, y: Array, weight: Array, law: str, solved: lmfit.model.ModelResult
+    x: Array, y: Array, weight: Array, law: str, solved: "lmfit.model.ModelResult"
 ) -> float:
     """Largest relative difference of (alpha, scale, offset) between the two solvers."""
     values = solved.params.valuesdict()
@@ -288,7 +294,7 @@ def r_squared(y: Array, residual: Array, weight: Array) -> float:
 def _quantile(confidence: float, freedom: int, known: bool) -> float:
     """Two-sided quantile: normal where the errors are known, Student's where estimated."""
     level = 0.5 + confidence / 2
-    return float(norm.ppf(level) if known else student.ppf(level, max(freedom, 1)))
+    return float(ndtri(level) if known else stdtrit(max(freedom, 1), level))
 
 
 def _number(value: float | None) -> float:

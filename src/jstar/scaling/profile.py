@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
-from scipy.stats import f as f_law
+from scipy.special import fdtri, ndtri
 
 from jstar.scaling.compare import effective_share
 from jstar.scaling.laws import Array, LawFit, LawPoints, log_response
@@ -56,7 +55,7 @@ def profile_interval(points: LawPoints, fit: LawFit, confidence: float) -> tuple
     if fit.law == "free":
         return free_interval(points, fit, confidence)
     if _known_errors(points, fit):
-        half = np.sqrt(chi2.ppf(confidence, 1)) * _slope_error(points.x, fit.weight)
+        half = ndtri((1 + confidence) / 2) * _slope_error(points.x, fit.weight)
         return fit.alpha - half, fit.alpha + half
     return law_profile(points, fit, confidence).interval()
 
@@ -90,7 +89,7 @@ def law_profile(points: LawPoints, fit: LawFit, confidence: float) -> Profile:
     z standard errors cost z^2, and alpha is judged against the best line for that J*. So the
     profile lies about the estimate; letting the losses choose J* as well would be the free law.
     """
-    drop = float(chi2.ppf(confidence, 1))
+    drop = float(ndtri((1 + confidence) / 2) ** 2)
     if _known_errors(points, fit):
         error = _slope_error(points.x, fit.weight)
         grid = fit.alpha + error * np.linspace(-12, 12, 20 * STEPS)
@@ -148,7 +147,7 @@ def free_profile(points: LawPoints, fit: LawFit, confidence: float) -> Profile |
     weight = fit.weight / fit.weight.sum()
     rss_A = _free_rss(points, weight, grid)
     unit = max(float(rss_A.min()), 1e-300) / max(effective - FREE_PARAMETERS, 1)
-    return Profile(grid, rss_A / unit, float(f_law.ppf(confidence, 1, freedom)))
+    return Profile(grid, rss_A / unit, float(fdtri(1, freedom, confidence)))
 
 
 def _free_rss(points: LawPoints, weight: Array, alpha_A: Array) -> Array:

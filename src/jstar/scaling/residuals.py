@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtr
 
 from jstar.scaling.compare import noise_components
 from jstar.scaling.laws import MIN_CLUSTERS, Array, LawFit, LawPoints, log_response
@@ -69,7 +68,7 @@ def sign_runs(residual: Array) -> float:
     variance = (mean - 1) * (mean - 2) / (n - 1)
     if variance <= 0:
         return float("nan")
-    return float(2 * norm.sf(max(abs(runs - mean) - 0.5, 0) / np.sqrt(variance)))
+    return float(2 * ndtr(-max(abs(runs - mean) - 0.5, 0) / np.sqrt(variance)))
 
 
 def durbin_watson(points: LawPoints, residual: Array) -> float:
@@ -102,7 +101,7 @@ def quadratic_term(points: LawPoints, fit: LawFit) -> tuple[float, float]:
     error = np.sqrt(((without - full) ** 2).sum() * (points.clusters - 1) / points.clusters)
     if error == 0:
         return full, float("nan")
-    return full, float(2 * student.sf(abs(full / error), points.clusters - 1))
+    return full, float(2 * stdtr(points.clusters - 1, -abs(full / error)))
 
 
 def broken_law(points: LawPoints, fit: LawFit, seed: int = 0) -> BrokenLaw:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from jstar.scaling.calibration import (
     FEW,
@@ -214,6 +213,8 @@ def adjust_verdicts(scales: list[JointScale], confidence: float) -> list[JointSc
     share runs, so their tests depend positively), what is called not rejected by its plain one:
     both lean to `undecided`.
     """
+    from scipy.stats import false_discovery_control  # a third of a second, needed last
+
     tested = [k for k, s in enumerate(scales) if s.p]
     if len(tested) < 2:
         return scales
