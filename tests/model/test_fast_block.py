@@ -13,6 +13,8 @@ SHAPES = {  # side, patch, width, head width, batch: tokens and widths that need
     "width below a vector": (8, 2, 12, 4, 5),
     "49 tokens": (28, 4, 48, 16, 3),
     "64 tokens, one head": (8, 1, 24, 24, 3),
+    "panels of all widths, copied": (8, 2, 92, 4, 40),  # 2 x 32 + 16 + 8 + 4, and from 64 on
+    "49 tokens, copied": (28, 4, 96, 16, 3),
     "4 tokens, a slice of one": (8, 4, 40, 40, fast_block.SLICE + 1),
 }
 

@@ -24,7 +24,7 @@ from jstar.native import files_of
 from jstar.probe import Way, measured
 
 IN_C, IN_TORCH = "c", "torch"
-HOPELESS_WIDTH = 768  # from here on torch wins on every processor it was measured on
+HOPELESS_WIDTH = 768  # from here on not asked, but torch: timing it would take half a minute
 TIMED_TOKENS = 4096  # of the batch that is timed, unless every thread then had less than a slice
 
 
