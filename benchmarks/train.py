@@ -26,7 +26,7 @@ import torch
 
 from jstar.config import Study
 from jstar.data import prepare
-from jstar.model import SIZES, DiTConfig, fast_block
+from jstar.model import SIZES, DiTConfig, fast_network
 from jstar.records import provenance, write_table
 from jstar.train.loop import run_chunk
 from jstar.train.memory import keep_freed_memory
@@ -60,10 +60,10 @@ def torch_step(run: Run) -> Step:
 
     def step(count: int) -> None:
         before, os.environ["JSTAR_NATIVE"] = os.environ.get("JSTAR_NATIVE", "1"), "0"
-        fast_block.block_kernel.cache_clear()
+        fast_network.network_kernel.cache_clear()
         run_chunk(run, run.step + count)
         os.environ["JSTAR_NATIVE"] = before
-        fast_block.block_kernel.cache_clear()
+        fast_network.network_kernel.cache_clear()
 
     return step
 

@@ -100,29 +100,29 @@ def plan_study(layout: Layout, cores: int | None = None) -> str:
     )  # fmt: skip
     stages = stage_table(costs, cores or cpu_count(), gpus=study.resources.train_gpus > 0)
     table = _table(layout, rows, tuning, count, sources, sum(cooldowns))
-    blocks = _block_words(study, (shape[0], shape[1], shape[2]))
+    blocks = _network_words(study, (shape[0], shape[1], shape[2]))
     return "\n\n".join(filter(None, [table, rehearsal_table(layout), blocks, stages]))
 
 
-def _block_words(study: Study, shape: tuple[int, int, int]) -> str:
-    """What new runs on this CPU would compute their blocks by; nothing for runs on GPUs."""
+def _network_words(study: Study, shape: tuple[int, int, int]) -> str:
+    """What new runs on this CPU would compute their networks by; nothing for runs on GPUs."""
     import torch
 
     from jstar.model import model_config
-    from jstar.model.block_choice import BlockChoice, block_words, choose_block
+    from jstar.model.network_choice import NetworkChoice, choose_network, network_words
 
     if study.resources.train_gpus:
         return ""
-    threads, choices = torch.get_num_threads(), dict[str, BlockChoice]()
+    threads, choices = torch.get_num_threads(), dict[str, NetworkChoice]()
     torch.set_num_threads(study.resources.train_threads)
     for entry in study.ladder:
         config = study.train_of(entry.name)
         if config.precision == "fp32" and not config.compile:
             part = config.batch if config.microbatch == AUTO else int(config.microbatch)
             network = model_config(study.model, entry, shape, 0)
-            choices[entry.name] = choose_block(network, min(part, config.batch))
+            choices[entry.name] = choose_network(network, min(part, config.batch))
     torch.set_num_threads(threads)
-    return block_words(choices) if choices else ""
+    return network_words(choices) if choices else ""
 
 
 def guessed_speed(study: Study, matrix_rate: float | None = None) -> float:

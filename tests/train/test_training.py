@@ -11,7 +11,8 @@ import torch
 from jstar.averages import power_exponent
 from jstar.config import TrainConfig
 from jstar.data import open_dataset
-from jstar.model.fast_block import FastBlock
+from jstar.model import dit
+from jstar.model.block import Block
 from jstar.noise import PROCESSES
 from jstar.train.ema import PowerEMA
 from jstar.train.optimizer import Optimizer
@@ -70,10 +71,11 @@ def test_memory_options_change_only_the_rounding(options, run_tiny):
 
 
 def test_recomputed_blocks_run_twice(run_tiny, monkeypatch):
-    calls, forward = [], FastBlock.forward
+    calls, forward = [], Block.forward
     monkeypatch.setattr(
-        FastBlock, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
+        Block, "forward", lambda self, *args: calls.append(self) or forward(self, *args)
     )
+    monkeypatch.setattr(dit, "c_network_takes", lambda *_: False)
     run_tiny("plain", train={"images": 640})
     plain = len(calls)
     run_tiny("other", train={"images": 640, "activation_checkpointing": True})

@@ -18,8 +18,8 @@ from jstar.application import DEFAULT_STUDY, study_file
 from jstar.config import Study
 from jstar.data import prepare
 from jstar.model import ladder
-from jstar.model.block_choice import block_passes, choose_block
-from jstar.model.fast_block import block_kernel
+from jstar.model.fast_network import network_kernel
+from jstar.model.network_choice import choose_network, network_passes
 from jstar.optimal import optimal_loss
 from jstar.optimal.exact.distances import choose_precision, has_int8_units
 from jstar.optimal.exact.products import products_kernel
@@ -59,7 +59,7 @@ def measure_all(seconds: float, say: Callable[[str], None]) -> list[Measure]:
     parts: tuple[tuple[str, Callable[[float], Iterator[Measure]]], ...] = (
         ("matrix product", lambda limit: _products(limit, threads)),
         ("J*", _optimal),
-        ("block in C and in torch", _blocks),
+        ("networks in C and in torch", _networks),
         (f"training of the study {DEFAULT_STUDY}", _training),
         ("start of commands", _commands),
     )
@@ -129,15 +129,15 @@ def _optimal(seconds: float) -> Iterator[Measure]:
     yield Measure(what, value, "times", f"{precision} {by}")
 
 
-def _blocks(seconds: float) -> Iterator[Measure]:
+def _networks(seconds: float) -> Iterator[Measure]:
     for width in BLOCKS:
         config = ladder(
             1, shape=(3, TOKENS_SIDE, TOKENS_SIDE), width=width, head_width=16 if width % 64 else 64
         )
-        what = f"block of width {width}, forward and backward, torch over C"
-        used, value = choose_block(config, BATCH).way, float("nan")
-        if block_kernel() is not None:
-            (_, in_c), (_, in_torch) = block_passes(config, BATCH)
+        what = f"network of one block of width {width}, forward and backward, torch over C"
+        used, value = choose_network(config, BATCH).way, float("nan")
+        if network_kernel() is not None:
+            (_, in_c), (_, in_torch) = network_passes(config, BATCH)
             value = times_as_fast(in_c, in_torch, seconds / 2)
         yield Measure(what, value, "times", used)
 
@@ -149,7 +149,7 @@ def _training(seconds: float) -> Iterator[Measure]:
         prepare(study.dataset, data)
         for entry in (study.ladder[k] for k in (0, len(study.ladder) // 2, -1)):
             run = Run(study, entry.name, 0, data, Path(name), Ranks(0, 1, torch.device("cpu")))
-            run.choose_block()
+            run.choose_network()
             step = min(run.events.chunk_steps, run.events.steps // (ROUNDS + 2))
             run_chunk(run, step)
             rates, end = list[float](), time.perf_counter() + seconds
@@ -160,7 +160,7 @@ def _training(seconds: float) -> Iterator[Measure]:
                 run_chunk(run, run.step + step)
                 rates.append(step * run.config.batch / (time.process_time() - begun))
             what = f"training of {entry.name}, width {run.shape.width}"
-            yield Measure(what, statistics.median(rates), "images/s", run.block)
+            yield Measure(what, statistics.median(rates), "images/s", run.way)
 
 
 def _commands(seconds: float) -> Iterator[Measure]:

@@ -1,7 +1,7 @@
 """Room of the models: the DiT, the ladder of sizes (one dial), and what a pass costs.
 
 Shape letters:
-    B  images    T  tokens of an image    E  width
+    B  images    T  tokens of an image    E  width    F  sinusoids of a noise scale
 """
 
 from jstar.config import SIZES

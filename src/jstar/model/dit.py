@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jstar.model.block import modulated_norm
-from jstar.model.fast_block import FastBlock
+from jstar.model.block import Block, modulated_norm
+from jstar.model.fast_network import SURE_WIDTH, c_network, c_network_takes
 from jstar.model.ladder import DiTConfig
 
 MAX_PERIOD = 10_000.0  # of the sinusoids, as in the 2023 DiT
@@ -31,13 +31,15 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = False  # every block's activations, in the backward pass
+        # Compute it in C where that can be (`jstar.model.network_choice` says where it should).
+        self.in_c = config.width <= SURE_WIDTH
         width = config.width
         self.patches = nn.Linear(config.token_dim, width)
         self.noise1 = nn.Linear(config.time_features, width)
         self.noise2 = nn.Linear(width, width)
         if config.classes:
             self.labels = nn.Embedding(config.classes + 1, width)  # the last row: no label
-        self.blocks = nn.ModuleList(FastBlock(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.last_modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, config.token_dim)
         # Empty: to load what `arange` on the meta device needs would take longer than a second.
@@ -80,6 +82,10 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, C, H, W], [B] (or [1]), labels [B] or None (no label) -> [B, C, H, W]."""
         c = self.config
+        if self.in_c and c_network_takes(self, x, c_noise):
+            c_noise_B = c_noise.expand(len(x))
+            sinusoids_BF = self.sinusoids(c_noise_B)
+            return c_network(self, x, sinusoids_BF, self._labels(c_noise_B, labels))
         rows, columns, p = c.rows // c.patch, c.columns // c.patch, c.patch
         tokens = x.reshape(-1, c.channels, rows, p, columns, p)
         tokens = tokens.permute(0, 2, 4, 1, 3, 5).reshape(-1, c.tokens, c.token_dim)
@@ -98,20 +104,22 @@ class DiT(nn.Module):
         image: Tensor = out.reshape(-1, c.channels, c.rows, c.columns)
         return image
 
-    def compute_blocks(self, *, in_c: bool) -> None:
-        """Let the blocks be computed in C, where they can be, or by torch."""
-        for block in self.blocks:
-            block.in_c = in_c  # type: ignore[assignment]
-
     def condition(self, c_noise_B: Tensor, labels_B: Tensor | None) -> Tensor:
         """Embedding of the noise level (and label), [B, E]."""
-        features = sinusoids(c_noise_B.float() * self.config.noise_scale, self.config.time_features)
+        features = self.sinusoids(c_noise_B)
         condition_BE: Tensor = self.noise2(F.silu(self.noise1(features)))
-        if self.config.classes:
-            if labels_B is None:
-                labels_B = torch.full_like(c_noise_B, self.config.classes, dtype=torch.long)
-            condition_BE = condition_BE + self.labels(labels_B)
-        return condition_BE
+        labels_B = self._labels(c_noise_B, labels_B)
+        return condition_BE if labels_B is None else condition_BE + self.labels(labels_B)
+
+    def sinusoids(self, c_noise_B: Tensor) -> Tensor:
+        """What the embedding of the noise level begins with, [B, F]."""
+        return sinusoids(c_noise_B.float() * self.config.noise_scale, self.config.time_features)
+
+    def _labels(self, c_noise_B: Tensor, labels_B: Tensor | None) -> Tensor | None:
+        """The labels, `no label` where none are given; None of a network without labels."""
+        if labels_B is None and self.config.classes:
+            return torch.full_like(c_noise_B, self.config.classes, dtype=torch.long)
+        return labels_B if self.config.classes else None
 
 
 def sinusoids(value: Tensor, count: int) -> Tensor:

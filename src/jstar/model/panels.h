@@ -44,22 +44,25 @@ typedef vec8 wide;
             for (int v = 0; v < VECS; v++) *(VEC *)(c + r * ldc + v * N) = sum[r][v];            \
     }
 
-PRODUCT(product_wide2, wide, ROWS, 2)
-PRODUCT(product_wide1, wide, ROWS, 1)
-PRODUCT(product_vec8, vec8, ROWS, 1)
-PRODUCT(product_vec4, vec4, ROWS, 1)
-PRODUCT(row_wide2, wide, 1, 2)
-PRODUCT(row_wide1, wide, 1, 1)
-PRODUCT(row_vec8, vec8, 1, 1)
-PRODUCT(row_vec4, vec4, 1, 1)
+#define PRODUCTS(NAME, VEC, VECS)                                                                \
+    PRODUCT(NAME##_rows, VEC, ROWS, VECS)                                                        \
+    PRODUCT(NAME##_4, VEC, 4, VECS)                                                              \
+    PRODUCT(NAME##_1, VEC, 1, VECS)
+PRODUCTS(wide2, wide, 2)
+PRODUCTS(wide1, wide, 1)
+PRODUCTS(eight, vec8, 1)
+PRODUCTS(four, vec4, 1)
 
-#define PANEL(WHOLE, ROW, B, LDB)                                                                \
+/* All rows of a panel of columns. */
+#define PANEL(NAME, B, LDB)                                                                      \
     do {                                                                                         \
         int64_t i = 0;                                                                           \
         for (; i + ROWS <= rows; i += ROWS)                                                      \
-            WHOLE(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);                 \
+            NAME##_rows(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);           \
+        for (; i + 4 <= rows; i += 4)                                                            \
+            NAME##_4(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);              \
         for (; i < rows; i++)                                                                    \
-            ROW(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);                   \
+            NAME##_1(a + i * ai, ai, ak, B, LDB, c + i * ldc + j, ldc, depth, add);              \
     } while (0)
 
 /* The widths of the panels of columns in which a product is made, the widest first. */
@@ -71,10 +74,10 @@ static inline int64_t panel_width(int64_t left) {
 static void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
                     int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
     int64_t j = 0;
-    for (; j + 2 * LANES <= columns; j += 2 * LANES) PANEL(product_wide2, row_wide2, b + j, ldb);
-    for (; j + LANES <= columns; j += LANES) PANEL(product_wide1, row_wide1, b + j, ldb);
-    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8, b + j, ldb);
-    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4, b + j, ldb);
+    for (; j + 2 * LANES <= columns; j += 2 * LANES) PANEL(wide2, b + j, ldb);
+    for (; j + LANES <= columns; j += LANES) PANEL(wide1, b + j, ldb);
+    for (; j + 8 <= columns; j += 8) PANEL(eight, b + j, ldb);
+    for (; j < columns; j += 4) PANEL(four, b + j, ldb);
 }
 
 /* The same with b in panels, which lie one after the other. */
@@ -82,11 +85,11 @@ static void product_packed(int64_t rows, int64_t columns, int64_t depth, const f
                            int64_t ai, int64_t ak, const float *b, float *c, int64_t ldc, int add) {
     int64_t j = 0;
     for (; j + 2 * LANES <= columns; j += 2 * LANES)
-        PANEL(product_wide2, row_wide2, b + j * depth, 2 * LANES);
+        PANEL(wide2, b + j * depth, 2 * LANES);
     for (; j + LANES <= columns; j += LANES)
-        PANEL(product_wide1, row_wide1, b + j * depth, LANES);
-    for (; j + 8 <= columns; j += 8) PANEL(product_vec8, row_vec8, b + j * depth, 8);
-    for (; j < columns; j += 4) PANEL(product_vec4, row_vec4, b + j * depth, 4);
+        PANEL(wide1, b + j * depth, LANES);
+    for (; j + 8 <= columns; j += 8) PANEL(eight, b + j * depth, 8);
+    for (; j < columns; j += 4) PANEL(four, b + j * depth, 4);
 }
 
 /* Rows of a whole panel, one after the other. */

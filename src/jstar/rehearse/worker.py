@@ -63,7 +63,7 @@ def built(orders: Orders) -> Iterator[tuple[Run, float | None]]:
         curve = None if orders.curve is None else Path(orders.curve)
         run = Run(study, orders.model, orders.seed, Path(orders.data), orders.state, ranks, curve)
         stack.enter_context(run.saver)
-        run.choose_block()
+        run.choose_network()
         yield run, before
 
 

@@ -12,6 +12,7 @@ from jstar.train.parallel import Ranks, is_sharded, local
 EPS = 1e-8
 FEW, IN_STEPS = 10, 1000  # bad steps among the last so many that are too many
 IN_A_ROW = 3
+FEW_WEIGHTS = 2**22  # a CPU steps them as one tensor: more would feel the copy of their gradients
 
 
 def learning_rate(
@@ -46,11 +47,18 @@ class Optimizer:
         self.sharded = any(is_sharded(p) for p in parameters)
         # AdamW works number by number, so it need not know that it sees only a part.
         self.weights: list[Tensor] = [local(p).detach() if self.sharded else p for p in parameters]
+        few = sum(p.numel() for p in parameters) <= FEW_WEIGHTS
+        one = ranks.device.type == "cpu" and few and not self.sharded
+        self.whole = in_one_piece(parameters) if one else None
         self.adam = torch.optim.AdamW(
-            self.weights, lr=0.0, betas=config.betas, eps=EPS, weight_decay=config.weight_decay,
-            fused=True,
+            self._stepped(), lr=0.0, betas=config.betas, eps=EPS,
+            weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
         self.health = torch.zeros(7, device=ranks.device)
+
+    def _stepped(self) -> list[Tensor]:
+        """The tensors that AdamW knows."""
+        return self.weights if self.whole is None else [self.whole]
 
     def step(self, rate: float) -> None:
         """One update from the gradients in `.grad`, which it clears."""
@@ -59,7 +67,11 @@ class Optimizer:
                 weight.grad = None if parameter.grad is None else local(parameter.grad)
                 parameter.grad = None
         gradients = [w.grad for w in self.weights if w.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.whole is None:
+            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        else:
+            self.whole.grad = torch.cat([gradient.view(-1) for gradient in gradients])
+            norm = torch.linalg.vector_norm(self.whole.grad)
         if self.sharded:
             norm = self.ranks.sum(norm.square()).sqrt()
         bad = (~torch.isfinite(norm)).float()
@@ -74,6 +86,8 @@ class Optimizer:
 
     def clear(self) -> None:
         """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
         self.adam.zero_grad(set_to_none=True)
 
     def _watch(self, norm: Tensor, bad: Tensor) -> None:
@@ -93,11 +107,30 @@ class Optimizer:
 
     def moments(self) -> dict[str, list[Tensor]]:
         """AdamW's state, one list a kind, in the order of the weights."""
-        for weight in self.weights:  # a state that has not stepped yet
+        stepped = self._stepped()
+        for weight in stepped:  # a state that has not stepped yet
             state = self.adam.state[weight]
             if not state:
                 state["step"] = torch.zeros((), device=weight.device)
                 state["exp_avg"] = torch.zeros_like(weight)
                 state["exp_avg_sq"] = torch.zeros_like(weight)
-        states = [self.adam.state[w] for w in self.weights]
-        return {key: [s[key] for s in states] for key in ("step", "exp_avg", "exp_avg_sq")}
+        states = [self.adam.state[w] for w in stepped]
+        found = {key: [s[key] for s in states] for key in ("step", "exp_avg", "exp_avg_sq")}
+        if self.whole is not None:
+            for key in ("exp_avg", "exp_avg_sq"):
+                found[key] = parts_of(found[key][0], self.parameters)
+        return found
+
+
+def in_one_piece(parameters: list[nn.Parameter]) -> Tensor:
+    """One tensor that holds all these numbers from now on; each parameter is a part of it."""
+    whole = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for parameter, part in zip(parameters, parts_of(whole, parameters), strict=True):
+        parameter.data = part
+    return whole
+
+
+def parts_of(whole: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """Each parameter's part of one tensor of as many numbers, in its shape."""
+    pieces = torch.split(whole, [p.numel() for p in parameters])
+    return [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]

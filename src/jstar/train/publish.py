@@ -150,7 +150,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "peak_memory": memory,
         "device": _device_name(run.ranks.device),
         "devices": run.devices,
-        "block": run.block,
+        "block": run.way,
         "processes": run.ranks.world,
         "threads": torch.get_num_threads(),
         "skipped_steps": int(run.optimizer.health[0]),

@@ -18,8 +18,8 @@ from jstar.constants import COOLDOWN
 from jstar.data import open_dataset
 from jstar.errors import JstarError
 from jstar.model import DiT, flops, model_config
-from jstar.model.block_choice import IN_C, IN_TORCH, choose_block, noted_block
-from jstar.model.fast_block import SURE_WIDTH, block_kernel
+from jstar.model.fast_network import network_kernel
+from jstar.model.network_choice import IN_C, IN_TORCH, choose_network, noted_network
 from jstar.train.checkpoint import (
     load_newest,
     mark,
@@ -132,7 +132,7 @@ class Run:
         network = DiT.drawn(self.shape, self.seed)
         network.recompute = self.cut.recompute
         self.network = network
-        self.block = IN_C if self.shape.width <= SURE_WIDTH else IN_TORCH  # as networks are built
+        self.way = IN_C if network.in_c else IN_TORCH
         objective = Objective(network, self.process.learned_weight).to(self.ranks.device)
         if self.config.compile:
             # Else a block's graph is cut where a bucket of DDP's gradients ends: 2 graphs for 1 in
@@ -276,7 +276,7 @@ class Run:
         self.mark_saved()
         facts = {
             "identity": self.identity, "step": self.step, "leap": self.leap,
-            "rollbacks": self.rollbacks, "devices": self.devices, "block": self.block,
+            "rollbacks": self.rollbacks, "devices": self.devices, "block": self.way,
             **self.speed.facts(),
         }  # fmt: skip
         images, ranks, rest = self.images, self.ranks, self.rest()
@@ -337,7 +337,7 @@ class Run:
         if found is None:
             if complaints and self.ranks.first:
                 print("train: no checkpoint is intact, starting anew", file=sys.stderr)
-            self.choose_block()
+            self.choose_network()
             return
         require_unchanged(found.facts["identity"], self.identity, self.state)
         rest, same = found.parts[0], self.cut.shard and len(found.parts) == self.ranks.world
@@ -358,32 +358,32 @@ class Run:
         self.leap = found.facts.get("leap", 0)
         self.rollbacks = max(self.rollbacks, found.facts.get("rollbacks", 0))
         self._go_on_from(found.facts.get("devices", self.devices))
-        self._go_on_with_block(found.facts.get("block"))
+        self._go_on_with(found.facts.get("block"))
         self.noise_law.restore(rest, self.images)
         self.speed.restore(found.facts)
 
-    def choose_block(self) -> None:
-        """Compute the blocks by what is fastest here, as the first rank finds. All must call it."""
-        config, way = self.config, IN_TORCH
-        plain = config.precision == "fp32" and not config.compile
+    def choose_network(self) -> None:
+        """Compute the network by what is fastest here, as the first rank says. All must call it."""
+        config, cut, way = self.config, self.cut, IN_TORCH
+        plain = config.precision == "fp32" and not (config.compile or cut.recompute or cut.shard)
         if self.ranks.first and self.ranks.device.type == "cpu" and plain:
-            way = choose_block(self.shape, self.cut.microbatch).way
+            way = choose_network(self.shape, cut.microbatch).way
         in_c = torch.tensor(float(way == IN_C), device=self.ranks.device)
-        self._compute_blocks(IN_C if self.ranks.max(in_c) else IN_TORCH)
+        self._compute(IN_C if self.ranks.max(in_c) else IN_TORCH)
 
-    def _go_on_with_block(self, note: str | None) -> None:
-        """Compute the blocks as the run did so far; where that cannot be it is said."""
-        lacking = self.ranks.device.type == "cpu" and block_kernel() is None
+    def _go_on_with(self, note: str | None) -> None:
+        """Compute the network as the run did so far; where that cannot be it is said."""
+        lacking = self.ranks.device.type == "cpu" and network_kernel() is None
         if note == IN_C and lacking and self.ranks.first:
             print(
-                "train: its blocks were computed in C, which is not to be had here: the last "
+                "train: its network was computed in C, which is not to be had here: the last "
                 "digits are torch's from here on", file=sys.stderr,
             )  # fmt: skip
-        self._compute_blocks(IN_TORCH if lacking else noted_block(note, self.shape))
+        self._compute(IN_TORCH if lacking else noted_network(note, self.shape))
 
-    def _compute_blocks(self, way: str) -> None:
-        self.block = way
-        self.network.compute_blocks(in_c=way == IN_C)
+    def _compute(self, way: str) -> None:
+        self.way = way
+        self.network.in_c = way == IN_C
 
     def _go_on_from(self, devices: list[str]) -> None:
         """Note where the run trained so far; another kind of device is said."""

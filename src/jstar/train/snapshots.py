@@ -17,7 +17,7 @@ from jstar.averages import Stored
 from jstar.constants import COOLDOWN
 from jstar.errors import JstarError
 from jstar.model import DiT, DiTConfig
-from jstar.model.block_choice import IN_C, noted_block
+from jstar.model.network_choice import IN_C, noted_network
 from jstar.noise import Process, process
 from jstar.records import made_by, read_json, require_intact
 
@@ -87,7 +87,7 @@ def load_network(run: str | Path, index: int, ema: float, device: str = "cpu") -
     info = _run_info(run)
     with torch.device("meta"):
         network = DiT(DiTConfig(**info["model_config"]))
-    network.compute_blocks(in_c=noted_block(info.get("block"), network.config) == IN_C)
+    network.in_c = noted_network(info.get("block"), network.config) == IN_C
     terms = _terms(run, index, ema)
     weights: dict[str, Tensor] = {}
     with ExitStack() as stack:

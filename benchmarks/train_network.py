@@ -1,8 +1,8 @@
-"""Where the block in C pays: python benchmarks/train_block.py [--grid] [--out FILE.csv].
+"""Where the block in C pays: python benchmarks/train_network.py [--grid] [--out FILE.csv].
 
 Forward and backward pass, and the forward pass alone, of whole networks with every block in C and
 with every block in torch, in turns, one thread, processor time of this process: torch's time over
-that in C, median over the rounds. `used`: what `jstar.model.block_choice` chooses at that size
+that in C, median over the rounds. `used`: what `jstar.model.network_choice` chooses at that size
 here.
 The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
 heads of 64, two blocks deep. --grid: one block over widths, tokens and batches instead. `lost`: the
@@ -23,7 +23,7 @@ from train import cpu_name
 
 from jstar.config import Study
 from jstar.model import DiT, DiTConfig, ladder, model_config
-from jstar.model.block_choice import IN_C, choose_block
+from jstar.model.network_choice import IN_C, choose_network
 from jstar.records import provenance, write_table
 from jstar.train.memory import keep_freed_memory
 
@@ -92,7 +92,7 @@ def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, 
     network = DiT(config).initialise(torch.Generator().manual_seed(0))
     row: dict[str, Any] = {
         "size": name, "tokens": config.tokens, "depth": config.depth, "width": config.width,
-        "heads": config.heads, "batch": batch, "used": choose_block(config, batch).way == IN_C,
+        "heads": config.heads, "batch": batch, "used": choose_network(config, batch).way == IN_C,
     }  # fmt: skip
     for kind, work in passes(network, batch).items():
         once = max(seconds(network, work, in_c, 1) for in_c in (True, False, True, False))
@@ -123,7 +123,7 @@ def main() -> None:
     )
     print(table.to_string(index=False, float_format="%.3g"))
     if args.out:
-        command = " ".join(["python benchmarks/train_block.py", *sys.argv[1:]])
+        command = " ".join(["python benchmarks/train_network.py", *sys.argv[1:]])
         features = torch.backends.cpu.get_cpu_capability()
         facts = provenance(command=command, device=cpu_name(), features=features,
                            torch=torch.__version__)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What computes a run's blocks: chosen once, noted in the run, and kept to wherever it goes on."""
+"""What computes a run's network: chosen once, noted in the run, and kept to wherever it goes on."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jstar import probe
-from jstar.model import block_choice, fast_block, ladder
-from jstar.model.block_choice import IN_C, IN_TORCH, choose_block, noted_block
+from jstar.model import dit, fast_network, ladder, network_choice
+from jstar.model.network_choice import IN_C, IN_TORCH, choose_network, noted_network
 from jstar.records import read_json, write_record
 from jstar.train.run import Run
 from jstar.train.snapshots import load_network
@@ -21,7 +21,7 @@ BATCH = 64  # of the tiny study
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    if fast_block.block_kernel() is None:
+    if fast_network.network_kernel() is None:
         pytest.skip("no C compiler, or no AVX2 here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.set_num_threads(1)  # as run_tiny does: the question holds their number
@@ -35,22 +35,22 @@ def says(monkeypatch, way):
         asked.append(question)
         return probe.Answer(question, way, 1.1, "")
 
-    monkeypatch.setattr(block_choice, "measured", answer)
+    monkeypatch.setattr(network_choice, "measured", answer)
     return asked
 
 
 def test_it_is_measured_only_where_the_width_does_not_decide(monkeypatch):
     asked = says(monkeypatch, IN_TORCH)
-    wide = replace(NARROW, width=block_choice.HOPELESS_WIDTH, heads=8)
+    wide = replace(NARROW, width=network_choice.HOPELESS_WIDTH, heads=8)
     between = replace(NARROW, width=128, heads=16)
-    assert choose_block(NARROW, 64).way == IN_C
-    assert choose_block(replace(NARROW, heads=4), 64).way == IN_C  # heads of 4
-    assert choose_block(wide, 64).way == IN_TORCH
-    assert choose_block(replace(NARROW, classic=True), 64).way == IN_TORCH
-    assert choose_block(replace(NARROW, patch=1, rows=16, columns=16), 64).way == IN_TORCH
-    assert choose_block(replace(NARROW, width=20, heads=2), 64).way == IN_TORCH  # heads of 10
+    assert choose_network(NARROW, 64).way == IN_C
+    assert choose_network(replace(NARROW, heads=4), 64).way == IN_C  # heads of 4
+    assert choose_network(wide, 64).way == IN_TORCH
+    assert choose_network(replace(NARROW, classic=True), 64).way == IN_TORCH
+    assert choose_network(replace(NARROW, patch=1, rows=16, columns=16), 64).way == IN_TORCH
+    assert choose_network(replace(NARROW, width=20, heads=2), 64).way == IN_TORCH  # heads of 10
     assert asked == []
-    assert choose_block(between, 64).way == IN_TORCH
+    assert choose_network(between, 64).way == IN_TORCH
     assert len(asked) == 1
 
 
@@ -61,42 +61,43 @@ def test_without_a_kernel_torch_does_it(why, monkeypatch):
         monkeypatch.setenv("CC", "/no/such/compiler")
     else:
         monkeypatch.setenv("JSTAR_NATIVE", "0")
-    fast_block.block_kernel.cache_clear()
+    fast_network.network_kernel.cache_clear()
     try:
-        assert choose_block(replace(NARROW, width=128, heads=16), 64).way == IN_TORCH
-        assert choose_block(NARROW, 64).way == IN_TORCH
+        assert choose_network(replace(NARROW, width=128, heads=16), 64).way == IN_TORCH
+        assert choose_network(NARROW, 64).way == IN_TORCH
     finally:
-        fast_block.block_kernel.cache_clear()
+        fast_network.network_kernel.cache_clear()
     assert asked == []
 
 
 def test_both_ways_are_timed_as_they_are(monkeypatch):
     monkeypatch.setattr(probe, "SECONDS", 0.0)
-    calls, c_block = [], fast_block.c_block
-    monkeypatch.setattr(fast_block, "c_block", lambda *a: calls.append(1) or c_block(*a))
+    monkeypatch.setattr(probe, "ALIKE", 1.0)  # nor timed again where they are
+    calls, c_network = [], dit.c_network
+    monkeypatch.setattr(dit, "c_network", lambda *a: calls.append(1) or c_network(*a))
     with torch.no_grad():  # as where a run resumes
-        choice = choose_block(WIDE, 8)
+        choice = choose_network(WIDE, 8)
     assert choice.way in (IN_C, IN_TORCH)
     assert len(calls) == 1 + probe.ROUNDS  # and torch as often without it
-    assert choose_block(WIDE, 8) == choice
+    assert choose_network(WIDE, 8) == choice
     assert len(calls) == 1 + probe.ROUNDS
 
 
 def test_a_run_of_before_this_choice_goes_on_as_it_did():
-    assert noted_block(None, NARROW) == IN_C
-    assert noted_block(None, replace(NARROW, heads=4)) == IN_TORCH  # C had no heads of 4
-    assert noted_block(None, WIDE) == IN_TORCH
-    assert noted_block(IN_C, WIDE) == IN_C
+    assert noted_network(None, NARROW) == IN_C
+    assert noted_network(None, replace(NARROW, heads=4)) == IN_TORCH  # C had no heads of 4
+    assert noted_network(None, WIDE) == IN_TORCH
+    assert noted_network(IN_C, WIDE) == IN_C
 
 
 def plant(way):
     """Write into this machine's file that `way` is faster for WIDE's run, whatever it held."""
     file = probe.answers_file()
     file.unlink(missing_ok=True)
-    choose_block(WIDE, BATCH)
+    choose_network(WIDE, BATCH)
     answer = json.loads(file.read_text())
     file.write_text(json.dumps({**answer, "faster": way}) + "\n")
-    assert choose_block(WIDE, BATCH).way == way
+    assert choose_network(WIDE, BATCH).way == way
 
 
 def crash_once(monkeypatch):
@@ -136,12 +137,12 @@ def test_a_run_is_evaluated_by_what_trained_it(run_tiny, monkeypatch):
         plant(way)
         _, folder = run_tiny(way, ladder=LADDER)
         network = load_network(folder / "out", 5, 0.1)
-        assert {block.in_c for block in network.blocks} == {way == IN_C}
+        assert network.in_c == (way == IN_C)
     record = folder / "out" / "run.json"
     info = read_json(record)
     del info["block"]  # as an earlier jstar wrote it
     write_record(record, info)
-    assert not load_network(folder / "out", 5, 0.1).blocks[0].in_c
+    assert not load_network(folder / "out", 5, 0.1).in_c
 
 
 def test_a_run_in_c_that_goes_on_without_a_compiler_says_so(run_tiny, monkeypatch, capsys):
@@ -149,11 +150,11 @@ def test_a_run_in_c_that_goes_on_without_a_compiler_says_so(run_tiny, monkeypatc
     with pytest.raises(ZeroDivisionError):
         run_tiny("run", train={"checkpoint_images": 1})
     monkeypatch.setenv("JSTAR_NATIVE", "0")
-    fast_block.block_kernel.cache_clear()
+    fast_network.network_kernel.cache_clear()
     try:
         status, folder = run_tiny("run", train={"checkpoint_images": 1})
     finally:
-        fast_block.block_kernel.cache_clear()
+        fast_network.network_kernel.cache_clear()
     assert status.finished
-    assert "its blocks were computed in C" in capsys.readouterr().err
+    assert "its network was computed in C" in capsys.readouterr().err
     assert read_json(folder / "out" / "run.json")["block"] == IN_TORCH
