@@ -73,7 +73,11 @@ class DiT(nn.Module):
         """A new network on the CPU, with the weights of `seed`: none is drawn twice."""
         with torch.device("meta"):
             network = cls(config)
-        return network.to_empty(device="cpu").initialise(torch.Generator().manual_seed(seed))
+        for module in network.modules():  # `to_empty` loads half of sympy for it
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty(weight.shape)))
+        network.positions_TE = torch.empty(config.tokens, config.width)
+        return network.initialise(torch.Generator().manual_seed(seed))
 
     def place_positions(self, device: torch.device | str) -> None:
         """Set the fixed positions, which a network lacks as it is built."""

@@ -1,9 +1,11 @@
 """AdamW with clipping and a skip of non-finite steps, all on the device, without a sync."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from jstar.config import TrainConfig
 from jstar.train.events import Branch
@@ -43,52 +45,43 @@ class Optimizer:
     """
 
     def __init__(self, parameters: list[nn.Parameter], config: TrainConfig, ranks: Ranks) -> None:
-        self.parameters, self.ranks, self.clip_norm = parameters, ranks, config.clip_norm
+        self.parameters, self.ranks, self.config = parameters, ranks, config
         self.sharded = any(is_sharded(p) for p in parameters)
         # AdamW works number by number, so it need not know that it sees only a part.
         self.weights: list[Tensor] = [local(p).detach() if self.sharded else p for p in parameters]
         few = sum(p.numel() for p in parameters) <= FEW_WEIGHTS
-        one = ranks.device.type == "cpu" and few and not self.sharded
-        self.whole = in_one_piece(parameters) if one else None
-        self.adam = torch.optim.AdamW(
-            self._stepped(), lr=0.0, betas=config.betas, eps=EPS,
-            weight_decay=config.weight_decay, fused=True,
-        )  # fmt: skip
+        self.whole = ranks.device.type == "cpu" and few and not self.sharded
+        self.stepped = [in_one_piece(parameters)] if self.whole else self.weights
+        self.steps = [torch.zeros((), device=w.device) for w in self.stepped]
+        self.mean, self.square = ([torch.zeros_like(w) for w in self.stepped] for _ in range(2))
         self.health = torch.zeros(7, device=ranks.device)
 
-    def _stepped(self) -> list[Tensor]:
-        """The tensors that AdamW knows."""
-        return self.weights if self.whole is None else [self.whole]
-
+    @torch.no_grad()
     def step(self, rate: float) -> None:
         """One update from the gradients in `.grad`, which it clears."""
-        if self.sharded:
-            for weight, parameter in zip(self.weights, self.parameters, strict=True):
-                weight.grad = None if parameter.grad is None else local(parameter.grad)
-                parameter.grad = None
-        gradients = [w.grad for w in self.weights if w.grad is not None]
-        if self.whole is None:
-            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        else:
-            self.whole.grad = torch.cat([gradient.view(-1) for gradient in gradients])
-            norm = torch.linalg.vector_norm(self.whole.grad)
+        gradients = [local(cast(Tensor, p.grad)) for p in self.parameters]
+        self.clear()
+        if self.whole:
+            gradients = [torch.cat([gradient.view(-1) for gradient in gradients])]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.sharded:
             norm = self.ranks.sum(norm.square()).sqrt()
         bad = (~torch.isfinite(norm)).float()
+        beta1, beta2 = self.config.betas
         # The fused kernel divides gradients by grad_scale and does nothing where found_inf is 1.
-        vars(self.adam).update(
-            grad_scale=torch.clamp(norm / self.clip_norm, min=1.0), found_inf=bad
-        )
-        self.adam.param_groups[0]["lr"] = rate
-        self.adam.step()
-        self.clear()
+        # The class AdamW does no more, but loads torch's compiler, which takes a second.
+        adamw(
+            self.stepped, gradients, self.mean, self.square, [], self.steps, fused=True,
+            grad_scale=torch.clamp(norm / self.config.clip_norm, min=1.0), found_inf=bad,
+            amsgrad=False, beta1=beta1, beta2=beta2, lr=rate, eps=EPS, maximize=False,
+            weight_decay=self.config.weight_decay,
+        )  # fmt: skip
         self._watch(norm, bad)
 
     def clear(self) -> None:
         """Forget the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
-        self.adam.zero_grad(set_to_none=True)
 
     def _watch(self, norm: Tensor, bad: Tensor) -> None:
         total, row, longest, recent, count, norms, highest = self.health
@@ -107,19 +100,10 @@ class Optimizer:
 
     def moments(self) -> dict[str, list[Tensor]]:
         """AdamW's state, one list a kind, in the order of the weights."""
-        stepped = self._stepped()
-        for weight in stepped:  # a state that has not stepped yet
-            state = self.adam.state[weight]
-            if not state:
-                state["step"] = torch.zeros((), device=weight.device)
-                state["exp_avg"] = torch.zeros_like(weight)
-                state["exp_avg_sq"] = torch.zeros_like(weight)
-        states = [self.adam.state[w] for w in stepped]
-        found = {key: [s[key] for s in states] for key in ("step", "exp_avg", "exp_avg_sq")}
-        if self.whole is not None:
-            for key in ("exp_avg", "exp_avg_sq"):
-                found[key] = parts_of(found[key][0], self.parameters)
-        return found
+        mean, square = self.mean, self.square
+        if self.whole:
+            mean, square = (parts_of(m[0], self.parameters) for m in (mean, square))
+        return {"step": self.steps, "exp_avg": mean, "exp_avg_sq": square}
 
 
 def in_one_piece(parameters: list[nn.Parameter]) -> Tensor:
