@@ -122,10 +122,13 @@ def test_a_p_value_that_was_small_by_chance_starts_anew():
     """The second studies are none of the first: with those the p-value would be too small."""
     found, fits, power = fit_joint(points(JointTruth(), 1))
     worlds = draw_worlds(found, fits, power, 150, 1, FLOORS)
-    more = with_more_nulls(worlds, found, fits, power, 400, 1)
+    more = with_more_nulls(worlds, ["zero", "optimal"], found, fits, power, 400, 1)
     assert set(more.null) == set(worlds.null)
     assert more.null["free"] is worlds.null["free"]  # tests nothing
     assert more.wide is worlds.wide
+    one = with_more_nulls(worlds, ["optimal"], found, fits, power, 400, 1)
+    assert one.null["zero"] is worlds.null["zero"]  # whose p-value was fine enough
+    assert (one.null["optimal"].optimal_Q == more.null["optimal"].optimal_Q).all()
     for floor, root in (("zero", "from_zero_Q"), ("optimal", "from_optimal_Q")):
         first, second = (getattr(w.null[floor].fits, root) for w in (worlds, more))
         assert len(second) == 400

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
-from jstar.scaling.joint import FloorFits, JointPoints, exponents, fit_floors
+from jstar.scaling.joint import FLOORS, FloorFits, JointPoints, exponents, fit_floors
 from jstar.scaling.joint_many import Luck, components, draw_errors, explained
 from jstar.scaling.laws import Array
 
@@ -72,17 +72,18 @@ def draw_worlds(
 
 
 def with_more_nulls(
-    worlds: Worlds, points: JointPoints, fits: FloorFits, power: float, draws: int, seed: int
-) -> Worlds:
-    """The same with so many other null studies of the two laws that are tested.
+    worlds: Worlds, floors: list[str], points: JointPoints, fits: FloorFits, power: float,
+    draws: int, seed: int,
+) -> Worlds:  # fmt: skip
+    """The same with so many other null studies of these floors' laws.
 
     Of none of those that came before, so that a p-value which was small by chance starts anew.
     """
-    luck = Luck(np.random.default_rng([seed, len(points.design), 6]))
-    null = {
-        floor: _world(points, fits, floor, np.repeat(fits.theta[floor], draws, axis=0), power, luck)
-        for floor in worlds.wide
-    }
+    null = {}
+    for floor in floors:
+        luck = Luck(np.random.default_rng([seed, len(points.design), 6, FLOORS.index(floor)]))
+        exact = np.repeat(fits.theta[floor], draws, axis=0)
+        null[floor] = _world(points, fits, floor, exact, power, luck)
     return replace(worlds, null={**worlds.null, **null})
 
 

@@ -165,8 +165,9 @@ def judge(
     small = not known or points.optimal * points.unit < resolution
     found = tails(worlds, fits)
     needed = int(np.ceil(RESOLVED * family / ((1 - confidence) / 2)))
-    if known and needed > draws and min(_decisive(found)) * draws < FEW:
-        found = tails(with_more_nulls(worlds, points, fits, power, needed, seed), fits)
+    coarse = [floor for floor, p in _decisive(found).items() if p * draws < FEW]
+    if known and needed > draws and coarse:
+        found = tails(with_more_nulls(worlds, coarse, points, fits, power, needed, seed), fits)
     rates, standing, studies = Rates(), {}, {}
     if known:
         studies = {name: Studies.of(worlds, world) for name, world in worlds.wide.items()}
@@ -189,9 +190,10 @@ def judge(
     return with_verdict(scale, scale.p, confidence)
 
 
-def _decisive(found: Tails) -> tuple[float, ...]:
-    """The p-values that a verdict may rest on as rejections."""
-    return tuple(float(p[0]) for p in (found.zero_high, found.optimal_high, found.optimal_low))
+def _decisive(found: Tails) -> dict[str, float]:
+    """By the law that is tested, the smallest p-value that a verdict may rest on as a rejection."""
+    high, low = found.optimal_high[0], found.optimal_low[0]
+    return {"zero": float(found.zero_high[0]), "optimal": float(min(high, low))}
 
 
 def measure_law(
