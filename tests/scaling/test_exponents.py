@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import false_discovery_control, ks_2samp
 
 from jstar.scaling import verdict
 from jstar.scaling.calibration import draw_worlds, with_more_nulls
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
+from jstar.scaling.first_look import first_look, more_nulls_needed
 from jstar.scaling.joint import FLOORS, fit_joint, joint_points
 from jstar.scaling.joint_law import at_bound
 from jstar.scaling.joint_many import LOWEST
@@ -19,6 +20,7 @@ from jstar.scaling.verdict import (
     UNDECIDED,
     Rates,
     Studies,
+    conclude,
     judge,
     spent_on_verdict,
 )
@@ -104,8 +106,11 @@ def test_at_most_half_of_what_the_confidence_leaves_is_spent_on_the_verdict(wron
 
 def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small():
     """Of 300 studies no p-value is below 1/301, which testing 17 scales makes .056: no verdict."""
-    clear = points(JointTruth(), 1)
-    alone, among = judge(clear, 0.95, 100, 1), judge(clear, 0.95, 100, 1, family=17)
+    look = first_look(points(JointTruth(), 1), 100, 1)
+    unclear = first_look(points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2), 100, 2)
+    more = more_nulls_needed([look, "none", *15 * [unclear], unclear], 0.95)
+    assert more == [{"zero": 17 * 2 / 0.025}, *17 * [{}]]
+    alone, among = (conclude(look, 0.95, m) for m in ({}, more[0]))
     assert alone.p["zero_high"] == pytest.approx(1 / 101)
     assert among.p["zero_high"] == pytest.approx(1 / (17 * 2 / 0.025 + 1))
     assert among.p["zero_high"] * 17 < 0.025
@@ -114,19 +119,32 @@ def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small()
         alone.rates.of,
         alone.laws["optimal"].low,
     )
-    unclear = points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2)
-    assert judge(unclear, 0.95, 100, 2, family=17).p == judge(unclear, 0.95, 100, 2).p
+
+
+def test_small_p_values_that_are_many_need_no_more_studies():
+    """17 of 17 at 1/101 are .0099 together, four of 17 .042: these need twice as fine ones."""
+    clear = first_look(points(JointTruth(), 1), 100, 1)
+    unclear = first_look(points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2), 100, 2)
+    assert more_nulls_needed(17 * [clear], 0.95) == 17 * [{}]
+    for many in (2, 4):
+        needed = {"zero": 17 * 2 / 0.025 / many}
+        found = more_nulls_needed(many * [clear] + (17 - many) * [unclear], 0.95)
+        assert found == many * [needed] + (17 - many) * [{}]
+        # And that many are enough for all of them to stay below the level.
+        assert false_discovery_control(
+            many * [1 / (needed["zero"] + 1)] + (17 - many) * [1.0]
+        )[0] < 0.025  # fmt: skip
 
 
 def test_a_p_value_that_was_small_by_chance_starts_anew():
     """The second studies are none of the first: with those the p-value would be too small."""
     found, fits, power = fit_joint(points(JointTruth(), 1))
     worlds = draw_worlds(found, fits, power, 150, 1, FLOORS)
-    more = with_more_nulls(worlds, ["zero", "optimal"], found, fits, power, 400, 1)
+    more = with_more_nulls(worlds, {"zero": 400, "optimal": 400}, found, fits, power, 1)
     assert set(more.null) == set(worlds.null)
     assert more.null["free"] is worlds.null["free"]  # tests nothing
     assert more.wide is worlds.wide
-    one = with_more_nulls(worlds, ["optimal"], found, fits, power, 400, 1)
+    one = with_more_nulls(worlds, {"optimal": 400}, found, fits, power, 1)
     assert one.null["zero"] is worlds.null["zero"]  # whose p-value was fine enough
     assert (one.null["optimal"].optimal_Q == more.null["optimal"].optimal_Q).all()
     for floor, root in (("zero", "from_zero_Q"), ("optimal", "from_optimal_Q")):

@@ -1,7 +1,8 @@
 """Of every size on the GPUs of a study: memory, speed, checkpoints, evaluation; what is wrong."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jstar.config import Study
 from jstar.data.check import source_shape
@@ -11,6 +12,7 @@ from jstar.evaluate.cost import evaluation_flops
 from jstar.hardware import GIB, PLANNED, Gpu, find_gpu
 from jstar.layout import Layout
 from jstar.model import flops, model_config, parameters
+from jstar.pool import in_processes
 from jstar.preflight.roofline import (
     ATTENTION,
     LINK,
@@ -20,7 +22,7 @@ from jstar.preflight.roofline import (
     images_per_second,
     mfu,
 )
-from jstar.progress import Progress, clock
+from jstar.progress import clock
 from jstar.rehearsed import Rehearsal, find_rehearsal
 from jstar.train.events import TrainingEvents, run_events
 from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
@@ -49,6 +51,7 @@ class SizeForecast:
     notice: float  # seconds before a job's time limit at which it has to be told
     evaluation: float  # seconds of one GPU
     measured: Rehearsal | None  # whose numbers stand in place of computed ones
+    elsewhere: tuple[str, ...]  # images/s (MFU) on each of `_gpus()`, and on one core here
 
     @property
     def seconds(self) -> float:
@@ -71,15 +74,13 @@ def preflight(layout: Layout) -> Preflight:
         return Preflight("", ())
     gpu = find_gpu(study.resources.gpu)
     assert gpu is not None  # resources.gpu is one of them
-    data, sizes, faults = image_bytes(study), [], []
-    with Progress("plan", len(study.ladder), "sizes") as bar:
-        for entry in study.ladder:
-            try:
-                known = find_rehearsal(layout, entry.name)
-                sizes.append(_forecast(study, entry.name, data, gpu, known))
-            except JstarError as error:
-                faults.append(str(error))
-            bar.advance()
+    data = image_bytes(study)
+    sizes, faults = list[SizeForecast](), list[str]()
+    tasks = [
+        (study, entry.name, data, gpu, find_rehearsal(layout, entry.name)) for entry in study.ladder
+    ]
+    for found in in_processes(_forecast_or_fault, tasks, "plan", "sizes"):
+        (faults if isinstance(found, str) else sizes).append(found)
     faults += _host_faults(study, sizes, data)
     faults += _evaluation_faults(study, sizes)
     return Preflight("\n".join(_lines(study, sizes, data, gpu)), tuple(faults))
@@ -91,6 +92,14 @@ def image_bytes(study: Study) -> float:
     latents = study.dataset.vae is not None or study.dataset.source == "edm2"
     each = 2 * 2 if latents else 1
     return float(split_of(study.dataset, count).train) * shape[0] * shape[1] * shape[2] * each
+
+
+def _forecast_or_fault(*size: Any) -> SizeForecast | str:
+    """Its forecast, or the sentence that stands against the size."""
+    try:
+        return _forecast(*size)
+    except JstarError as error:
+        return str(error)
 
 
 def _forecast(
@@ -125,7 +134,7 @@ def _forecast(
     return SizeForecast(
         load, cut, footprint, speed, share, len(entry.seeds),
         events.total_images / speed, copied, save, stall / (stall + interval),
-        2 * save + chunk + SLACK, evaluation, known,
+        2 * save + chunk + SLACK, evaluation, known, _elsewhere(study, load),
     )  # fmt: skip
 
 
@@ -193,7 +202,7 @@ def _lines(study: Study, sizes: list[SizeForecast], data: float, gpu: Gpu) -> It
     for size in sizes:
         yield _row(study, size, data)
     yield ""
-    yield from _machines(study, sizes)
+    yield from _machines(sizes)
     yield ""
     training = sum(s.seconds for s in sizes) * world / 3600
     evaluation = sum(s.seeds * s.evaluation for s in sizes) / 3600
@@ -227,33 +236,34 @@ def _row(study: Study, size: SizeForecast, data: float) -> str:
     )
 
 
-def _machines(study: Study, sizes: list[SizeForecast]) -> Iterator[str]:
+def _machines(sizes: list[SizeForecast]) -> Iterator[str]:
     """Every size on other GPUs, as many of them, and on one core of this processor."""
-    gpus = [gpu for name in PLANNED if (gpu := find_gpu(name)) is not None]
-    yield (
-        f"{'images/s (MFU)':<16}" + "".join(f"{gpu.name:>16}" for gpu in gpus) + f"{'this CPU':>16}"
-    )
+    names = [*(gpu.name for gpu in _gpus()), "this CPU"]
+    yield f"{'images/s (MFU)':<16}" + "".join(f"{name:>16}" for name in names)
     for size in sizes:
-        row = f"{size.load.name:<16}"
-        for gpu in gpus:
-            machine = Machine.of(
-                gpu, bf16=size.load.config.precision == "bf16", nodes=study.resources.train_nodes
-            )
-            try:
-                cut, _ = choose_cut(size.load, gpu.memory, gpu.usable)
-            except JstarError:
-                row += f"{'does not fit':>16}"
-                continue
-            speed, share = (f(size.load, cut, machine) for f in (images_per_second, mfu))
-            row += f"{f'{speed:,.0f} ({share:.2f})':>16}"
-        yield row + f"{_on_cpu(size):>16}"
+        yield f"{size.load.name:<16}" + "".join(f"{speed:>16}" for speed in size.elsewhere)
 
 
-def _on_cpu(size: SizeForecast) -> str:
-    """One process, float32, a microbatch of what one GPU takes."""
-    config = size.load.config.model_copy(update={"precision": "fp32", "batch": size.load.share})
-    alone = Load(size.load.name, size.load.shape, config, 1, 0.0, 0.0)
+def _gpus() -> list[Gpu]:
+    return [gpu for name in PLANNED if (gpu := find_gpu(name)) is not None]
+
+
+def _elsewhere(study: Study, load: Load) -> tuple[str, ...]:
+    """See `SizeForecast.elsewhere`."""
+    bf16, nodes, found = load.config.precision == "bf16", study.resources.train_nodes, []
+    for gpu in _gpus():
+        try:
+            cut, _ = choose_cut(load, gpu.memory, gpu.usable)
+        except JstarError:
+            found.append("does not fit")
+            continue
+        machine = Machine.of(gpu, bf16=bf16, nodes=nodes)
+        speed, share = (f(load, cut, machine) for f in (images_per_second, mfu))
+        found.append(f"{speed:,.0f} ({share:.2f})")
+    # A core's own step, of float32, moves up to twice as many bytes as this trace: a few percent
+    # of its time.
+    config = load.config.model_copy(update={"batch": load.share})
+    alone = replace(load, config=config, world=1, image_bytes=0.0, chunk_bytes=0.0)
     cut = Cut(alone.share, recompute=False, shard=False, resident=False)
-    machine = Machine.measured(size.load.shape)
-    speed, share = (f(alone, cut, machine) for f in (images_per_second, mfu))
-    return f"{speed:,.3g} ({share:.2f})"
+    speed, share = (f(alone, cut, Machine.measured(load.shape)) for f in (images_per_second, mfu))
+    return (*found, f"{speed:,.3g} ({share:.2f})")

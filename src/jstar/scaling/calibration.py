@@ -72,17 +72,17 @@ def draw_worlds(
 
 
 def with_more_nulls(
-    worlds: Worlds, floors: list[str], points: JointPoints, fits: FloorFits, power: float,
-    draws: int, seed: int,
+    worlds: Worlds, draws: dict[str, int], points: JointPoints, fits: FloorFits, power: float,
+    seed: int,
 ) -> Worlds:  # fmt: skip
     """The same with so many other null studies of these floors' laws.
 
     Of none of those that came before, so that a p-value which was small by chance starts anew.
     """
     null = {}
-    for floor in floors:
+    for floor, count in draws.items():
         luck = Luck(np.random.default_rng([seed, len(points.design), 6, FLOORS.index(floor)]))
-        exact = np.repeat(fits.theta[floor], draws, axis=0)
+        exact = np.repeat(fits.theta[floor], count, axis=0)
         null[floor] = _world(points, fits, floor, exact, power, luck)
     return replace(worlds, null={**worlds.null, **null})
 

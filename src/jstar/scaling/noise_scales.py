@@ -13,6 +13,7 @@ from jstar.errors import JstarError
 from jstar.noise import Process
 from jstar.pool import in_processes
 from jstar.scaling.calibration import Shared
+from jstar.scaling.first_look import FirstLook, first_look, more_nulls_needed
 from jstar.scaling.fit import fit_points
 from jstar.scaling.frontier import Frontier, FrontierStatus, frontier
 from jstar.scaling.held_out import MISS, HeldOut, rolling
@@ -29,7 +30,7 @@ from jstar.scaling.verdict import (
     UNDECIDED,
     JointScale,
     adjust_verdicts,
-    judge,
+    conclude,
     measure_law,
 )
 from jstar.scaling.whole_study import errors_of, expected_frame, shared_share
@@ -116,12 +117,16 @@ def fit_study(
     mine = [(rows[rows["sigma"] == s], floors[s], config) for s in keys]
     errors = in_processes(_errors, mine[:family], "errors", "noise scales")
     shared = Shared(config.seed, shared_share(errors))
+    begin = [(*one, k, None if keys[k] == TOTAL else shared) for k, one in enumerate(mine)]
+    looks = in_processes(_look, begin, "laws", "noise scales")
+    # The total is one question of its own; the noise scales are many.
+    more = more_nulls_needed(looks[:family], config.confidence)
+    more += more_nulls_needed(looks[family:], config.confidence)
     jobs = [
-        (s, *one, number, *((1, None) if s == TOTAL else (family, shared)))
-        for number, (s, one) in enumerate(zip(keys, mine, strict=True))
+        (s, *one, number, look, nulls)
+        for number, (s, one, look, nulls) in enumerate(zip(keys, mine, looks, more, strict=True))
     ]
     scales = in_processes(fit_scale, jobs, "fit", "noise scales")
-    # The total is one question of its own; the noise scales are many.
     judged = adjust_verdicts([s.joint for s in scales[:family]], config.confidence)
     judged += [s.joint for s in scales[family:]]
     scales = [
@@ -167,18 +172,18 @@ def fit_scale(
     optimal: tuple[float, float],
     config: FitConfig,
     number: int,
-    family: int = 1,
-    shared: Shared | None = None,
+    look: FirstLook | str,
+    more: dict[str, int],
 ) -> ScaleFits:
     """Everything for one noise scale; `number` keeps its random draws apart from the others'.
 
-    family: noise scales that are tested together.
+    more: see `more_nulls_needed`.
     """
     rows, direct = with_gap(rows, optimal[0])
     edge = frontier(rows, value=frontier_value(rows), tolerance=config.frontier_tolerance)
     cluster = cluster_of(rows, config.cluster)
     points = points_of_rows(edge.points, optimal, direct, cluster)
-    seed = config.seed + 1_000_003 * number
+    seed = _seed(config, number)
     fits, draws, tests = {}, {}, {}
     for law in LAWS:
         fit = fit_points(points, law, config.confidence)
@@ -192,7 +197,7 @@ def fit_scale(
     chosen = config.confidence, config.calibration, seed
     later = rows[rows["fitted"]]
     fitted = _joint_points(later, optimal, direct, cluster)
-    joint = judge(fitted, *chosen, family, shared)
+    joint = conclude(look, config.confidence, more)
     floors = {FLOOR_OF[joint.verdict], FLOOR_OF[UNDECIDED]}  # many noise scales may undecide it
     held = rolling(fitted, later, floors, config.confidence, seed)
     measured = None
@@ -200,6 +205,21 @@ def fit_scale(
         same_draws = float((later["loss"] - later["gap"]).mean()), 0.0
         measured = measure_law(joint_points(later, "loss", same_draws, cluster), "free", *chosen)
     return ScaleFits(sigma, rows, edge, points, fits, draws, tests, joint, measured, held)
+
+
+def _seed(config: FitConfig, number: int) -> int:
+    return config.seed + 1_000_003 * number
+
+
+def _look(
+    rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig, number: int,
+    shared: Shared | None,
+) -> FirstLook | str:  # fmt: skip
+    """`first_look` at the rows of noise scale `number` that the joint law is fitted to."""
+    rows, direct = with_gap(rows, optimal[0])
+    rows = rows[rows["fitted"]]
+    points = _joint_points(rows, optimal, direct, cluster_of(rows, config.cluster))
+    return first_look(points, config.calibration, _seed(config, number), shared)
 
 
 def _joint_points(

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jstar.scaling.calibration import (
-    FEW,
-    Shared,
     Tails,
     World,
     Worlds,
@@ -27,7 +25,8 @@ from jstar.scaling.calibration import (
     tails,
     with_more_nulls,
 )
-from jstar.scaling.joint import FLOORS, JointPoints, fit_joint
+from jstar.scaling.first_look import FirstLook, first_look
+from jstar.scaling.joint import JointPoints, fit_joint
 from jstar.scaling.joint_law import (
     CONVERGED,
     EXPONENTS,
@@ -46,7 +45,6 @@ FLOOR_OF = {CORRECTED: "optimal", RAW: "zero", ABOVE: "free", UNDECIDED: "free"}
 AGREES, CANNOT_TELL = "agrees", "cannot be told"
 ASKS_MORE, ASKS_LESS = "asks for more than J*", "asks for less than J*"
 WRONG = 0.05  # share of wrong verdicts that is one too many
-RESOLVED = 2  # times smaller than a single noise scale's verdict needs: the smallest p-value then
 NAN = float("nan")
 
 
@@ -144,30 +142,28 @@ class JointScale:
 
 
 def judge(
-    points: JointPoints | str, confidence: float, draws: int, seed: int, family: int = 1,
-    shared: Shared | None = None,
+    points: JointPoints | str, confidence: float, draws: int, seed: int
 ) -> JointScale:  # fmt: skip
-    """Fit, calibrate and judge one noise scale; `points` may be the reason why there are none.
+    """Fit, calibrate and judge one noise scale by itself."""
+    return conclude(first_look(points, draws, seed), confidence)
 
-    shared: what the simulated studies of all noise scales have in common.
-    family: noise scales that are tested together. The more, the smaller a p-value must be, and the
-    more studies are drawn where it is small (in two steps, each by itself valid).
-    """
-    if isinstance(points, str):
-        return JointScale(points, reason=points)
-    points, fits, power = fit_joint(points)
-    floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
-    worlds = draw_worlds(points, fits, power, draws, seed, floors, shared)
+
+def conclude(
+    look: FirstLook | str, confidence: float, more: dict[str, int] | None = None
+) -> JointScale:  # fmt: skip
+    """Judge one noise scale. more: studies of each law to estimate its p-values anew from."""
+    if isinstance(look, str):
+        return JointScale(look, reason=look)
+    points, fits, worlds = look.points, look.fits, look.worlds
     known = np.isfinite(points.optimal)
     laws = {f: law_with_intervals(points, fits, worlds, f, confidence) for f in worlds.null}
     free = laws["free"]
     resolution = (free.high["E"] - free.low["E"]) / 2
     small = not known or points.optimal * points.unit < resolution
-    found = tails(worlds, fits)
-    needed = int(np.ceil(RESOLVED * family / ((1 - confidence) / 2)))
-    coarse = [floor for floor, p in _decisive(found).items() if p * draws < FEW]
-    if known and needed > draws and coarse:
-        found = tails(with_more_nulls(worlds, coarse, points, fits, power, needed, seed), fits)
+    found = look.tails
+    if more:
+        anew = with_more_nulls(worlds, more, points, fits, look.power, look.seed)
+        found = tails(anew, fits)
     rates, standing, studies = Rates(), {}, {}
     if known:
         studies = {name: Studies.of(worlds, world) for name, world in worlds.wide.items()}
@@ -188,12 +184,6 @@ def judge(
         studies=studies,
     )
     return with_verdict(scale, scale.p, confidence)
-
-
-def _decisive(found: Tails) -> dict[str, float]:
-    """By the law that is tested, the smallest p-value that a verdict may rest on as a rejection."""
-    high, low = found.optimal_high[0], found.optimal_low[0]
-    return {"zero": float(found.zero_high[0]), "optimal": float(min(high, low))}
 
 
 def measure_law(
