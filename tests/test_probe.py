@@ -135,3 +135,19 @@ def test_a_file_that_others_may_write_to_is_not_believed(code):
 def test_nothing_is_lost_where_nothing_can_be_written(code, monkeypatch):
     monkeypatch.setattr(probe, "answers_file", lambda: code[0].parent / "no" / "such" / "folder")
     assert probe.measured("q", ways(0.01), code).faster == "quick"
+
+
+def test_a_neighbour_that_slows_most_rounds_down_changes_no_answer(monkeypatch):
+    """The median of three rounds called the way that was 10 % slower the faster one."""
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+    disturbed, calm = iter([1.0, 3.0, 3.0, 1.0, 3.0, 3.0]), iter([1.5] * 6)
+
+    def way(durations):
+        def work():
+            now[0] += next(durations)
+
+        return work
+
+    assert probe.times_as_fast(way(disturbed), way(calm), 0.0) == pytest.approx(1.5)

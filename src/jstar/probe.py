@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from jstar.private import open_private, private_folder, user_cache
 SECONDS = 0.5  # of a measurement
 LONGER = 4  # times as long, where the first found the two alike
 ALIKE = 1.1
-ROUNDS = 3  # at least
+ROUNDS = 5  # at least
 CLOSE = 1.25  # times as fast: jobs that share caches and memory have turned such answers over
 Way = tuple[str, Callable[[], object]]  # its name, and what is timed
 
@@ -86,21 +85,21 @@ def _capability() -> str:
 
 
 def times_as_fast(work: Callable[[], object], other: Callable[[], object], seconds: float) -> float:
-    """How many times as fast as `other` is `work`: the median over rounds in turns."""
+    """How many times as fast as `other` is `work`: by the fastest of rounds in turns.
+
+    Whatever else the machine does can only make a round longer.
+    """
     # On one thread other jobs do not stretch the processor's time; threads that wait use it up.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    ratios: list[float] = []
+    spent: dict[Callable[[], object], list[float]] = {work: [], other: []}
     work(), other()
     begun = time.perf_counter()
-    while len(ratios) < ROUNDS or time.perf_counter() - begun < seconds:
-        pair = (work, other) if len(ratios) % 2 else (other, work)  # neither always goes first
-        spent = {}
-        for way in pair:
+    while len(spent[work]) < ROUNDS or time.perf_counter() - begun < seconds:
+        for way in (work, other) if len(spent[work]) % 2 else (other, work):  # neither always first
             start = clock()
             way()
-            spent[way] = clock() - start
-        ratios.append(spent[other] / max(spent[work], 1e-9))
-    return statistics.median(ratios)
+            spent[way].append(clock() - start)
+    return min(spent[other]) / max(min(spent[work]), 1e-9)
 
 
 def _lines(path: Path) -> list[str]:

@@ -54,8 +54,9 @@ def more_nulls_needed(
 
     The smallest p-value that Q studies can give is 1 / (Q + 1). Among m noise scales one alone
     must reach level / m, k of them that are as small only k level / m (`adjust_verdicts`). A small
-    p-value that cannot is estimated anew from as many as it takes, of none of the first; both
-    estimates are valid, and the second is taken only where the first was small.
+    p-value that cannot, or that a few studies stand for, is estimated anew from as many as it
+    takes, of none of the first; both estimates are valid, and the second is taken only where the
+    first was small.
     """
     level = (1 - confidence) / 2
     tested = [k for k, look in enumerate(looks) if not isinstance(look, str)]
@@ -64,11 +65,14 @@ def more_nulls_needed(
     for floor, names in DECISIVE.items():
         for name in names:
             alike = sum(float(p[name][0]) <= level / RESOLVED for p in found)
-            needed = int(np.ceil(RESOLVED * len(found) / level / max(alike, 1)))
+            alone = int(np.ceil(RESOLVED * len(found) / level))
             for k, p in zip(tested, found, strict=True):
-                look = looks[k]
+                look, value = looks[k], float(p[name][0])
                 assert not isinstance(look, str)
-                small = float(p[name][0]) * look.draws < FEW and floor in look.worlds.wide
-                if small and needed > look.draws:
+                if value * look.draws >= FEW or floor not in look.worlds.wide:
+                    continue
+                none = value * (look.draws + 1) < 1.5  # no study lies as far out
+                needed = -(-alone // max(alike, 1)) if none else alone
+                if needed > look.draws:
                     more[k][floor] = max(needed, more[k].get(floor, 0))
     return more
