@@ -1,9 +1,9 @@
-"""Where the block in C pays: python benchmarks/train_network.py [--grid] [--out FILE.csv].
+"""Where a network in C pays: python benchmarks/train_network.py [--grid] [--out FILE.csv].
 
-Forward and backward pass, and the forward pass alone, of whole networks with every block in C and
-with every block in torch, in turns, one thread, processor time of this process: torch's time over
-that in C, median over the rounds. `used`: what `jstar.model.network_choice` chooses at that size
-here.
+Forward and backward pass, and the forward pass alone, of whole networks in C and in torch, in
+turns, one thread, processor time of this process: torch's time over that in C, of the fastest
+rounds (what else the machine does can only make one longer). `used`: what
+`jstar.model.network_choice` chooses at that size here.
 The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
 heads of 64, two blocks deep. --grid: one block over widths, tokens and batches instead. `lost`: the
 time of the way used over that of the faster one, less 1.
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from train import cpu_name
@@ -87,27 +86,39 @@ def seconds(network: DiT, work: Callable[[], None], in_c: bool, count: int) -> f
     return time.process_time() - start
 
 
-def measure(name: str, config: DiTConfig, batch: int, rounds: int) -> dict[str, Any]:
-    """One row."""
-    network = DiT(config).initialise(torch.Generator().manual_seed(0))
-    row: dict[str, Any] = {
-        "size": name, "tokens": config.tokens, "depth": config.depth, "width": config.width,
-        "heads": config.heads, "batch": batch, "used": choose_network(config, batch).way == IN_C,
-    }  # fmt: skip
-    for kind, work in passes(network, batch).items():
-        once = max(seconds(network, work, in_c, 1) for in_c in (True, False, True, False))
-        count = 1 + int(LEAST_SECONDS / once)
-        times: dict[bool, list[float]] = {True: [], False: []}
-        for k in range(rounds):
-            for in_c in (True, False) if k % 2 else (False, True):  # neither always goes first
-                times[in_c].append(seconds(network, work, in_c, count) / count)
-        ratio = np.array(times[False]) / times[True]
-        row[f"{kind}torch_ms"] = 1e3 * float(np.median(times[False]))
-        times_torch = float(np.median(ratio))
-        row[f"{kind}c_times_torch"] = times_torch
-        row[f"{kind}lost"] = max(0.0, (1 / times_torch if row["used"] else times_torch) - 1)
-    print(pd.Series(row).to_frame().T.to_string(index=False, header=False), file=sys.stderr)
-    return row
+class Row:
+    """One size: its network, what is timed of it, and the seconds that a pass took in C and not."""
+
+    def __init__(self, name: str, config: DiTConfig, batch: int) -> None:
+        self.network = DiT(config).initialise(torch.Generator().manual_seed(0))
+        self.facts: dict[str, Any] = {
+            "size": name, "tokens": config.tokens, "depth": config.depth, "width": config.width,
+            "heads": config.heads, "batch": batch,
+            "used": choose_network(config, batch).way == IN_C,
+        }  # fmt: skip
+        self.works = passes(self.network, batch)
+        self.times: dict[tuple[str, bool], list[float]] = {}
+
+    def measure(self) -> None:
+        """One round more."""
+        for kind, work in self.works.items():
+            once = max(seconds(self.network, work, in_c, 1) for in_c in (True, False))
+            count = 1 + int(LEAST_SECONDS / once)
+            first = len(self.times.get((kind, True), ())) % 2 == 0  # neither always goes first
+            for in_c in (first, not first):
+                spent = seconds(self.network, work, in_c, count) / count
+                self.times.setdefault((kind, in_c), []).append(spent)
+
+    def found(self) -> dict[str, Any]:
+        """As a row of the table."""
+        row = dict(self.facts)
+        for kind in self.works:
+            in_torch, in_c = (min(self.times[kind, way]) for way in (False, True))
+            row[f"{kind}torch_ms"] = 1e3 * in_torch
+            row[f"{kind}c_times_torch"] = in_torch / in_c
+            used = in_c if self.facts["used"] else in_torch
+            row[f"{kind}lost"] = used / min(in_torch, in_c) - 1
+        return row
 
 
 def main() -> None:
@@ -118,9 +129,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as a run does
-    table = pd.DataFrame(
-        [measure(*size, args.rounds) for size in (grid() if args.grid else sizes())]
-    )
+    rows = [Row(*size) for size in (grid() if args.grid else sizes())]
+    # A round is of all sizes: a slow minute of the machine then spoils one round of each, not all
+    # rounds of a few.
+    for number in range(args.rounds):
+        for row in rows:
+            row.measure()
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+    table = pd.DataFrame([row.found() for row in rows])
     print(table.to_string(index=False, float_format="%.3g"))
     if args.out:
         command = " ".join(["python benchmarks/train_network.py", *sys.argv[1:]])
