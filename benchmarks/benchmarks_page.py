@@ -81,14 +81,14 @@ SHOWN = {
     "train_peer": Shown(
         "Training beside diffusers", "train", "Side by side, in turns.", columns=PEER,
     ),
-    "train_block": Shown(
-        "The block in C beside torch", "train_block",
+    "train_network": Shown(
+        "Networks in C beside torch", "train_network",
         "`c times torch`: torch's time over that in C, forward and backward; `used`: what jstar "
         "does at that size.",
     ),
-    "train_block_grid": Shown(
-        "What the choice between C and torch loses", "train_block",
-        "One block. `lost`, `forward lost`: the time of the way used over that of the faster one, "
+    "train_network_grid": Shown(
+        "What the choice between C and torch loses", "train_network",
+        "Networks of one block. `lost`, `forward lost`: the time of the way used over that of the faster one, "
         "less 1; of a forward and backward pass, and of a forward pass, which goes the same way.",
         columns=("tokens", "width", "batch", "used", "torch_ms", "c_times_torch", "lost",
                  "forward_lost"),

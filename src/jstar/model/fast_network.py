@@ -21,7 +21,7 @@ FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 WIDE = ("-mprefer-vector-width=512",)
 MAX_TOKENS = 64  # block.h says the same
 STEPS = (8, 4)  # the numbers of floats that block.h can be compiled for
-SURE_WIDTH = 96  # up to here at least 1.1 times as fast as torch (benchmarks/train_block.py)
+SURE_WIDTH = 96  # up to here at least 1.1 times as fast as torch (benchmarks/train_network.py)
 LABELS = 10  # where network.c has the labels' weights
 NO_MEMORY, NO_LABEL = 1, 2  # what network.c returns
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
