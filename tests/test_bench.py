@@ -72,5 +72,8 @@ def test_the_committed_table_is_of_this_command():
     frame = read_table(ROOT / table.COMMITTED, ["what", "value", "unit", "used"])
     facts = read_json((ROOT / table.COMMITTED).with_suffix(".json"))
     assert facts["command"] == f"jstar bench --out {table.COMMITTED}"
-    names = [f"block of width {w}, forward and backward, torch over C" for w in measures.BLOCKS]
+    names = [
+        f"network of one block of width {w}, forward and backward, torch over C"
+        for w in measures.BLOCKS
+    ]
     assert set(names) <= set(frame["what"])

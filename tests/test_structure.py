@@ -23,7 +23,7 @@ ROOMS = {
     "train": {"averages", "data", "hardware", "layout", "model", "optimal", "torch_device"},
     "evaluate": {"data", "optimal", "torch_device", "train"},
     "rehearsed": {"hardware", "layout"},
-    "preflight": {"data", "evaluate", "hardware", "layout", "model", "rehearsed", "train"},
+    "preflight": {"data", "evaluate", "hardware", "layout", "model", "pool", "rehearsed", "train"},
     "scaling": {"pool", "typeset"},
     "tune": {"data", "evaluate", "layout", "model", "optimal", "scaling", "train"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
