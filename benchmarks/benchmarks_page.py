@@ -89,7 +89,8 @@ SHOWN = {
     "train_network_grid": Shown(
         "What the choice between C and torch loses", "train_network",
         "Networks of one block. `lost`, `forward lost`: the time of the way used over that of the "
-        "faster one, less 1; of a forward and backward pass, and of a forward pass, which goes the same way.",
+        "faster one, less 1; of a forward and backward pass, and of a forward pass, which goes the "
+        "same way.",
         columns=("tokens", "width", "batch", "used", "torch_ms", "c_times_torch", "lost",
                  "forward_lost"),
     ),
