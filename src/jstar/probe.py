@@ -27,8 +27,7 @@ from jstar.pool import cpu_count
 from jstar.private import open_private, private_folder, user_cache
 
 SECONDS = 0.5  # of a measurement
-LONGER = 4  # times as long, where the first found the two alike
-ALIKE = 1.1
+LONGER = 4  # times as long, where the first found the two close
 ROUNDS = 5  # at least
 CLOSE = 1.25  # times as fast: jobs that share caches and memory have turned such answers over
 Way = tuple[str, Callable[[], object]]  # its name, and what is timed
@@ -60,7 +59,7 @@ def measured(question: str, ways: Callable[[], tuple[Way, Way]], code: Sequence[
         return known
     (first, work), (second, other) = ways()
     times = times_as_fast(work, other, SECONDS)
-    if 1 / ALIKE < times < ALIKE:
+    if 1 / CLOSE < times < CLOSE:
         times = times_as_fast(work, other, LONGER * SECONDS)
     faster = first if times >= 1 else second
     answer = Answer(question, faster, float(f"{max(times, 1 / times):.4g}"), digest)

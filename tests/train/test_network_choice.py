@@ -72,7 +72,7 @@ def test_without_a_kernel_torch_does_it(why, monkeypatch):
 
 def test_both_ways_are_timed_as_they_are(monkeypatch):
     monkeypatch.setattr(probe, "SECONDS", 0.0)
-    monkeypatch.setattr(probe, "ALIKE", 1.0)  # nor timed again where they are
+    monkeypatch.setattr(probe, "CLOSE", 1.0)  # nor timed again where they are
     calls, c_network = [], dit.c_network
     monkeypatch.setattr(dit, "c_network", lambda *a: calls.append(1) or c_network(*a))
     with torch.no_grad():  # as where a run resumes

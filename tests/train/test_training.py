@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from jstar.data import open_dataset
 from jstar.model import dit
 from jstar.model.block import Block
 from jstar.noise import PROCESSES
+from jstar.train import optimizer as optimizer_module
 from jstar.train.ema import PowerEMA
 from jstar.train.optimizer import Optimizer
 from jstar.train.parallel import Ranks
@@ -144,3 +147,63 @@ def test_the_average_has_the_length_it_names(std):
         weight.fill_(step)
         ema.update(step)
     assert float(ema.averages[std][0]) == pytest.approx(mean, rel=1e-3)
+
+
+@pytest.mark.parametrize("few", [2**22, 0], ids=["as one tensor", "weight by weight"])
+def test_a_step_is_that_of_torchs_adamw(few, monkeypatch):
+    monkeypatch.setattr(optimizer_module, "FEW_WEIGHTS", few)
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = (
+        [torch.nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3)), torch.nn.Parameter(torch.ones(4))]
+        for _ in range(2)
+    )
+    config = TrainConfig(images=8000, batch=1, clip_norm=0.8, weight_decay=0.1)
+    optimizer = Optimizer(mine, config, Ranks(0, 1, torch.device("cpu")))
+    assert optimizer.whole == (few > 0)
+    adamw = torch.optim.AdamW(
+        theirs, betas=config.betas, eps=optimizer_module.EPS, weight_decay=config.weight_decay
+    )
+    for step in range(12):
+        adamw.param_groups[0]["lr"] = rate = 0.01 / (step + 1)
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator) * (0.1 if step % 2 else 3.0)
+            b.grad = a.grad.clone()
+        optimizer.step(rate)
+        assert all(a.grad is None for a in mine)
+        torch.nn.utils.clip_grad_norm_(theirs, config.clip_norm)
+        adamw.step()
+    bad = [a.detach().clone() for a in mine]
+    for a in mine:
+        a.grad = torch.full_like(a, torch.inf)
+    optimizer.step(0.01)  # changes nothing
+    assert all(torch.equal(a, b) for a, b in zip(mine, bad, strict=True))
+    for k, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+        torch.testing.assert_close(a, b)
+        state = adamw.state[b]
+        for key in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(optimizer.moments()[key][k], state[key])
+    assert optimizer.moments()["step"][0] == 12
+
+
+def test_a_run_begins_without_torchs_compiler_and_sympy():
+    """They took two of the five seconds of every short job."""
+    code = """
+import sys, torch
+from jstar.config import TrainConfig
+from jstar.model import DiT, ladder
+from jstar.train import loop, run
+from jstar.train.objective import Objective
+from jstar.train import optimizer as optimizer_module
+from jstar.train.optimizer import Optimizer
+from jstar.train.parallel import Ranks
+network = DiT.drawn(ladder(1, shape=(1, 8, 8), patch=2, width=8, head_width=4), 0)
+objective = Objective(network, False)
+optimizer = Optimizer([*objective.parameters()], TrainConfig(images=8000, batch=2),
+                      Ranks(0, 1, torch.device("cpu")))
+x, ones = torch.ones(2, 1, 8, 8), torch.ones(2)
+objective(x, ones, None, x, ones)[0].backward()
+optimizer.step(0.1)
+print({"sympy", "torch._dynamo", "torch._inductor"} & {*sys.modules})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
