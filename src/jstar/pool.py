@@ -10,9 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from typing import Any
 
+from jstar.errors import JstarError
 from jstar.progress import Progress
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -78,7 +80,10 @@ def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> 
 def in_processes(
     function: Callable[..., Any], tasks: list[tuple[Any, ...]], what: str, unit: str
 ) -> list[Any]:
-    """`function(*task)` of every task, by as many processes as there are CPUs; it says how far."""
+    """`function(*task)` of every task, by as many processes as there are CPUs; it says how far.
+
+    Raises JstarError where one of them is killed.
+    """
     workers = min(cpu_count(), len(tasks))
     with ExitStack() as stack:
         bar = stack.enter_context(Progress(what, len(tasks), unit))
@@ -88,7 +93,13 @@ def in_processes(
         else:
             results = (function(*task) for task in tasks)
         found = []
-        for result in results:
-            found.append(result)
-            bar.advance(1)
+        try:
+            for result in results:
+                found.append(result)
+                bar.advance(1)
+        except BrokenProcessPool as error:
+            raise JstarError(
+                f"{what}: one of {workers} processes was killed, probably for lack of memory; on "
+                "fewer CPUs (taskset -c 0) there are fewer of them"
+            ) from error
     return found

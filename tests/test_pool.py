@@ -1,0 +1,69 @@
+"""Work in many processes: in its order, and one sentence where one of them is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from jstar import pool
+from jstar.errors import JstarError
+
+
+def square(x, killed=-1):
+    if x == killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
+def test_results_come_in_the_order_of_the_tasks(monkeypatch):
+    for workers in (1, 3):
+        monkeypatch.setattr(pool, "cpu_count", lambda workers=workers: workers)
+        tasks = [(x,) for x in range(20)]
+        assert pool.in_processes(square, tasks, "square", "numbers") == [x * x for x in range(20)]
+
+
+def test_a_killed_process_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(pool, "cpu_count", lambda: 2)
+    with pytest.raises(JstarError, match="square: one of 2 processes was killed, .* memory"):
+        pool.in_processes(square, [(x, 7) for x in range(20)], "square", "numbers")
+
+
+def test_figures_of_which_one_is_killed_leave_whole_files_and_exit_status_2(tmp_path):
+    code = """
+import os, signal, sys
+from jstar import pool
+from jstar.figures import stage
+pool.cpu_count = lambda: 2
+draw = stage.draw_figure
+def killed(name, *rest):
+    if name == "gap":
+        os.kill(os.getpid(), signal.SIGKILL)
+    draw(name, *rest)
+stage.draw_figure = killed
+from jstar.cli import main
+sys.argv = ["jstar", "figures", *sys.argv[1:]]
+main()
+"""
+    reference, fits = ROOT / "results" / "reference" / "digits", tmp_path / "fits"
+    curve, out = reference / "curve.csv", tmp_path / "figures"
+    losses = pd.read_csv(reference / "losses.csv")
+    losses[losses["sigma"].isin(losses["sigma"].unique()[-2:])].to_csv(tmp_path / "losses.csv")
+    subprocess.run(
+        [sys.executable, "-m", "jstar", "fit", "--losses", tmp_path / "losses.csv", "--optimal",
+         curve, "--min-images", "32000", "--bootstrap", "100", "--out", fits],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--fits", fits, "--optimal", curve, "--out", out],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "draw: one of 2 processes was killed" in done.stderr
+    assert "Traceback" not in done.stderr
+    for path in out.iterdir():
+        begins = {".pdf": b"%PDF", ".png": b"\x89PNG", ".json": b"{"}[path.suffix]
+        assert path.read_bytes().startswith(begins)
