@@ -18,6 +18,8 @@ SHAPES = {  # side, patch, width, head width, batch, channels, classes: every co
     "4 tokens, a slice of one": (8, 4, 40, 40, fast_network.SLICE + 1),
     "three channels, labels": (8, 2, 12, 4, 100, 3, 5),
     "three numbers a patch": (8, 1, 16, 16, 3, 3),
+    "tiles of 128 tokens, rows and columns left over": (8, 2, 132, 44, 33),
+    "patches wider than all else": (10, 5, 16, 16, 3, 3),
 }
 
 
@@ -165,6 +167,4 @@ def test_the_committed_tables_say_the_same_as_the_choice():
     grid = pd.read_csv(benchmarks / "train_network_grid.csv")
     assert {*grid["width"]} >= {16, 512}
     assert {*grid["batch"]} >= {16, 256}
-    # A probe is of one moment: where both are within 15 %, one cell in twenty was answered wrongly.
-    assert grid["lost"].quantile(0.95) <= 0.03
-    assert grid["lost"].max() <= 0.15
+    assert grid["lost"].max() <= 0.05  # 3 % and the noise of two timings

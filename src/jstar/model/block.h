@@ -1,13 +1,11 @@
 /* A DiT block of a small network, forward and backward, on a CPU in float32: a part of network.c.
  *
  * At these sizes torch spends most of a step moving activations through memory and preparing
- * matrix products of a few dozen columns. Here a tile of about 64 tokens passes through the block
+ * matrix products of a few dozen columns. Here a tile of 64 or 128 tokens passes through the block
  * while it lies in the cache. Equations: `Block` in block.py; names of gradients begin with d_.
  * All widths, also that of a head, are multiples of STEP: 8, or for narrower heads 4.
  */
 #include "attention.h"
-
-#define TILE_TOKENS 64
 
 /* One block and one batch of B images of T tokens, width E. Matrices are row-major. */
 struct block {
@@ -30,30 +28,21 @@ struct block {
     const float *d_out;                         /* [B, T, E] */
     float *d_x, *d_modulation;                  /* as x, modulation */
     float *d_qkv, *d_proj, *d_up, *d_down, *d_qk_scale; /* sums of all its images */
+    float *copies;                              /* room for DEEP rows of 4E */
 };
-
-/* ---- linear layers ---- */
-
-/* d_w = or += d_y^T x, d_w [out, in]; at most as many rows as a tile has. */
-static void gradient(int64_t rows, int64_t in, int64_t out, const float *d_y, const float *x,
-                     float *d_w, int add) {
-    float panel[TILE_TOKENS * 2 * LANES];
-    if (in < COPIED) {
-        product(out, in, rows, d_y, 1, out, x, in, d_w, in, add);
-        return;
-    }
-    for (int64_t j = 0, width; j < in; j += width) {
-        width = panel_width(in - j);
-        copy_panel(rows, width, x + j, in, panel);
-        product_packed(out, width, rows, d_y, 1, out, panel, d_w + j, in, add);
-    }
-}
 
 /* ---- the block ---- */
 
-/* Images of a tile. */
-static int64_t tile_images(int64_t tokens) {
-    return tokens < TILE_TOKENS ? TILE_TOKENS / tokens : 1;
+/* d_w = or += d_y^T x, d_w [out, in]. */
+static void gradient(const struct block *b, int64_t rows, int64_t in, int64_t out,
+                     const float *d_y, const float *x, float *d_w, int add) {
+    product_wide(out, in, rows, d_y, 1, out, x, in, d_w, in, add, b->copies);
+}
+
+/* Images of a tile: more where one fetches, and adds to, many weights. */
+static int64_t tile_images(int64_t tokens, int64_t width) {
+    int64_t most = width < 128 ? 64 : 128;
+    return tokens < most ? most / tokens : 1;
 }
 
 /* Lay a block's weights, which are as nn.Linear has them ([out, in]), into `room` for 12 E^2 in
@@ -72,7 +61,7 @@ static void pack_block(struct block *b, int backward, float *room) {
 
 /* All of `images`. keep: whether the backward pass will follow. Returns 0, or 1 without memory. */
 static int block_forward(const struct block *b, int64_t images, int keep) {
-    int64_t T = b->tokens, E = b->width, heads = b->heads, step = tile_images(T), R = step * T;
+    int64_t T = b->tokens, E = b->width, heads = b->heads, step = tile_images(T, E), R = step * T;
     int64_t padded = (T + 7) & ~7;
     float *h = malloc(sizeof(float) * (R * 4 * E + 3 * MAX_TOKENS * (E / heads)));
     if (!h) return 1;
@@ -115,7 +104,7 @@ static int block_forward(const struct block *b, int64_t images, int keep) {
 
 /* Gradients of all images, from what the forward pass kept. */
 static int block_backward(const struct block *b, int64_t images) {
-    int64_t T = b->tokens, E = b->width, heads = b->heads, h = E / heads, step = tile_images(T);
+    int64_t T = b->tokens, E = b->width, heads = b->heads, h = E / heads, step = tile_images(T, E);
     int64_t R = step * T, padded = (T + 7) & ~7;
     float *room = malloc(sizeof(float) * (R * 15 * E + 3 * E + MAX_TOKENS * (3 * h + MAX_TOKENS)));
     if (!room) return 1;
@@ -142,8 +131,8 @@ static int block_backward(const struct block *b, int64_t images) {
             act[j] = gelu(hidden[j], &slope);
             d_hidden[j] *= slope;
         }
-        gradient(rows, 4 * E, E, d_branch, act, b->d_down, add);
-        gradient(rows, E, 4 * E, d_hidden, normed, b->d_up, add);
+        gradient(b, rows, 4 * E, E, d_branch, act, b->d_down, add);
+        gradient(b, rows, E, 4 * E, d_hidden, normed, b->d_up, add);
         linear(rows, 4 * E, E, d_hidden, b->up_w, d_h, E >= COPIED);
         memcpy(d_middle, d_out, sizeof(float) * rows * E);
         for (int64_t a = 0; a < n; a++) {
@@ -154,14 +143,14 @@ static int block_backward(const struct block *b, int64_t images) {
                            d_branch + at, d_m + am + 2 * E);
             modulated_norm(T, E, x + at, m + am, m + am + E, normed + at);
         }
-        gradient(rows, E, E, d_branch, b->mixed + r * E, b->d_proj, add);
+        gradient(b, rows, E, E, d_branch, b->mixed + r * E, b->d_proj, add);
         linear(rows, E, E, d_branch, b->proj_w, d_h, E >= COPIED);
         for (int64_t a = 0; a < n; a++)
             attention_backward(&heads_of, d_h + a * T * E, b->unit + (r + a * T) * 3 * E,
                                b->inverse + (r + a * T) * 2 * heads,
                                b->weights + (i + a) * heads * T * padded, d_qkv + a * T * 3 * E,
                                space);
-        gradient(rows, E, 3 * E, d_qkv, normed, b->d_qkv, add);
+        gradient(b, rows, E, 3 * E, d_qkv, normed, b->d_qkv, add);
         linear(rows, 3 * E, E, d_qkv, b->qkv_w, d_h, E >= COPIED);
         memcpy(d_x, d_middle, sizeof(float) * rows * E);
         for (int64_t a = 0; a < n; a++)

@@ -154,7 +154,7 @@ class _Call:
         if d_x is not None:
             self._place(d_x=d_x)
         self._run(self.kernel.jstar_network_backward, backward=True)
-        parts = torch.split(sums.sum(0), sizes)
+        parts = torch.split(sums.sum(0) if self.slices > 1 else sums[0], sizes)
         return [part.view(w.shape) for part, w in zip(parts, self.weights, strict=True)]
 
     def _place(self, **tensors: Tensor) -> None:

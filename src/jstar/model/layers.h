@@ -129,12 +129,15 @@ static float *panels_of(const float *w, int64_t out, int64_t in, int backward, f
     int64_t columns = backward ? in : (out + 3) & ~3;
     for (int64_t j = 0, width; j < columns; j += width) {
         width = panel_width(columns - j);
-        if (backward) {
+        if (backward)
             copy_panel(out, width, w + j, in, to);
-            to += out * width;
-        } else
+        else if (j + width <= out)
+            turn_panel(in, width, w + j * in, in, to);
+        else
             for (int64_t k = 0; k < in; k++)
-                for (int64_t i = 0; i < width; i++) *to++ = j + i < out ? w[(j + i) * in + k] : 0.0f;
+                for (int64_t i = 0; i < width; i++)
+                    to[k * width + i] = j + i < out ? w[(j + i) * in + k] : 0.0f;
+        to += (backward ? out : in) * width;
     }
     return to;
 }
@@ -148,10 +151,11 @@ static void affine(int64_t rows, int64_t in, int64_t out, const float *x, int64_
     product_packed(rows, columns, in, x, stride, 1, w, y, columns, 1);
 }
 
-/* d_w = d_y^T x and d_bias = the sum of d_y over its rows, which are `stride` apart. */
+/* d_w = d_y^T x and d_bias = the sum of d_y over its rows, which are `stride` apart; `copies` as
+ * product_copied wants it. */
 static void affine_backward(int64_t rows, int64_t in, int64_t out, const float *d_y, int64_t stride,
-                            const float *x, float *d_w, float *d_bias, int add) {
-    product(out, in, rows, d_y, 1, stride, x, in, d_w, in, add);
+                            const float *x, float *d_w, float *d_bias, int add, float *copies) {
+    product_wide(out, in, rows, d_y, 1, stride, x, in, d_w, in, add, copies);
     for (int64_t j = 0; j < out; j++) d_bias[j] = add ? d_bias[j] : 0.0f;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < out; j++) d_bias[j] += d_y[i * stride + j];

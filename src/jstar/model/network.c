@@ -7,65 +7,7 @@
  * A batch is done slice by slice, each with its own sums of weight gradients: the result does not
  * depend on the number of threads.
  */
-#include "block.h"
-
-/* Order of the weights, as nn.Linear has them: [out, in] and [out]. */
-enum { PATCHES, NOISE1 = 2, NOISE2 = 4, LAST_MODULATION = 6, LAST = 8, LABELS = 10, FIRST_BLOCK = 11 };
-enum { MODULATION, QKV = 2, PROJ, UP, DOWN, QK_SCALE, OF_A_BLOCK }; /* of block k: 7 k further */
-
-/* B images of channels x (rows patch) x (columns patch) numbers, T = rows columns tokens; calls name
- * slices of `slice` images, and what they call has one of them as its whole. */
-struct network {
-    int64_t images, slice, rows, columns, patch, channels, width, heads, depth, features, classes;
-    const float *x;              /* [B, C, H, W] */
-    const float *sinusoids;      /* [B, F]: of the noise scale */
-    const int64_t *labels;       /* [B] */
-    const float *positions;      /* [T, E] */
-    const float *const *weights; /* LABELS: [classes + 1, E], if there are classes */
-    const float *packed;         /* by jstar_network_pack, for this pass */
-    float *room;                 /* [slices, jstar_network_room]; kept for the backward pass */
-    float *out;                  /* [B, C, H, W] */
-    const float *d_out;          /* [B, C, H, W] */
-    float *d_x;                  /* [B, C, H, W], or NULL */
-    float *d_weights;            /* [slices, one weight after the other] */
-};
-
-/* What a forward pass leaves in `room`. Without a backward pass all blocks share one place. */
-struct room {
-    float *tokens;          /* [B, T, P]: numbers of a patch, P rounded up to 4 */
-    float *hidden;          /* [B, E]: before the first SiLU of the noise embedding */
-    float *sum;             /* [B, E]: condition before its SiLU */
-    float *condition;       /* [B, E] */
-    float *modulation;      /* [depth, B, 6, E] */
-    float *last_modulation; /* [B, 2, E] */
-    float *streams;         /* [depth + 1 or 2, B, T, E]: what enters and leaves the blocks */
-    float *blocks;          /* [depth or 1, block_floats] */
-    int64_t block_floats, total;
-};
-
-static int64_t tokens_of(const struct network *n) { return n->rows * n->columns; }
-static int64_t patch_floats(const struct network *n) { return n->channels * n->patch * n->patch; }
-static int64_t padded_patch(const struct network *n) { return (patch_floats(n) + 3) & ~3; }
-
-static int64_t block_images(const struct network *n, int keep) { /* that its parts have room for */
-    int64_t tile = tile_images(tokens_of(n));
-    return keep || n->images < tile ? n->images : tile;
-}
-
-static struct room lay(const struct network *n, int keep) {
-    int64_t B = n->images, T = tokens_of(n), E = n->width, padded = (T + 7) & ~7;
-    struct room r = {.tokens = n->room};
-    r.hidden = r.tokens + B * T * padded_patch(n);
-    r.sum = r.hidden + B * E;
-    r.condition = r.sum + B * E;
-    r.modulation = r.condition + B * E;
-    r.last_modulation = r.modulation + n->depth * B * 6 * E;
-    r.streams = r.last_modulation + B * 2 * E;
-    r.blocks = r.streams + (keep ? n->depth + 1 : 2) * B * T * E;
-    r.block_floats = block_images(n, keep) * T * (11 * E + 2 * n->heads + n->heads * padded);
-    r.total = r.blocks - n->room + (keep ? n->depth : 1) * r.block_floats;
-    return r;
-}
+#include "room.h"
 
 /* Floats that one slice needs. */
 int64_t jstar_network_room(const struct network *n, int keep) {
@@ -74,33 +16,6 @@ int64_t jstar_network_room(const struct network *n, int keep) {
     of.room = &base; /* only differences are used */
     of.images = n->images < n->slice ? n->images : n->slice;
     return lay(&of, keep).total;
-}
-
-static const float *weight_of(const struct network *n, int64_t k, int64_t part) {
-    return n->weights[FIRST_BLOCK + k * OF_A_BLOCK + part];
-}
-
-static struct block block_of(const struct network *n, const struct room *r, int64_t k, int keep) {
-    int64_t B = n->images, T = tokens_of(n), E = n->width, some = block_images(n, keep) * T;
-    float *at = r->blocks + (keep ? k : 0) * r->block_floats;
-    struct block b = {.tokens = T, .width = E, .heads = n->heads};
-    b.x = r->streams + (keep ? k : k % 2) * B * T * E;
-    b.out = r->streams + (keep ? k + 1 : (k + 1) % 2) * B * T * E;
-    b.modulation = r->modulation + k * B * 6 * E;
-    b.qkv_w = weight_of(n, k, QKV);
-    b.proj_w = weight_of(n, k, PROJ);
-    b.up_w = weight_of(n, k, UP);
-    b.down_w = weight_of(n, k, DOWN);
-    b.qk_scale = weight_of(n, k, QK_SCALE);
-    b.unit = at;
-    b.mixed = b.unit + some * 3 * E;
-    b.branch1 = b.mixed + some * E;
-    b.middle = b.branch1 + some * E;
-    b.hidden = b.middle + some * E;
-    b.branch2 = b.hidden + some * 4 * E;
-    b.inverse = b.branch2 + some * E;
-    b.weights = b.inverse + some * 2 * n->heads;
-    return b;
 }
 
 /* ---- the weights in panels ---- */
@@ -256,13 +171,20 @@ static float *gradient_of(const struct network *n, int64_t index) {
     return at;
 }
 
-/* d_w = d_y^T x for tokens x [rows, P] that are padded, with room for [out, padded patch]. */
-static void patches_backward(const struct network *n, const float *d_y, const float *tokens,
+/* The gradients of a layer [out, in] and its bias. */
+static void layer_backward(const struct network *n, const struct room *r, int64_t index, int64_t rows,
+                           int64_t in, int64_t out, const float *d_y, const float *x) {
+    affine_backward(rows, in, out, d_y, out, x, gradient_of(n, index), gradient_of(n, index + 1), 0,
+                    r->copies);
+}
+
+/* The gradients of the patches' layer; room for [E, padded patch]. */
+static void patches_backward(const struct network *n, const struct room *r, const float *d_y,
                              float *room) {
     int64_t E = n->width, P = patch_floats(n), padded = padded_patch(n);
     float *d_w = gradient_of(n, PATCHES);
-    affine_backward(n->images * tokens_of(n), padded, E, d_y, E, tokens, room,
-                    gradient_of(n, PATCHES + 1), 0);
+    affine_backward(n->images * tokens_of(n), padded, E, d_y, E, r->tokens, room,
+                    gradient_of(n, PATCHES + 1), 0, r->copies);
     for (int64_t i = 0; i < E; i++) memcpy(d_w + i * P, room + i * padded, sizeof(float) * P);
 }
 
@@ -291,11 +213,10 @@ static void condition_backward(const struct network *n, const struct room *r, fl
             EACH(j, E) AT(d_labels + n->labels[i] * E, j) += CONST_AT(d_c + i * E, j);
     }
     silu(B * E, r->hidden, d_s);
-    affine_backward(B, E, E, d_c, E, d_s, gradient_of(n, NOISE2), gradient_of(n, NOISE2 + 1), 0);
-    product(B, E, E, d_c, E, 1, n->weights[NOISE2], E, d_s, E, 0);
+    layer_backward(n, r, NOISE2, B, E, E, d_c, d_s);
+    product_wide(B, E, E, d_c, E, 1, n->weights[NOISE2], E, d_s, E, 0, r->copies);
     silu_backward(B * E, r->hidden, d_s);
-    affine_backward(B, n->features, E, d_s, E, n->sinusoids, gradient_of(n, NOISE1),
-                    gradient_of(n, NOISE1 + 1), 0);
+    layer_backward(n, r, NOISE1, B, n->features, E, d_s, n->sinusoids);
 }
 
 /* Sets the gradient of the last stream, of its modulation's layer and of the condition. */
@@ -310,13 +231,14 @@ static void last_backward(const struct network *n, const struct room *r, float *
         const float *shift = r->last_modulation + i * 2 * E;
         patches_of(n, n->d_out + i * T * P, d_y);
         modulated_norm(T, E, x, shift, shift + E, h);
-        affine_backward(T, E, P, d_y, Q, h, gradient_of(n, LAST), gradient_of(n, LAST + 1), i > 0);
+        affine_backward(T, E, P, d_y, Q, h, gradient_of(n, LAST), gradient_of(n, LAST + 1), i > 0,
+                        r->copies);
         product(T, E, P, d_y, Q, 1, n->weights[LAST], E, d_h, E, 0);
         modulated_norm_backward(T, E, d_h, x, shift + E, d_stream, d_modulation + i * 2 * E, row);
     }
-    affine_backward(B, E, 2 * E, d_modulation, 2 * E, r->condition, gradient_of(n, LAST_MODULATION),
-                    gradient_of(n, LAST_MODULATION + 1), 0);
-    product(B, E, 2 * E, d_modulation, 2 * E, 1, n->weights[LAST_MODULATION], E, d_condition, E, 0);
+    layer_backward(n, r, LAST_MODULATION, B, E, 2 * E, d_modulation, r->condition);
+    product_wide(B, E, 2 * E, d_modulation, 2 * E, 1, n->weights[LAST_MODULATION], E, d_condition, E,
+                 0, r->copies);
 }
 
 /* All gradients, from what the forward pass kept. Returns 0, or 1 without memory. */
@@ -326,11 +248,14 @@ static int backward(const struct network *n) {
     int64_t B = n->images, T = tokens_of(n), E = n->width, Q = padded_patch(n);
     int64_t at_ends = B * 2 * E + 3 * E + T * (2 * E + Q), patches = (E + T) * Q;
     int64_t more = at_ends > patches ? at_ends : patches;
-    float *d_stream = malloc(sizeof(float) * (2 * B * T * E + 8 * B * E + more));
+    int64_t widest = 4 * E > Q ? 4 * E : Q;
+    if (n->features > widest) widest = n->features;
+    float *d_stream = malloc(sizeof(float) * (2 * B * T * E + 8 * B * E + more + DEEP * widest));
     if (!d_stream) return 1;
     float *other = d_stream + B * T * E, *d_condition = other + B * T * E;
     float *d_modulation = d_condition + B * E, *spare = d_modulation + B * 6 * E, *first = d_stream;
     float *room = spare + B * E;
+    r.copies = room + more;
     last_backward(n, &r, d_stream, d_condition, room);
     int failed = 0;
     for (int64_t k = n->depth - 1; k >= 0 && !failed; k--) {
@@ -344,16 +269,16 @@ static int backward(const struct network *n) {
         b.d_up = gradient_of(n, at + UP);
         b.d_down = gradient_of(n, at + DOWN);
         b.d_qk_scale = gradient_of(n, at + QK_SCALE);
+        b.copies = r.copies;
         failed = block_backward(&b, B);
-        affine_backward(B, E, 6 * E, d_modulation, 6 * E, r.condition,
-                        gradient_of(n, at + MODULATION), gradient_of(n, at + MODULATION + 1), 0);
-        product(B, E, 6 * E, d_modulation, 6 * E, 1, weight_of(n, k, MODULATION), E, d_condition, E,
-                1);
+        layer_backward(n, &r, at + MODULATION, B, E, 6 * E, d_modulation, r.condition);
+        product_wide(B, E, 6 * E, d_modulation, 6 * E, 1, weight_of(n, k, MODULATION), E,
+                     d_condition, E, 1, r.copies);
         other = d_stream;
         d_stream = b.d_x;
     }
     condition_backward(n, &r, d_condition, spare);
-    patches_backward(n, d_stream, r.tokens, room);
+    patches_backward(n, &r, d_stream, room);
     if (n->d_x) input_backward(n, d_stream, room);
     free(first);
     return failed;

@@ -17,7 +17,7 @@ typedef vec8 vec;
 #define LANES 16
 typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
 #else
-#define ROWS 4
+#define ROWS 6
 #define LANES 8
 typedef vec8 wide;
 #endif
@@ -99,9 +99,68 @@ static inline void copy_panel(int64_t depth, int64_t width, const float *b, int6
         for (int64_t i = 0; i < width; i += 4, to += 4) *(vec4 *)to = *(const vec4 *)(b + i);
 }
 
+/* Columns of a whole panel from rows of its transposed matrix, 4 x 4 at a time. */
+static inline void turn_panel(int64_t depth, int64_t width, const float *b, int64_t ldb,
+                              float *to) {
+    typedef int32_t mask __attribute__((vector_size(16)));
+    const mask low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, left = {0, 1, 4, 5}, right = {2, 3, 6, 7};
+    int64_t k = 0;
+    for (; k + 4 <= depth; k += 4)
+        for (int64_t i = 0; i < width; i += 4) {
+            const float *at = b + i * ldb + k;
+            vec4 r0 = *(const vec4 *)at, r1 = *(const vec4 *)(at + ldb);
+            vec4 r2 = *(const vec4 *)(at + 2 * ldb), r3 = *(const vec4 *)(at + 3 * ldb);
+            vec4 a = __builtin_shuffle(r0, r1, low), c = __builtin_shuffle(r2, r3, low);
+            vec4 d = __builtin_shuffle(r0, r1, high), e = __builtin_shuffle(r2, r3, high);
+            float *into = to + k * width + i;
+            *(vec4 *)into = __builtin_shuffle(a, c, left);
+            *(vec4 *)(into + width) = __builtin_shuffle(a, c, right);
+            *(vec4 *)(into + 2 * width) = __builtin_shuffle(d, e, left);
+            *(vec4 *)(into + 3 * width) = __builtin_shuffle(d, e, right);
+        }
+    for (; k < depth; k++)
+        for (int64_t i = 0; i < width; i++) to[k * width + i] = b[i * ldb + k];
+}
+
 /* From this width on rows so far apart share few sets of the cache; below, a copy costs more than it
  * saves, but where a pass turns the weights anyway. */
 #define COPIED (4 * LANES)
+
+/* As `product`, from copies of both matrices in pieces that the nearest caches hold. `room` is for
+ * DEEP rows of b. */
+#define DEEP 128
+static void product_copied(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
+                           int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add,
+                           float *room) {
+    float few[DEEP * ROWS];
+    for (int64_t k = 0; k < depth; k += DEEP, a += DEEP * ak, b += DEEP * ldb) {
+        int64_t deep = depth - k < DEEP ? depth - k : DEEP;
+        for (int64_t j = 0, width; j < columns; j += width) {
+            width = panel_width(columns - j);
+            copy_panel(deep, width, b + j, ldb, room + j * deep);
+        }
+        for (int64_t i = 0; i < rows; i += ROWS) {
+            int64_t some = rows - i < ROWS ? rows - i : ROWS;
+            if (some == ROWS && ai == 1) /* nearly always, and then vectors are copied */
+                for (int64_t l = 0; l < deep; l++)
+                    for (int64_t q = 0; q < ROWS; q++) few[l * ROWS + q] = a[i + q + l * ak];
+            else
+                for (int64_t l = 0; l < deep; l++)
+                    for (int64_t q = 0; q < some; q++) few[l * some + q] = a[(i + q) * ai + l * ak];
+            product_packed(some, columns, deep, few, 1, some, room, c + i * ldc, ldc, add || k > 0);
+        }
+    }
+}
+
+/* The same, copied where that pays. */
+static void product_wide(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t ai,
+                         int64_t ak, const float *b, int64_t ldb, float *c, int64_t ldc, int add,
+                         float *room) {
+    if (columns < COPIED)
+        product(rows, columns, depth, a, ai, ak, b, ldb, c, ldc, add);
+    else
+        product_copied(rows, columns, depth, a, ai, ak, b, ldb, c, ldc, add, room);
+}
 
 /* y = x w, w [in, out], in panels if packed. */
 static void linear(int64_t rows, int64_t in, int64_t out, const float *x, const float *w, float *y,
