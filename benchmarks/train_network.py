@@ -1,8 +1,8 @@
 """Where a network in C pays: python benchmarks/train_network.py [--grid] [--out FILE.csv].
 
 Forward and backward pass, and the forward pass alone, of whole networks in C and in torch, in
-turns, one thread, processor time of this process: torch's time over that in C, of the fastest
-rounds (what else the machine does can only make one longer). `used`: what
+turns, one thread, processor time of this process: torch's time over that in C, of pairs of passes
+that nothing else disturbed (`jstar.probe.ratio`). `used`: what
 `jstar.model.network_choice` chooses at that size here.
 The ladders of the digits and of Fashion-MNIST as their studies train them; wider networks with
 heads of 64, two blocks deep. --grid: one block over widths, tokens and batches instead. `lost`: the
@@ -10,6 +10,7 @@ time of the way used over that of the faster one, less 1.
 """
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from train import cpu_name
 from jstar.config import Study
 from jstar.model import DiT, DiTConfig, ladder, model_config
 from jstar.model.network_choice import IN_C, choose_network
+from jstar.probe import ratio
 from jstar.records import provenance, write_table
 from jstar.train.memory import keep_freed_memory
 
@@ -31,7 +33,7 @@ SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28)}
 WIDE = (128, 192, 256, 384, 512)
 GRID_WIDTHS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 512)
 GRID_BATCHES = (16, 64, 256)
-LEAST_SECONDS = 0.1  # of one measurement
+SECONDS = 0.5  # of one measurement, at least
 
 
 def sizes() -> list[tuple[str, DiTConfig, int]]:
@@ -77,12 +79,11 @@ def passes(network: DiT, batch: int) -> dict[str, Callable[[], None]]:
     return {"": both, "forward_": forward}
 
 
-def seconds(network: DiT, work: Callable[[], None], in_c: bool, count: int) -> float:
-    """Processor time of `count` passes."""
+def seconds(network: DiT, work: Callable[[], None], in_c: bool) -> float:
+    """Processor time of a pass."""
     network.in_c = in_c
     start = time.process_time()
-    for _ in range(count):
-        work()
+    work()
     return time.process_time() - start
 
 
@@ -102,22 +103,23 @@ class Row:
     def measure(self) -> None:
         """One round more."""
         for kind, work in self.works.items():
-            once = max(seconds(self.network, work, in_c, 1) for in_c in (True, False))
-            count = 1 + int(LEAST_SECONDS / once)
-            first = len(self.times.get((kind, True), ())) % 2 == 0  # neither always goes first
-            for in_c in (first, not first):
-                spent = seconds(self.network, work, in_c, count) / count
-                self.times.setdefault((kind, in_c), []).append(spent)
+            for in_c in (True, False):  # what the last size left in the caches is gone
+                seconds(self.network, work, in_c)
+            end = time.perf_counter() + SECONDS
+            while time.perf_counter() < end:
+                first = len(self.times.get((kind, True), ())) % 2 == 0  # neither always goes first
+                for in_c in (first, not first):
+                    spent = seconds(self.network, work, in_c)
+                    self.times.setdefault((kind, in_c), []).append(spent)
 
     def found(self) -> dict[str, Any]:
         """As a row of the table."""
         row = dict(self.facts)
         for kind in self.works:
-            in_torch, in_c = (min(self.times[kind, way]) for way in (False, True))
-            row[f"{kind}torch_ms"] = 1e3 * in_torch
-            row[f"{kind}c_times_torch"] = in_torch / in_c
-            used = in_c if self.facts["used"] else in_torch
-            row[f"{kind}lost"] = used / min(in_torch, in_c) - 1
+            times = ratio(self.times[kind, False], self.times[kind, True])
+            row[f"{kind}torch_ms"] = 1e3 * statistics.median(self.times[kind, False])
+            row[f"{kind}c_times_torch"] = times
+            row[f"{kind}lost"] = max(1 / times if self.facts["used"] else times, 1) - 1
         return row
 
 

@@ -1,4 +1,4 @@
-"""Which of two ways is the faster here: timed once, for a second or two, and kept.
+"""Which of two ways is the faster here: timed once, for a second or some, and kept.
 
 For ways that give the same result up to rounding, where no rule of the machine's kind decides. The
 answers of a machine lie in one file in the user's cache folder, a line each; its name holds the
@@ -10,7 +10,9 @@ again.
 import fcntl
 import hashlib
 import json
+import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +29,12 @@ from jstar.pool import cpu_count
 from jstar.private import open_private, private_folder, user_cache
 
 SECONDS = 0.5  # of a measurement
-LONGER = 4  # times as long, where the first found the two close
+LONGEST = (
+    10.0  # seconds of one of which little is sure: rounds of a shared machine differ by tenths
+)
 ROUNDS = 5  # at least
+DISTURBED = 1.3  # times the fastest round: something else ran
+PRECISE, SURE = 0.01, 4  # standard error of a ratio that is enough; so many of them are no chance
 CLOSE = 1.25  # times as fast: jobs that share caches and memory have turned such answers over
 Way = tuple[str, Callable[[], object]]  # its name, and what is timed
 
@@ -58,9 +64,7 @@ def measured(question: str, ways: Callable[[], tuple[Way, Way]], code: Sequence[
     if known is not None:
         return known
     (first, work), (second, other) = ways()
-    times = times_as_fast(work, other, SECONDS)
-    if 1 / CLOSE < times < CLOSE:
-        times = times_as_fast(work, other, LONGER * SECONDS)
+    times = times_as_fast(work, other, SECONDS, LONGEST)
     faster = first if times >= 1 else second
     answer = Answer(question, faster, float(f"{max(times, 1 / times):.4g}"), digest)
     crowded = os.getloadavg()[0] > cpu_count()
@@ -83,22 +87,53 @@ def _capability() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def times_as_fast(work: Callable[[], object], other: Callable[[], object], seconds: float) -> float:
-    """How many times as fast as `other` is `work`: by the fastest of rounds in turns.
+def times_as_fast(
+    work: Callable[[], object], other: Callable[[], object], seconds: float, longest: float = 0
+) -> float:
+    """How many times as fast as `other` is `work`, in rounds in turns.
 
-    Whatever else the machine does can only make a round longer.
+    longest: go on for so many seconds, as long as neither is surely the faster one.
     """
     # On one thread other jobs do not stretch the processor's time; threads that wait use it up.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     spent: dict[Callable[[], object], list[float]] = {work: [], other: []}
     work(), other()
     begun = time.perf_counter()
-    while len(spent[work]) < ROUNDS or time.perf_counter() - begun < seconds:
+    while (
+        len(spent[work]) < ROUNDS
+        or (passed := time.perf_counter() - begun) < seconds
+        or (passed < longest and _unsure(_log_ratios(spent[other], spent[work])))
+    ):
         for way in (work, other) if len(spent[work]) % 2 else (other, work):  # neither always first
             start = clock()
             way()
             spent[way].append(clock() - start)
-    return min(spent[other]) / max(min(spent[work]), 1e-9)
+    return ratio(spent[other], spent[work])
+
+
+def ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    """How many times as long took a as b, seconds of rounds in turns: where nothing else ran.
+
+    The machine's own speed changes within seconds, so that neither the fastest rounds nor the
+    medians of the two are of the same moments: the mean is over pairs.
+    """
+    logs = _log_ratios(a, b)
+    return math.exp(sum(logs) / len(logs)) if logs else min(a) / max(min(b), 1e-9)
+
+
+def _log_ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """Of the pairs in which neither took much longer than its fastest."""
+    most_a, most_b = DISTURBED * min(a), DISTURBED * min(b)
+    pairs = zip(a, b, strict=True)
+    return [math.log(x / y) for x, y in pairs if 0 < x <= most_a and 0 < y <= most_b]
+
+
+def _unsure(logs: list[float]) -> bool:
+    """Whether their mean is neither precise nor surely of one sign."""
+    if len(logs) < ROUNDS:
+        return True
+    error = statistics.stdev(logs) / math.sqrt(len(logs))
+    return error > PRECISE and abs(statistics.fmean(logs)) < SURE * error
 
 
 def _lines(path: Path) -> list[str]:

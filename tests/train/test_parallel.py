@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from ranks import forked
 from safetensors.torch import load_file
 
 from jstar.train.snapshots import cooldown_file, list_cooldowns
@@ -17,24 +18,30 @@ TRAIN = {"images": STEPS * BATCH, "batch": BATCH}  # a record a step
 BF16 = 5e-4  # of the loss; 1e-4 measured
 
 
-def launch(root, study, processes, *, work="train", model="d2", expect=0, before=("prepare",)):
-    """Train (or tune) through the command line, with torchrun if there are several processes."""
+def launch(
+    root, study, processes, *, work="train", expect=0, before=("prepare",), torchrun=False
+):  # fmt: skip
+    """Train (or tune) through the command line, also in several processes; torchrun: started by it,
+    whose exit status is then what is expected."""
     root.mkdir(exist_ok=True)
     file = root / "study.yaml"
     file.write_text(yaml.safe_dump(study))
-    run = [sys.executable, "-m"]
-    if processes > 1:
-        run += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     common = ["--config", str(file), "--results", str(root / "results")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not (root / "results" / "data").exists():
         for stage in before:
-            command = [sys.executable, "-m", "jstar", stage, *common]
-            subprocess.run(command, check=True, env=env, capture_output=True)
-    command = [*run, "jstar", work, *common, "--model", model, "--device", "cpu"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
-    assert done.returncode == expect, done.stderr[-3000:]
-    return root / "results" / "runs" / "tiny" / f"{model}-s0"
+            assert forked(["jstar", stage, *common], root)[0] == [0]
+    command = ["jstar", work, *common, "--model", "d2", "--device", "cpu"]
+    if torchrun:
+        start = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [sys.executable, "-m", *start, "-m", *command], capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=400,
+        )  # fmt: skip
+        codes, said = [done.returncode], done.stderr
+    else:
+        codes, said = forked(command, root, processes)
+    assert {*codes} == {expect}, said[-3000:]
+    return root / "results" / "runs" / "tiny" / "d2-s0"
 
 
 def losses(run):
@@ -52,7 +59,8 @@ def losses(run):
 def test_two_processes_have_the_loss_curve_of_one(options, tmp_path, tiny_study, run_tiny):
     keys = {**TRAIN, "cooldown": {"snapshots": 1}}  # ten more steps
     one = run_tiny(model="d2", train=keys)[1] / "out"
-    two = launch(tmp_path / "two", tiny_study(train={**keys, **options}), 2)
+    study, torchrun = tiny_study(train={**keys, **options}), options == {"parallel": "ddp"}
+    two = launch(tmp_path / "two", study, 2, torchrun=torchrun)
     (a, counts_a), (b, counts_b) = losses(one), losses(two)
     assert np.array_equal(counts_a, counts_b)
     assert a[-1] < 0.95 * a[0]
@@ -88,7 +96,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, tiny_study, ru
     whole = run_tiny(model="d2", train=TRAIN)[1] / "out"
     stop_early = {**TRAIN, "time_budget_minutes": 1e-9, "parallel": "fsdp"}  # a step a session
     launch(tmp_path / "both", tiny_study(train=stop_early), 1, expect=75)
-    launch(tmp_path / "both", tiny_study(train=stop_early), 2, expect=1)  # torchrun's own status
+    launch(tmp_path / "both", tiny_study(train=stop_early), 2, expect=1, torchrun=True)
     both = launch(tmp_path / "both", tiny_study(train=TRAIN), 1)
     np.testing.assert_allclose(losses(whole)[0], losses(both)[0], rtol=1e-5)
 

@@ -149,12 +149,17 @@ class _Call:
     def backward(self, room: Tensor, d_out: Tensor, d_x: Tensor | None) -> list[Tensor]:
         """The gradients of the weights; sets that of x."""
         sizes = [weight.numel() for weight in self.weights]
-        sums = torch.empty(self.slices, sum(sizes))
-        self._place(room=room, d_out=d_out, d_weights=sums)
+        of_slices = torch.empty(self.slices, sum(sizes))
+        self._place(room=room, d_out=d_out, d_weights=of_slices)
         if d_x is not None:
             self._place(d_x=d_x)
         self._run(self.kernel.jstar_network_backward, backward=True)
-        parts = torch.split(sums.sum(0) if self.slices > 1 else sums[0], sizes)
+        whole = of_slices[0]
+        if self.slices > 1:
+            whole = torch.empty_like(whole)
+            counts = map(ctypes.c_int64, of_slices.shape)
+            self.kernel.jstar_network_sum(address(of_slices), *counts, address(whole))
+        parts = torch.split(whole, sizes)
         return [part.view(w.shape) for part, w in zip(parts, self.weights, strict=True)]
 
     def _place(self, **tensors: Tensor) -> None:
