@@ -9,8 +9,10 @@ from conftest import ROOT
 from jstar import plan
 from jstar.config import Study
 from jstar.layout import Layout
-from jstar.model import flops, model_config, parameters
+from jstar.model import flops, model_config, network_choice, parameters
+from jstar.model.network_choice import IN_C, NetworkChoice
 from jstar.plan import plan_study, study_design
+from jstar.train import memory
 from jstar.train.events import training_events
 
 
@@ -132,3 +134,16 @@ def test_a_plan_of_two_sizes_says_what_it_lacks(jstar, tiny_study, tmp_path):
 def test_passes_stay_in_their_column(times, said):
     """`1.4e+03` ran into the images beside it."""
     assert plan._passes(times) == said
+
+
+def test_what_is_timed_is_timed_as_in_a_run(tiny_study, monkeypatch):
+    """Its answers are kept for the runs, whose freed memory stays theirs."""
+    done = []
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setattr(
+        network_choice, "choose_network",
+        lambda *_: done.append("timed") or NetworkChoice(IN_C, "it is faster"),
+    )  # fmt: skip
+    words = plan._network_words(Study.parse(tiny_study()), (1, 8, 8))
+    assert done == ["kept", "timed", "timed"]
+    assert words == "Networks are computed in C for d1, d2 (it is faster)."

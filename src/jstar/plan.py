@@ -110,11 +110,13 @@ def _network_words(study: Study, shape: tuple[int, int, int]) -> str:
 
     from jstar.model import model_config
     from jstar.model.network_choice import NetworkChoice, choose_network, network_words
+    from jstar.train.memory import keep_freed_memory
 
     if study.resources.train_gpus:
         return ""
     threads, choices = torch.get_num_threads(), dict[str, NetworkChoice]()
     torch.set_num_threads(study.resources.train_threads)
+    keep_freed_memory()  # as a run does: what is timed here is its answer
     for entry in study.ladder:
         config = study.train_of(entry.name)
         if config.precision == "fp32" and not config.compile:

@@ -76,6 +76,7 @@ def network_passes(config: DiTConfig, batch: int) -> tuple[Way, Way]:
             with torch.enable_grad():  # a run that resumes asks without
                 out: torch.Tensor = network(x, c_noise)
                 out.square().mean().backward()  # type: ignore[no-untyped-call]
+            network.zero_grad()  # as after a step: gradients that stay would be added to
 
         return both
 
