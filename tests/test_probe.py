@@ -18,6 +18,7 @@ def own_cache(tmp_path, monkeypatch):
     """A cache of the test's own, measurements that end after three rounds, and an idle machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(probe, "SECONDS", 0.0)
+    monkeypatch.setattr(probe, "LONGEST", 0.0)
     monkeypatch.setattr(probe.os, "getloadavg", lambda: (0, 0, 0))
 
 
@@ -99,7 +100,8 @@ def test_what_another_process_answered_meanwhile_stays(code):
 
 def test_many_processes_at_once_agree_and_lose_nothing(code):
     program = (
-        "import random, sys; from pathlib import Path; from jstar import probe; probe.SECONDS = 0\n"
+        "import random, sys; from pathlib import Path; from jstar import probe\n"
+        "probe.SECONDS = probe.LONGEST = 0\n"
         "probe.os.getloadavg = lambda: (0, 0, 0)\n"  # a crowded machine keeps no close answer
         "for k in range(40):\n"
         "    two = [('a', lambda: None), ('b', lambda: None)]\n"
