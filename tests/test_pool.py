@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from conftest import ROOT
 
 from jstar import pool
 from jstar.errors import JstarError
+from jstar.records import write_atomically
 
 
 def square(x, killed=-1):
@@ -30,6 +32,25 @@ def test_a_killed_process_is_one_sentence(monkeypatch):
     monkeypatch.setattr(pool, "cpu_count", lambda: 2)
     with pytest.raises(JstarError, match="square: one of 2 processes was killed, .* memory"):
         pool.in_processes(square, [(x, 7) for x in range(20)], "square", "numbers")
+
+
+def write_or_die(path):
+    if path is None:
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def half(temporary):
+        temporary.write_text("half")
+        time.sleep(30)
+
+    write_atomically(path, half)
+
+
+def test_where_one_is_killed_the_others_leave_nothing_half_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(pool, "cpu_count", lambda: 2)
+    with pytest.raises(JstarError, match="one of 2 processes was killed"):
+        pool.in_processes(write_or_die, [(tmp_path / "a.txt",), (None,)], "write", "files")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_of_which_one_is_killed_leave_whole_files_and_exit_status_2(tmp_path):

@@ -51,7 +51,7 @@ def _watch(parent: int) -> None:
     files of the next one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's way to end
+    signal.signal(signal.SIGTERM, _leave)  # not the parent's way to end
     end_with_parent()
 
     def wait() -> None:
@@ -60,6 +60,15 @@ def _watch(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _leave(*_: Any) -> None:
+    """End as one of several of which another was killed: what is half-written goes first."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The pool catches what a task raises and would wait for the next one, for ever.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
