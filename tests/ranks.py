@@ -74,6 +74,7 @@ def _ended(ranks):
         wait([rank.sentinel for rank in ranks if rank.is_alive()], 1)
         if any(rank.exitcode for rank in ranks):
             break
+    late = time.monotonic() >= deadline
     for end in ("terminate", "kill"):
         for rank in ranks:
             with contextlib.suppress(ProcessLookupError):
@@ -81,6 +82,7 @@ def _ended(ranks):
         until = time.monotonic() + PATIENCE
         for rank in ranks:
             rank.join(max(0.0, until - time.monotonic()))
+    assert not late, f"not ended after {SECONDS} s"  # else one that hangs would count as killed
     return [rank.exitcode for rank in ranks]
 
 

@@ -15,9 +15,9 @@ from jstar.errors import JstarError
 from jstar.records import write_atomically
 
 
-def square(x, killed=-1):
+def square(x, killed=-1, number=signal.SIGKILL):
     if x == killed:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     return x * x
 
 
@@ -28,10 +28,11 @@ def test_results_come_in_the_order_of_the_tasks(monkeypatch):
         assert pool.in_processes(square, tasks, "square", "numbers") == [x * x for x in range(20)]
 
 
-def test_a_killed_process_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_is_one_sentence(number, monkeypatch):
     monkeypatch.setattr(pool, "cpu_count", lambda: 2)
     with pytest.raises(JstarError, match="square: one of 2 processes was killed, .* memory"):
-        pool.in_processes(square, [(x, 7) for x in range(20)], "square", "numbers")
+        pool.in_processes(square, [(x, 7, number) for x in range(20)], "square", "numbers")
 
 
 def write_or_die(path):

@@ -65,10 +65,18 @@ def _watch(parent: int) -> None:
 def _leave(*_: Any) -> None:
     """End as one of several of which another was killed: what is half-written goes first."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # The pool catches what a task raises and would wait for the next one, for ever.
+    # While it sends a result the pool catches this and would wait for the next task, for ever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
     raise SystemExit(128 + signal.SIGTERM)
+
+
+def _task(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result; where it is told to leave, the parent sees a process that ended."""
+    try:
+        return function(*arguments)
+    except SystemExit as error:
+        os._exit(int(error.code or 0))
 
 
 def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
@@ -76,7 +84,7 @@ def in_order(pool: Executor, tasks: Iterable[tuple[Any, ...]], workers: int) -> 
     waiting: deque[Future[Any]] = deque()
     try:
         for function, *arguments in tasks:
-            waiting.append(pool.submit(function, *arguments))
+            waiting.append(pool.submit(_task, function, *arguments))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
