@@ -73,12 +73,33 @@ def test_the_number_of_threads_does_not_change_a_bit():
     assert len(case[1]) > 3 * fast_network.SLICE
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2):
+        for threads in (1, 2, 3, 4):  # four slices: one after the other, to all at once
             torch.set_num_threads(threads)
             found.append(results(*case))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    for other in found[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
+
+
+def test_gradients_take_the_memory_of_threads_not_of_slices(monkeypatch):
+    """A wide network's are as large as its weights: with eight slices of a batch, eight times."""
+    network, x, c_noise, labels, target = network_and_input(*SHAPES["three channels, labels"])
+    weights, taken, empty = sum(w.numel() for w in network.parameters()), [], torch.empty
+
+    def noted(*size, **options):
+        taken.append(empty(*size, **options))
+        return taken[-1]
+
+    loss = (network(x, c_noise, labels) - target).square().mean()
+    monkeypatch.setattr(torch, "empty", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loss.backward()
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(t.numel() // weights for t in taken if t.numel() >= weights) == [1, 2]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

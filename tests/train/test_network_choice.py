@@ -42,11 +42,9 @@ def says(monkeypatch, way):
 
 def test_it_is_measured_only_where_the_width_does_not_decide(monkeypatch):
     asked = says(monkeypatch, IN_TORCH)
-    wide = replace(NARROW, width=network_choice.HOPELESS_WIDTH, heads=8)
     between = replace(NARROW, width=128, heads=16)
     assert choose_network(NARROW, 64).way == IN_C
     assert choose_network(replace(NARROW, heads=4), 64).way == IN_C  # heads of 4
-    assert choose_network(wide, 64).way == IN_TORCH
     assert choose_network(replace(NARROW, classic=True), 64).way == IN_TORCH
     assert choose_network(replace(NARROW, patch=1, rows=16, columns=16), 64).way == IN_TORCH
     assert choose_network(replace(NARROW, width=20, heads=2), 64).way == IN_TORCH  # heads of 10

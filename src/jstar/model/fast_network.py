@@ -27,7 +27,7 @@ NO_MEMORY, NO_LABEL = 1, 2  # what network.c returns
 SLICE = 32  # images whose weight gradients are summed together; fixed, so that sums are too
 
 SIZES = ("images", "slice", "rows", "columns", "patch", "channels", "width", "heads", "depth",
-         "features", "classes")  # fmt: skip
+         "features", "classes", "buffers")  # fmt: skip
 POINTERS = ("x", "sinusoids", "labels", "positions", "weights", "packed", "room", "out", "d_out",
             "d_x", "d_weights")  # fmt: skip
 
@@ -130,7 +130,7 @@ class _Call:
             images=len(x), slice=SLICE, rows=config.rows // config.patch,
             columns=config.columns // config.patch, patch=config.patch, channels=config.channels,
             width=config.width, heads=config.heads, depth=config.depth,
-            features=config.time_features, classes=config.classes,
+            features=config.time_features, classes=config.classes, buffers=1,
             weights=ctypes.addressof(self.places),
         )  # fmt: skip
         self._place(x=self.x, sinusoids=self.sinusoids, positions=positions)
@@ -143,22 +143,29 @@ class _Call:
         size = self.kernel.jstar_network_room(ctypes.byref(self.call), ctypes.c_int(keep))
         self.room = torch.empty(self.slices, size)
         self._place(room=self.room, out=out)
-        self._run(self.kernel.jstar_network_forward, ctypes.c_int(keep), backward=False)
+        self._pack(backward=False)
+        self._run(self.kernel.jstar_network_forward, 0, self.slices, ctypes.c_int(keep))
         return out
 
     def backward(self, room: Tensor, d_out: Tensor, d_x: Tensor | None) -> list[Tensor]:
         """The gradients of the weights; sets that of x."""
         sizes = [weight.numel() for weight in self.weights]
-        of_slices = torch.empty(self.slices, sum(sizes))
+        # Each slice's are as large as the weights: memory for those that are done at once.
+        at_once = min(torch.get_num_threads(), self.slices)
+        of_slices = torch.empty(at_once, sum(sizes))
+        whole = of_slices[0] if self.slices == 1 else torch.empty(sum(sizes))
+        self.call.buffers = at_once
         self._place(room=room, d_out=d_out, d_weights=of_slices)
         if d_x is not None:
             self._place(d_x=d_x)
-        self._run(self.kernel.jstar_network_backward, backward=True)
-        whole = of_slices[0]
-        if self.slices > 1:
-            whole = torch.empty_like(whole)
-            counts = map(ctypes.c_int64, of_slices.shape)
-            self.kernel.jstar_network_sum(address(of_slices), *counts, address(whole))
+        self._pack(backward=True)
+        for first in range(0, self.slices, at_once):
+            stop = min(first + at_once, self.slices)
+            self._run(self.kernel.jstar_network_backward, first, stop)
+            if self.slices > 1:
+                counts = ctypes.c_int64(stop - first), ctypes.c_int64(sum(sizes))
+                add = ctypes.c_int(first > 0)
+                self.kernel.jstar_network_sum(address(of_slices), *counts, add, address(whole))
         parts = torch.split(whole, sizes)
         return [part.view(w.shape) for part, w in zip(parts, self.weights, strict=True)]
 
@@ -166,26 +173,29 @@ class _Call:
         for name, tensor in tensors.items():
             setattr(self.call, name, address(tensor))
 
-    def _run(self, function: Any, *more: Any, backward: bool) -> None:
-        """The function for every slice, on torch's number of threads.
+    def _pack(self, *, backward: bool) -> None:
+        """Lay the weights as the products of a pass read them."""
+        call, way = ctypes.byref(self.call), ctypes.c_int(backward)
+        self.packed = torch.empty(self.kernel.jstar_network_packed(call, way))
+        if len(self.packed):
+            self.kernel.jstar_network_pack(call, way, address(self.packed))
+        self._place(packed=self.packed)
+
+    def _run(self, function: Any, first: int, stop: int, *more: Any) -> None:
+        """The function for slices [first, stop), on torch's number of threads.
 
         ctypes releases the interpreter lock, so plain threads do.
         """
         call = ctypes.byref(self.call)
-        size = self.kernel.jstar_network_packed(call, ctypes.c_int(backward))
-        packed = torch.empty(size)
-        if size:
-            self.kernel.jstar_network_pack(call, ctypes.c_int(backward), address(packed))
-        self._place(packed=packed)
 
         def do(first: int, stop: int) -> int:
             return int(function(call, ctypes.c_int64(first), ctypes.c_int64(stop), *more))
 
-        threads = min(torch.get_num_threads(), self.slices)
+        threads = min(torch.get_num_threads(), stop - first)
         if threads < 2:
-            found = {do(0, self.slices)}
+            found = {do(first, stop)}
         else:
-            found = set(_pool(threads).map(lambda k: do(k, k + 1), range(self.slices)))
+            found = set(_pool(threads).map(lambda k: do(k, k + 1), range(first, stop)))
         if NO_MEMORY in found:
             raise MemoryError("no memory for the buffers of a network")
         if NO_LABEL in found:

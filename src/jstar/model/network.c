@@ -299,7 +299,8 @@ static struct network slice_of(const struct network *n, int64_t number, int keep
     if (n->d_out) of.d_out += first * image;
     if (n->d_x) of.d_x += first * image;
     if (n->d_weights)
-        of.d_weights += number * (gradient_of(n, FIRST_BLOCK + n->depth * OF_A_BLOCK) - n->d_weights);
+        of.d_weights += number % n->buffers *
+                        (gradient_of(n, FIRST_BLOCK + n->depth * OF_A_BLOCK) - n->d_weights);
     return of;
 }
 
@@ -324,13 +325,13 @@ int jstar_network_backward(const struct network *n, int64_t first, int64_t stop)
     return failed;
 }
 
-/* The sum of the gradients of all slices [slices, size], in their order. */
-void jstar_network_sum(const float *parts, int64_t slices, int64_t size, float *sum) {
+/* Set to, or add, the sum of the gradients of some slices [slices, size], in their order. */
+void jstar_network_sum(const float *parts, int64_t slices, int64_t size, int add, float *sum) {
     enum { PIECE = 1024 }; /* stays in the nearest cache */
     for (int64_t j = 0; j < size; j += PIECE) {
         int64_t stop = size - j < PIECE ? size : j + PIECE;
-        memcpy(sum + j, parts + j, sizeof(float) * (stop - j));
-        for (int64_t k = 1; k < slices; k++)
+        if (!add) memcpy(sum + j, parts + j, sizeof(float) * (stop - j));
+        for (int64_t k = add ? 0 : 1; k < slices; k++)
             for (int64_t i = j; i < stop; i++) sum[i] += parts[k * size + i];
     }
 }

@@ -19,14 +19,15 @@ from jstar.model.fast_network import (
     head_step,
     network_kernel,
 )
+from jstar.model.flops import flops
 from jstar.model.ladder import DiTConfig
 from jstar.native import files_of
 from jstar.probe import Way, measured
 
 IN_C, IN_TORCH = "c", "torch"
-HOPELESS_WIDTH = 768  # from here on not asked, but torch: timing it would take half a minute
 TIE = 1.03  # C then: beside another job, as runs have one, it loses less than torch
 TIMED_TOKENS = 4096  # of the batch that is timed, unless every thread then had less than a slice
+TIMED_FLOPS = 5e10  # likewise, where that is fewer tokens: half a second of one core
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class NetworkChoice:
 def choose_network(config: DiTConfig, batch: int) -> NetworkChoice:
     """The faster way for a new run of float32 on this CPU, uncompiled, `batch` images at a time.
 
-    Between SURE_WIDTH and HOPELESS_WIDTH it is measured, with torch's present number of threads.
+    From SURE_WIDTH on it is measured, with torch's present number of threads.
     """
     width, step = config.width, head_step(config.width, config.heads)
     if config.classic or config.tokens > MAX_TOKENS or step is None:
@@ -49,10 +50,9 @@ def choose_network(config: DiTConfig, batch: int) -> NetworkChoice:
         return NetworkChoice(IN_TORCH, "nothing compiled here")
     if width <= SURE_WIDTH:
         return NetworkChoice(IN_C, f"width at most {SURE_WIDTH}")
-    if width >= HOPELESS_WIDTH:
-        return NetworkChoice(IN_TORCH, f"width at least {HOPELESS_WIDTH}")
     threads = torch.get_num_threads()
-    batch = min(batch, max(SLICE * threads, TIMED_TOKENS // config.tokens))
+    timed = min(TIMED_TOKENS // config.tokens, int(TIMED_FLOPS / (3 * flops(_one_block(config)))))
+    batch = min(batch, max(SLICE * threads, timed))
     question = (
         f"network: {config.tokens} tokens, width {width}, {config.heads} heads, batch {batch}, "
         f"threads {threads}"
@@ -65,7 +65,7 @@ def choose_network(config: DiTConfig, batch: int) -> NetworkChoice:
 
 def network_passes(config: DiTConfig, batch: int) -> tuple[Way, Way]:
     """What is timed: a forward and backward pass of a network of one block, in C and in torch."""
-    network = DiT.drawn(replace(config, depth=1), seed=0)
+    network = DiT.drawn(_one_block(config), seed=0)
     count = batch * config.channels * config.rows * config.columns
     x = torch.linspace(-1, 1, count).view(batch, config.channels, config.rows, config.columns)
     c_noise = torch.linspace(-1, 1, batch)
@@ -81,6 +81,10 @@ def network_passes(config: DiTConfig, batch: int) -> tuple[Way, Way]:
         return both
 
     return (IN_C, passes(True)), (IN_TORCH, passes(False))
+
+
+def _one_block(config: DiTConfig) -> DiTConfig:
+    return replace(config, depth=1)
 
 
 def network_words(choices: dict[str, NetworkChoice]) -> str:

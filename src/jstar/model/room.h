@@ -9,6 +9,7 @@ enum { MODULATION, QKV = 2, PROJ, UP, DOWN, QK_SCALE, OF_A_BLOCK }; /* of block 
  * slices of `slice` images, and what they call has one of them as its whole. */
 struct network {
     int64_t images, slice, rows, columns, patch, channels, width, heads, depth, features, classes;
+    int64_t buffers; /* of gradients; slice k adds to none and sets number k modulo buffers */
     const float *x;              /* [B, C, H, W] */
     const float *sinusoids;      /* [B, F]: of the noise scale */
     const int64_t *labels;       /* [B] */
@@ -19,7 +20,7 @@ struct network {
     float *out;                  /* [B, C, H, W] */
     const float *d_out;          /* [B, C, H, W] */
     float *d_x;                  /* [B, C, H, W], or NULL */
-    float *d_weights;            /* [slices, one weight after the other] */
+    float *d_weights;            /* [buffers, one weight after the other] */
 };
 
 /* What a forward pass leaves in `room`. Without a backward pass all blocks share one place. */
