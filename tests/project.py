@@ -1,14 +1,19 @@
 """A copy of the project in a folder of its own, and what is run there."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
+import warm
 import yaml
 from conftest import ROOT
 
+from jstar.pool import end_with_parent
 from jstar.records import read_json
 
 WITHOUT_TORCH = """
@@ -38,21 +43,41 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """For commands run in the copy."""
+def environment(folder: Path, *programs: Path) -> dict[str, str]:
+    """For commands run in the copy; programs: folders to look into first."""
+    places = [*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     return {
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+        **os.environ, "PYTHONPATH": str(folder / "src"), "PATH": os.pathsep.join(places),
+    }  # fmt: skip
+
+
+@cache
+def warmed() -> Path:
+    """A folder with a `jstar` and a `snakemake` that start at once, as long as the tests run."""
+    folder = Path(tempfile.mkdtemp(prefix="jstar-warm-"))
+    place, code = folder / "socket", warm.__file__
+    process = subprocess.Popen(
+        [sys.executable, code, "serve", place], preexec_fn=end_with_parent, cwd=folder
+    )
+    for name in ("jstar", "snakemake"):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -ISE {code} {place} {name} "$@"\n')
+        program.chmod(0o755)
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    return folder
 
 
 def snakemake(folder: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
     """Run Snakemake in the copy; with `check` a failure shows what it and the jobs printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
-        check=False,
+        [warmed() / "snakemake", "--cores", "2", *map(str, arguments)], cwd=folder,
+        env=environment(folder, warmed()), capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if check:
         logs = "".join(p.read_text() for p in folder.glob("*/**/*.log"))
@@ -77,11 +102,12 @@ def without_torch(*arguments: object) -> None:
 
 
 def start(folder: Path, *command: object) -> subprocess.Popen:
-    """`python -m <command>` in the copy, its output in a file."""
+    """`jstar …` or `snakemake …` in the copy, its output in a file."""
+    program, *arguments = map(str, command)
     with (folder / "output.txt").open("a") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", *map(str, command)],
-            cwd=folder, env=environment(folder), stdout=output, stderr=output,
+            [warmed() / program, *arguments], cwd=folder, env=environment(folder, warmed()),
+            stdout=output, stderr=output,
         )  # fmt: skip
 
 

@@ -205,6 +205,45 @@ def test_a_fit_reads_its_tables_before_what_fits_them_is_loaded():
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("sys.exit(3)", 3, ""),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("print('short', end='', file=open('/dev/full', 'w')); sys.exit(0)", 0, ""),
+    ],
+)
+def test_the_process_ends_as_python_does_only_sooner(body, status, said, tmp_path):
+    """Exit handlers run, threads are waited for, what was printed is there; nothing is taken apart."""
+    code = f"""
+import atexit, sys, tempfile, threading, time
+from jstar import __main__, cli
+class Kept:
+    def __del__(self): print("taken apart")
+def main():
+    sys.kept = Kept()
+    sys.folder = tempfile.TemporaryDirectory(dir="{tmp_path}")
+    atexit.register(print, "handler")
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    print("begun", end=" ")
+    {body}
+cli.main = main
+__main__.run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert done.stdout == "begun thread\nhandler\n"
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_printed_is_no_success():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "jstar", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+
+
 def test_help_says_units(jstar):
     for command, words in (
         ("fit", ["FLOPs", "images (or tokens) seen"]),
