@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import ROOT, TINY, environment, images_seen
+from project import ROOT, TINY, environment, images_seen, warmed
 
 from jstar.records import read_json
 
@@ -34,9 +34,16 @@ rule mine:
 
 
 def run(folder, *command):
-    """`python -m COMMAND` in a folder that is no checkout: exit status and all that it printed."""
+    """A command in a folder that is no checkout: exit status and all that it printed.
+
+    `jstar study` and its jobs start as they do for users.
+    """
+    program, *arguments = map(str, command)
+    start, programs = [warmed() / program], [warmed()]
+    if program == "jstar":
+        start, programs = [sys.executable, "-m", program], []
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], cwd=folder, env=environment(ROOT),
+        [*start, *arguments], cwd=folder, env=environment(ROOT, *programs),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout
