@@ -42,6 +42,7 @@ VERDICTS = ("design", "truth", "errors", "studies", "said_corrected", "said_abov
             "said_undecided", "wrong", "held")  # fmt: skip
 COVERAGE = ("alpha", "optimal_share", "runs", "run_noise", "studies", "coverage", "coverage_se",
             "bias_over_sd")  # fmt: skip
+GRID = ("tokens", "width", "batch", "used", "torch_ms", "c_times_torch", "lost", "forward_lost")
 SHOWN = {
     "install": Shown(
         "Installing, and the first answer", "install",
@@ -91,8 +92,12 @@ SHOWN = {
         "Networks of one block. `lost`, `forward lost`: the time of the way used over that of the "
         "faster one, less 1; of a forward and backward pass, and of a forward pass, which goes the "
         "same way.",
-        columns=("tokens", "width", "batch", "used", "torch_ms", "c_times_torch", "lost",
-                 "forward_lost"),
+        columns=GRID,
+    ),
+    "train_network_grid_zen5": Shown(
+        "The same on AMD's Zen 5", "train_network",
+        "Torch's products take twice the time there that the processor would allow.",
+        columns=GRID,
     ),
     "train_saves": Shown(
         "How long training stands still for checkpoints", "train_saves",

@@ -28,6 +28,7 @@ from jstar.train.events import TrainingEvents, run_events
 from jstar.train.footprint import MARGIN, Cut, Footprint, Load, choose_cut
 from jstar.train.loop import SAVING_SHARE
 from jstar.train.stop import SLACK
+from jstar.train.trace import load_compiler
 
 COPY = 20e9  # bytes/s from a GPU to pinned memory (PCIe 4 has 32e9, 5 has 64e9); assumed
 PROCESS_BYTES = 3 * GIB  # of a process' private memory: torch, CUDA's context; assumed
@@ -79,6 +80,8 @@ def preflight(layout: Layout) -> Preflight:
     tasks = [
         (study, entry.name, data, gpu, find_rehearsal(layout, entry.name)) for entry in study.ladder
     ]
+    if study.train.compile:
+        load_compiler()
     for found in in_processes(_forecast_or_fault, tasks, "plan", "sizes"):
         (faults if isinstance(found, str) else sizes).append(found)
     faults += _host_faults(study, sizes, data)

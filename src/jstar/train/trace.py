@@ -6,6 +6,7 @@ kernels; what the kernels would move is counted as if all that lies between two 
 does not depend on the second was one kernel each.
 """
 
+import importlib
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -65,6 +66,12 @@ class TracedStep:
         few, many = TRACED
         low, high = self.cost(few), self.cost(many)
         return lambda images: low.towards(high, (images - few) / (many - few))
+
+
+def load_compiler() -> None:
+    """Load what tracing of compiled blocks needs: once, before processes are forked for it."""
+    importlib.import_module("torch._dynamo.backends.common")
+    importlib.import_module("torch._inductor.decomposition")
 
 
 def count_saved(objective: nn.Module, inputs: Sequence[Tensor | None], bf16: bool) -> int:
