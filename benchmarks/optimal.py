@@ -3,8 +3,10 @@
 python benchmarks/optimal.py OUT.csv CIFAR10.npy [OTHER.npy ...]      uint8 arrays [N, C, H, W]
 The first file is timed, in seconds by the clock and of the processor (which a busy machine does not
 stretch); every file gets its I-MMSE closure and its agreement with float64.
+ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 python …: all on AVX2.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from jstar.hardware import cpu_name
 from jstar.optimal import optimal_loss
 from jstar.optimal.draws import gaussian_noise, quantised_noise, systematic_sources
 from jstar.optimal.exact.data_moments import measure_moments
@@ -22,6 +25,7 @@ from jstar.records import provenance, write_table
 
 SIGMAS = np.geomspace(0.02, 80, 32)
 DRAWS = 2000
+HELD = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 CHECKED = 32  # draws compared with float64 brute force, at every noise scale
 
 
@@ -115,8 +119,13 @@ def main():
             rows.append((file.stem, what, disagreement(images, precision)))
     table = pd.DataFrame(rows, columns=["data", "what", "value"])
     print(table.to_string(index=False))
-    command = " ".join(["python benchmarks/optimal.py", sys.argv[1], *(f.name for f in files)])
-    write_table(out, table, provenance(command=command, threads=2))
+    held = [f"{name}={os.environ[name]}" for name in HELD if name in os.environ]
+    command = " ".join(
+        [*held, "python benchmarks/optimal.py", sys.argv[1], *(f.name for f in files)]
+    )
+    features = torch.backends.cpu.get_cpu_capability()
+    facts = provenance(command=command, threads=2, device=cpu_name(), features=features)
+    write_table(out, table, facts)
 
 
 if __name__ == "__main__":

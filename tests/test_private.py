@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -157,6 +158,22 @@ def put(file, content):
     """A new file in its place: the old one may be loaded."""
     file.unlink()
     file.write_bytes(content)
+
+
+@compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is of x86")
+def test_what_holds_torch_to_avx2_holds_kernels_to_it(machine, monkeypatch):
+    source = machine / "kernel.c"
+    source.write_text(
+        "int answer(void) {\n"
+        "#if defined(__AVX2__) && !defined(__AVX512F__)\n    return 2;\n"
+        "#else\n    return 0;\n#endif\n}\n"
+    )
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert native.load(source, ()).answer() == 2
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+    native.load(source, ())
+    assert len([*(machine / "cache/jstar/kernels").glob("*.so")]) == 2  # neither is taken for both
 
 
 @compiler

@@ -3,6 +3,7 @@
 JSTAR_NATIVE=0 turns them off. A compiled file lies in the user's cache folder, under a name that
 holds the source, the compiler and the processor: an upgrade or another machine compiles anew. It
 ends in the digest of what comes before, and is loaded only if nobody else can have written it.
+ATEN_CPU_CAPABILITY=avx2, which holds torch's kernels to AVX2, holds these to it, too.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from jstar.errors import JstarError
 from jstar.private import open_private, private_folder, user_cache, write_private
 
 HEADERS = Path(__file__).parent
-COMMON = ("-O3", "-march=native", "-shared", "-fPIC", "-std=c11")
+COMMON = ("-O3", "-shared", "-fPIC", "-std=c11")
 COMPILE_SECONDS = 60
 DIGEST_BYTES = 32
 
@@ -36,7 +37,16 @@ def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
     if os.environ.get("JSTAR_NATIVE") == "0" or compiler is None or not source.is_file():
         return None
     for flags in alternatives:
-        command = [compiler, *COMMON, f"-I{HEADERS}", *flags, str(source), "-lm", "-o"]
+        command = [
+            compiler,
+            _architecture(),
+            *COMMON,
+            f"-I{HEADERS}",
+            *flags,
+            str(source),
+            "-lm",
+            "-o",
+        ]
         try:
             path = _cache_folder() / f"{source.stem}-{_key(source, compiler, flags)}.so"
             return _cached(path) or _compiled(command, path)
@@ -105,6 +115,11 @@ def _checked(path: Path) -> ctypes.CDLL:
         raise
 
 
+def _architecture() -> str:
+    held = os.environ.get("ATEN_CPU_CAPABILITY") == "avx2" and platform.machine() == "x86_64"
+    return "-march=haswell" if held else "-march=native"
+
+
 def _cache_folder() -> Path:
     cache = user_cache()
     own = [cache / "kernels"] if cache else []
@@ -113,5 +128,6 @@ def _cache_folder() -> Path:
 
 def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
     code = [path.read_text() for path in files_of(source)]
-    text = "\n".join([*code, compiler, *COMMON, *flags, platform.machine(), cpu_features()])
+    facts = [compiler, _architecture(), *COMMON, *flags, platform.machine(), cpu_features()]
+    text = "\n".join([*code, *facts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
