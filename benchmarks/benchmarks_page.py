@@ -63,6 +63,16 @@ SHOWN = {
         "J\\* of a dataset", "optimal", "Differences are those to float64, as a share of the "
         "error that is allowed.", spread=("what", "data", "value"),
     ),
+    "optimal_zen5": Shown(
+        "J\\* on AMD's Zen 5", "optimal",
+        "Torch's float32 products take twice the time there that the processor would allow.",
+        spread=("what", "data", "value"),
+    ),
+    "optimal_zen5_avx2": Shown(
+        "The same with AVX2 alone", "optimal",
+        "Torch, its products and our kernels held to AVX2: no 512 bits, no products of bytes.",
+        spread=("what", "data", "value"),
+    ),
     "optimal_peers": Shown(
         "J\\* beside other programs", "optimal_peers",
         "`seconds whole curve`: scaled from the noise scales and draws that were timed. "

@@ -214,7 +214,7 @@ def test_a_fit_reads_its_tables_before_what_fits_them_is_loaded():
     ],
 )
 def test_the_process_ends_as_python_does_only_sooner(body, status, said, tmp_path):
-    """Exit handlers run, threads are waited for, what was printed is there; nothing is taken apart."""
+    """Exit handlers run, threads are waited for, all is printed; but nothing is taken apart."""
     code = f"""
 import atexit, sys, tempfile, threading, time
 from jstar import __main__, cli

@@ -37,16 +37,8 @@ def load(source: Path, *alternatives: tuple[str, ...]) -> ctypes.CDLL | None:
     if os.environ.get("JSTAR_NATIVE") == "0" or compiler is None or not source.is_file():
         return None
     for flags in alternatives:
-        command = [
-            compiler,
-            _architecture(),
-            *COMMON,
-            f"-I{HEADERS}",
-            *flags,
-            str(source),
-            "-lm",
-            "-o",
-        ]
+        given = [_architecture(), *COMMON, f"-I{HEADERS}", *flags]
+        command = [compiler, *given, str(source), "-lm", "-o"]
         try:
             path = _cache_folder() / f"{source.stem}-{_key(source, compiler, flags)}.so"
             return _cached(path) or _compiled(command, path)

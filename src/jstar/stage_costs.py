@@ -17,7 +17,7 @@ from jstar.train.events import run_events
 from jstar.train.status import RunStatus
 
 # Processor seconds of one core, as measured on 2 cores of a server.
-START = 3.0  # a job until it works: Python, torch, the study
+START = 2.0  # a job until it works: Python, torch, the study
 READ = 2e-9  # a byte of an image, prepared
 EXPONENTIAL = 1.5e-9  # a pair of points at one noise scale
 FIT_SCALE = 1.8  # a noise scale, 1,000 draws, 300 studies (benchmarks/scaling_speed.py)
