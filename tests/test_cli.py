@@ -237,6 +237,18 @@ __main__.run()
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_waits_for_the_end_of_the_process_is_told():
+    code = """
+import atexit, sys
+atexit.register(print, "earlier")
+from jstar import __main__, cli
+cli.main = lambda: sys.exit(3)
+__main__.run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "earlier\n")
+
+
 def test_what_cannot_be_printed_is_no_success():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "jstar", "--version"]

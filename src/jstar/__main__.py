@@ -26,7 +26,8 @@ def run() -> None:
                 failed = True  # a full disk, a pipe that nobody reads
         os._exit(status or int(failed))
 
-    atexit.register(end)  # the first one, hence the last to be called
+    if not atexit._ncallbacks():  # else somebody else's, as coverage's, would not be called
+        atexit.register(end)  # the first one, hence the last to be called
     gc.set_threshold(COLLECT_EVERY)
     from jstar.cli import main
 
