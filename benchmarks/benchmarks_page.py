@@ -89,6 +89,10 @@ SHOWN = {
         "J\\* of more data than memory", "optimal_large",
         "Images of 12,288 values, as many as ImageNet has. `seconds 8000 draws` is extrapolated.",
     ),
+    "optimal_large_zen5_avx2": Shown(
+        "The same on Zen 5 with AVX2 alone", "optimal_large",
+        "From more draws, with the images in the system's cache.",
+    ),
     "train_peer": Shown(
         "Training beside diffusers", "train", "Side by side, in turns.", columns=PEER,
     ),

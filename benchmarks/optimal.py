@@ -25,6 +25,7 @@ from jstar.records import provenance, write_table
 
 SIGMAS = np.geomspace(0.02, 80, 32)
 DRAWS = 2000
+THREADS = 2
 HELD = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 CHECKED = 32  # draws compared with float64 brute force, at every noise scale
 
@@ -106,9 +107,17 @@ def median(times, k):
     return statistics.median(each[k] for each in times)
 
 
+def facts(command):
+    """Provenance: the command with what the environment holds, the threads and the processor."""
+    held = [f"{name}={os.environ[name]}" for name in HELD if name in os.environ]
+    features = torch.backends.cpu.get_cpu_capability()
+    words = " ".join([*held, *command])
+    return provenance(command=words, threads=THREADS, device=cpu_name(), features=features)
+
+
 def main():
     out, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     rows = list(timings(np.load(files[0]), files[0].stem))
     for file in files:
         images = np.load(file)
@@ -119,13 +128,8 @@ def main():
             rows.append((file.stem, what, disagreement(images, precision)))
     table = pd.DataFrame(rows, columns=["data", "what", "value"])
     print(table.to_string(index=False))
-    held = [f"{name}={os.environ[name]}" for name in HELD if name in os.environ]
-    command = " ".join(
-        [*held, "python benchmarks/optimal.py", sys.argv[1], *(f.name for f in files)]
-    )
-    features = torch.backends.cpu.get_cpu_capability()
-    facts = provenance(command=command, threads=2, device=cpu_name(), features=features)
-    write_table(out, table, facts)
+    names = [sys.argv[1], *(file.name for file in files)]
+    write_table(out, table, facts(["python benchmarks/optimal.py", *names]))
 
 
 if __name__ == "__main__":

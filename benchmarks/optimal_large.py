@@ -3,9 +3,10 @@
 python benchmarks/optimal_large.py FOLDER OUT.csv [N] [DRAWS]     default: 1281167, 16
 Writes N synthetic 8-bit images of 12,288 values (15.7 GB) to FOLDER and deletes them at the end.
 Prints the peak anonymous memory of this process (the page cache is not in it) and the time. What
-a further draw costs is measured on the first 4,096 and 12,288 points with 1,024 draws: a part for
-every point, and a part by itself. The time of 8,000 draws is extrapolated with it, in seconds of
-processor time over the threads, which a busy machine does not stretch.
+a further draw costs is measured on the first 4,096 and 12,288 points with 1,024 draws (medians of
+seven rounds in turns): a part for every point, and a part by itself. The time of 8,000 draws is
+extrapolated with it, in seconds of processor time over the threads, which a busy machine does not
+stretch.
 """
 
 import sys
@@ -16,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from optimal import THREADS, facts
 
 from jstar.optimal import optimal_loss
-from jstar.records import provenance, write_table
+from jstar.records import write_table
 
 SIGMAS = np.geomspace(0.02, 80, 32)
 SHAPE = (3, 64, 64)
 TILE = 4096
 GIB = 2**30
-PARTS, PART_DRAWS = (4096, 12288), 1024  # what a further draw costs
-THREADS = 2
+PARTS, PART_DRAWS, PART_ROUNDS = (4096, 12288), 1024, 7  # what a further draw costs
 
 
 class PeakMemory:
@@ -60,6 +61,13 @@ def write_images(path, count):
     del out
 
 
+def used_by(part):
+    """Processor seconds of some points' sums over PART_DRAWS draws."""
+    used = time.process_time()
+    optimal_loss(part, SIGMAS, queries=PART_DRAWS)
+    return time.process_time() - used
+
+
 def main():
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     count, draws = [*map(int, sys.argv[3:]), *(1281167, 16)[len(sys.argv) - 3 :]]
@@ -75,12 +83,9 @@ def main():
             start, used = time.perf_counter(), time.process_time()
             curve = optimal_loss(images, SIGMAS, queries=draws)
             whole, whole_used = time.perf_counter() - start, time.process_time() - used
-        seconds = []
-        for points in PARTS:
-            part = np.array(images[:points])
-            used = time.process_time()
-            optimal_loss(part, SIGMAS, queries=PART_DRAWS)
-            seconds.append((time.process_time() - used) / THREADS)
+        parts = [np.array(images[:points]) for points in PARTS]
+        rounds = np.array([[used_by(part) for part in parts] for _ in range(PART_ROUNDS)])
+        seconds = np.median(rounds, axis=0) / THREADS
     finally:
         path.unlink(missing_ok=True)
     by_point = (seconds[1] - seconds[0]) / PART_DRAWS / (PARTS[1] - PARTS[0])
@@ -103,8 +108,8 @@ def main():
         }
     )
     print(table.T.to_string(header=False))
-    command = "python benchmarks/optimal_large.py " + " ".join(["FOLDER", *sys.argv[2:]])
-    write_table(out, table, provenance(command=command, threads=THREADS))
+    command = ["python benchmarks/optimal_large.py FOLDER", *sys.argv[2:]]
+    write_table(out, table, facts(command))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from jstar.train.run import CHECKPOINTS
 
 SECONDS, PATIENCE = 400, 30  # of all, and of those that are told to end
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed.fsdp", "jstar.train.run", "pytest"])
+# torch._dynamo: DDP and FSDP load it as they are made; frozen: the last one.
+LOADED = ["torch.distributed.fsdp", "torch._dynamo", "jstar.train.run", "pytest", "frozen"]
+CONTEXT.set_forkserver_preload(LOADED)
 
 
 def launch(script, study, data, folder, processes, how=(), *, killed=False):

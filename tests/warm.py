@@ -11,7 +11,6 @@ workflow/test_anywhere.py).
 
 import atexit
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -57,7 +56,7 @@ def serve(place: str) -> None:
     for name in LOADED:
         importlib.import_module(name)
     own = set(sys.path)
-    gc.freeze()  # else the first collection of every fork copies all that was loaded
+    importlib.import_module("frozen")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
