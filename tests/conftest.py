@@ -20,11 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("JSTAR_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are CPUs: killed, refused and resumed processes are waited for."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items):
     """Whole studies first: a worker takes a file at a time, and a long one must not be the last."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")

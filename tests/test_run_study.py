@@ -16,7 +16,7 @@ from jstar.data import prepare
 from jstar.layout import Layout
 from jstar.run_study import Jobs, _command, _forwarding, study_line
 from jstar.scaling.summary import verdict_table
-from jstar.stage_costs import FIGURE, StageCost, seconds_of, stage_costs, stage_table
+from jstar.stage_costs import FIGURE, START, StageCost, seconds_of, stage_costs, stage_table
 from jstar.train.status import STATE_FILE
 
 SAID = """\
@@ -112,7 +112,7 @@ def test_the_plan_counts_every_stage(tiny_study, tmp_path):
     assert plain["train"].seconds == 19
     assert (plain["tune"].jobs, plain["evaluate"].jobs) == (0, 3)
     more = costs(evaluate={"queries": 128}, sigmas={"min": 0.05, "max": 20, "count": 12})
-    start = 3 * 3.0
+    start = 3 * START
     assert more["evaluate"].seconds - start == pytest.approx(
         4 * (plain["evaluate"].seconds - start)
     )

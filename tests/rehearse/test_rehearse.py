@@ -17,6 +17,7 @@ from conftest import ROOT
 from jstar.config import Study
 from jstar.data import prepare
 from jstar.layout import Layout
+from jstar.model import flops
 from jstar.preflight import preflight
 from jstar.records import read_json
 from jstar.rehearse import Node, node, rehearse
@@ -152,9 +153,14 @@ def test_a_wrong_plan_is_found(real, tmp_path, monkeypatch, jstar, change, words
     config, layout, _, told, _ = real
     monkeypatch.setattr(node, "measure_size", lambda *given: wrong(told, **change(told)))
     monkeypatch.setattr(Layout, "data", layout.data)
+    # The plan goes by what was measured then, not by what a busier moment would guess.
+    speed = 3 * flops(told.train.load(layout.study, "d2")[0].shape) * told.train.images_per_second
+    tree = {**yaml.safe_load(config.read_text()), "resources": {"flops_per_second": speed}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
     status, out, err = jstar(
-        "rehearse", "--config", config, "--results", tmp_path, "--device", "cpu", "--threads", 1
-    )
+        "rehearse", "--config", tmp_path / "study.yaml", "--results", tmp_path, "--device", "cpu",
+        "--threads", 1,
+    )  # fmt: skip
     assert status == 1, out + err
     said = [line for line in out.splitlines() if line.startswith("d2: ")]
     assert len(said) == 1

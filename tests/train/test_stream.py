@@ -1,6 +1,7 @@
 """Data, noise scale and noise are a function of (seed, image index); targets are exact."""
 
 import dataclasses
+import time
 from threading import current_thread, main_thread
 
 import numpy as np
@@ -129,9 +130,12 @@ def test_a_dataset_too_large_for_memory_is_read_ahead(digits, monkeypatch):
     read, here = source.images._read, []
     monkeypatch.setattr(source.images, "_read", lambda i: here.append(current_thread()) or read(i))
     # Steps 0-9, 9-20 as announced; then others than announced, which must be read after all.
-    for start, stop, then in ((0, 9, 20), (9, 20, 30), (25, 31, None)):
+    for start, stop, then, read_by_then in ((0, 9, 20, 2), (9, 20, 30, 3), (25, 31, None, 4)):
         torch.testing.assert_close(
             rows(source.chunk(start, stop, then)), rows(kept.chunk(start, stop)), rtol=0, atol=0
         )
+        deadline = time.monotonic() + 60
+        while len(here) < read_by_then and time.monotonic() < deadline:  # one not begun is left
+            time.sleep(0.01)
     ahead = [thread is not main_thread() for thread in here]
     assert sorted(ahead) == [False, False, True, True]
