@@ -7,6 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from jstar import pool
 from jstar.config import Study
 from jstar.hardware import GIB, find_gpu
 from jstar.layout import Layout
@@ -20,6 +21,12 @@ FIRST = {
     "microbatch": 128, "activation_checkpointing": False, "parallel": "ddp", "resident": True,
     "ema": [0.05, 0.1],
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch):
+    """Sizes are not traced by processes of their own, so that tests share what was traced."""
+    monkeypatch.setattr(pool, "cpu_count", lambda: 1)
 
 
 def shipped(name, sizes, **changes):

@@ -10,6 +10,8 @@ from conftest import ROOT
 from PIL import Image
 from project import copy_project, jobs
 
+from jstar import pool
+
 STUDIES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 
 
@@ -52,6 +54,9 @@ def test_a_study_of_scaling_has_six_sizes_or_more_and_a_plan(project, name, jsta
     if study.get("kind", "scaling") == "scaling":
         assert len(study["ladder"]) >= 6
     monkeypatch.chdir(project)
+    monkeypatch.setattr(
+        pool, "cpu_count", lambda: 1
+    )  # beside the other tests there is no other CPU
     status, out, err = jstar("plan", "--config", f"config/{name}", "--studies", 2)
     assert status == 0, err
     assert "FLOPs" in out

@@ -268,5 +268,6 @@ def _elsewhere(study: Study, load: Load) -> tuple[str, ...]:
     config = load.config.model_copy(update={"batch": load.share})
     alone = replace(load, config=config, world=1, image_bytes=0.0, chunk_bytes=0.0)
     cut = Cut(alone.share, recompute=False, shard=False, resident=False)
-    speed, share = (f(alone, cut, Machine.measured(load.shape)) for f in (images_per_second, mfu))
+    here = Machine.measured(load.shape)
+    speed, share = (f(alone, cut, here) for f in (images_per_second, mfu))
     return (*found, f"{speed:,.3g} ({share:.2f})")
