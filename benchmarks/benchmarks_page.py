@@ -54,6 +54,11 @@ SHOWN = {
         "From clone to verdict", "newcomer",
         "What stands on the screen, every 30 seconds: the last line of the command that runs.",
     ),
+    "study_before": Shown(
+        "The default study beside the code of November 25", "study",
+        "A round each: the study file of that commit by its code and by this one, in turns. This "
+        "code's fits simulate whole studies, which that one's did not.",
+    ),
     "bench": Shown(
         "What `jstar bench` prints", "",
         "On one thread, by processor time, unless the line says otherwise. `used`: what jstar does "

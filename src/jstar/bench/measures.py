@@ -36,7 +36,11 @@ SIGMAS = np.geomspace(0.02, 80, 32)
 DRAWS_A_SECOND, POINTS_A_DRAW = 300, 20  # of J*: 50,000 x 2,000 draws would be CIFAR-10's
 BLOCKS = (16, 48, 96, 128, 192, 256)  # widths
 TOKENS_SIDE, BATCH = 32, 32  # 64 tokens an image, in patches of 4
-FIT = "import jstar.cli, jstar.config, jstar.manifest, jstar.scaling.stage, jstar.scaling.summary"
+FIT = (
+    "import gc, os; from jstar.__main__ import COLLECT_EVERY; gc.set_threshold(COLLECT_EVERY); "
+    "import jstar.cli, jstar.config, jstar.manifest, jstar.scaling.stage, jstar.scaling.summary; "
+    "os._exit(0)"
+)
 
 
 @dataclass(frozen=True)
