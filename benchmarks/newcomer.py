@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jstar.hardware import cpu_name
 from jstar.records import provenance, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,7 @@ def main() -> None:
     load = frame["load"].mean()
     facts = provenance(
         command=f"python benchmarks/newcomer.py OUT.csv {command}", exit_status=code,
+        device=cpu_name(),
         note=f"{os.cpu_count()} cores, load average {load:.1f}: other jobs ran on the machine"
         if load > os.cpu_count() + 1 else f"{os.cpu_count()} cores",
     )  # fmt: skip
