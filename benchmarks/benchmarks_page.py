@@ -118,6 +118,12 @@ SHOWN = {
         "Torch's products take twice the time there that the processor would allow.",
         columns=GRID,
     ),
+    "train_network_grid_zen5_avx2": Shown(
+        "The same with AVX2 alone, on Zen 5", "train_network",
+        "Torch, its products and our kernels held to AVX2 (ATEN_CPU_CAPABILITY=avx2, and MKL's and "
+        "oneDNN's alike).",
+        columns=GRID,
+    ),
     "train_saves": Shown(
         "How long training stands still for checkpoints", "train_saves",
         "A disk of 20 MB/s, simulated. `stalled share`: of the wall-clock time, without the wait "

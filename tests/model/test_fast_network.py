@@ -185,7 +185,8 @@ def test_the_committed_tables_say_the_same_as_the_choice():
     assert set(table["width"]) >= {8, 16, 40, 80, 128, 192, 256, 384, 512}
     narrow = table[table["width"] <= fast_network.SURE_WIDTH]
     assert narrow[["c_times_torch", "forward_c_times_torch"]].min(axis=None) >= 1.1
-    for name, most in (("", 0.05), ("_zen5", 0.03)):  # 3 %, and the noise of two timings
+    grids = {"": 0.05, "_zen5": 0.03, "_zen5_avx2": 0.03}  # 3 %; beside other jobs, noise
+    for name, most in grids.items():
         grid = pd.read_csv(benchmarks / f"train_network_grid{name}.csv")
         assert {*grid["width"]} >= {16, 512}
         assert {*grid["batch"]} >= {16, 256}
