@@ -167,7 +167,8 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
     config = write_study(
         project,
         study="slices",
-        train={"images": 64 * 16000, "checkpoint_seconds": 1000},
+        # It is warned after 40 seconds, in which the fastest machine seen trains 2.2 million.
+        train={"images": 64 * 56000, "checkpoint_seconds": 1000},
         resources={"train_minutes": 1},
     )
     study = workflow(config, "results/runs/slices/d2-s0/run.json")
@@ -181,7 +182,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_slice(workflow, pr
 def test_several_gpus_and_nodes_have_the_losses_of_one(workflow, project, nodes, gpus):
     """One task a node; torchrun starts a worker for each (fake) GPU."""
     name = f"nodes{nodes}"
-    train = {"images": 51200}
+    train = {"images": 51200, "checkpoint_images": 128}  # slow enough to be met on its way
     config = write_study(
         project, study=name, train=train,
         resources={"train_gpus": gpus, "train_nodes": nodes, "train_threads": 2},
