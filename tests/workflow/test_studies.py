@@ -54,9 +54,7 @@ def test_a_study_of_scaling_has_six_sizes_or_more_and_a_plan(project, name, jsta
     if study.get("kind", "scaling") == "scaling":
         assert len(study["ladder"]) >= 6
     monkeypatch.chdir(project)
-    monkeypatch.setattr(
-        pool, "cpu_count", lambda: 1
-    )  # beside the other tests there is no other CPU
+    monkeypatch.setattr(pool, "cpu_count", lambda: 1)  # other tests have the other CPUs
     status, out, err = jstar("plan", "--config", f"config/{name}", "--studies", 2)
     assert status == 0, err
     assert "FLOPs" in out
