@@ -1,6 +1,7 @@
 """What computes a run's network: chosen once, noted in the run, and kept to wherever it goes on."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,16 @@ def test_it_is_measured_only_where_the_width_does_not_decide(monkeypatch):
     assert asked == []
     assert choose_network(between, 64).way == IN_TORCH
     assert len(asked) == 1
+
+
+def test_a_wide_network_is_timed_on_few_images(monkeypatch):
+    """From width 768 on torch was taken unasked: on Zen 5 that is twice the time of C."""
+    asked = says(monkeypatch, IN_C)
+    for width, most, least in ((128, 1000, 1000), (1024, 200, 100), (4096, 32, 32)):
+        wide = replace(NARROW, width=width, heads=width // 64)
+        assert choose_network(wide, 1000).way == IN_C
+        batch = int(re.search(rf"width {width}, .* batch (\d+),", asked[-1])[1])
+        assert least <= batch <= most  # of half a second of one core, but a slice at least
 
 
 @pytest.mark.parametrize("why", ["no compiler", "JSTAR_NATIVE=0"])
