@@ -26,6 +26,7 @@ import torch
 
 from jstar.config import Study
 from jstar.data import prepare
+from jstar.hardware import cpu_name
 from jstar.model import SIZES, DiTConfig, fast_network
 from jstar.records import provenance, write_table
 from jstar.train.loop import run_chunk
@@ -234,12 +235,6 @@ def device_name(args: argparse.Namespace) -> str:
     if args.what == "table" and args.device.startswith("cuda"):
         return torch.cuda.get_device_name(args.device)
     return cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from train import cpu_name
 
 from jstar.config import Study
+from jstar.hardware import cpu_name
 from jstar.model import DiT, DiTConfig, ladder, model_config
 from jstar.model.network_choice import IN_C, choose_network
 from jstar.probe import ratio

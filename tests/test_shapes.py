@@ -90,7 +90,7 @@ def scaling(folder):
     tables = simulate_study(TrueStudy(sizes=(1e5, 1e7, 5), images=(1e4, 3e6, 8)), 0)
     for name, table in zip("ab", tables, strict=True):
         table.to_csv(folder / name, index=False)
-    config = FitConfig(bootstrap=100)
+    config = FitConfig(bootstrap=100, calibration=100)
     write_fits([folder / "a"], folder / "b", folder / "out", config=config, process="edm")
 
 

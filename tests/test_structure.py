@@ -24,7 +24,7 @@ ROOMS = {
     "evaluate": {"data", "optimal", "torch_device", "train"},
     "rehearsed": {"hardware", "layout"},
     "preflight": {"data", "evaluate", "hardware", "layout", "model", "pool", "rehearsed", "train"},
-    "scaling": {"pool", "typeset"},
+    "scaling": {"native", "pool", "typeset"},
     "tune": {"data", "evaluate", "layout", "model", "optimal", "scaling", "train"},
     "sampling": {"data", "evaluate", "torch_device", "train"},
     "figures": {"layout", "sampling", "scaling"},

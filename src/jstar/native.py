@@ -16,11 +16,13 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from jstar.errors import JstarError
 from jstar.private import open_private, private_folder, user_cache, write_private
+
+if TYPE_CHECKING:  # fits load no torch
+    import torch
 
 HEADERS = Path(__file__).parent
 COMMON = ("-O3", "-shared", "-fPIC", "-std=c11")
@@ -52,7 +54,7 @@ def files_of(source: Path) -> list[Path]:
     return [source, *sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})]
 
 
-def address(x: torch.Tensor, row: int = 0) -> ctypes.c_void_p:
+def address(x: "torch.Tensor", row: int = 0) -> ctypes.c_void_p:
     """Address of x[row] of a contiguous CPU tensor."""
     if not x.is_contiguous() or x.device.type != "cpu":
         raise ValueError("the kernel needs contiguous tensors on the CPU")

@@ -29,7 +29,7 @@ TREE = {
         "warmup_images": 64, "snapshots": 3, "first_snapshot": 320,
     },
     "evaluate": {"queries": 32},
-    "fit": {"bootstrap": 100},
+    "fit": {"bootstrap": 100, "calibration": 100},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What `jstar plan` says of GPUs that are not here, on the two ImageNet studies as shipped."""
+"""What `jstar plan` says of GPUs that are not here, on the studies as they are shipped."""
 
 import re
 from dataclasses import replace
@@ -27,6 +27,19 @@ FIRST = {
 def traced_once(monkeypatch):
     """Sizes are not traced by processes of their own, so that tests share what was traced."""
     monkeypatch.setattr(pool, "cpu_count", lambda: 1)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
+def test_a_study_of_scaling_has_six_sizes_or_more_and_a_plan(name, jstar, monkeypatch, tmp_path):
+    """Of data that are not here."""
+    study = yaml.safe_load((ROOT / "config" / name).read_text())
+    if study.get("kind", "scaling") == "scaling":
+        assert len(study["ladder"]) >= 6
+    monkeypatch.chdir(tmp_path)
+    status, out, err = jstar("plan", "--config", ROOT / "config" / name, "--studies", 2)
+    assert status == 0, err
+    assert "FLOPs" in out
+    assert "hours" in out
 
 
 def shipped(name, sizes, **changes):

@@ -27,6 +27,7 @@ from jstar.scaling.verdict import (
 
 SIZES = np.geomspace(1e5, 1e7, 6)
 EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)
+TOO_SMALL = JointTruth(floor=0.0, optimal=0.001, run_noise=0.03)  # J*, for any verdict
 
 
 def points(truth, index):
@@ -34,9 +35,13 @@ def points(truth, index):
     return joint_points(losses, "loss", (float(curve["loss"].iloc[0]), 0.0), "size")
 
 
+def looked(truth, seed):
+    return first_look(fit_joint(points(truth, seed)), 100, seed)
+
+
 def test_no_law_with_a_floor_below_zero_widens_the_exponents():
     """Half of the studies without a floor ask for one below 0, which no loss can have."""
-    truth = JointTruth(floor=0.0, optimal=0.001, run_noise=0.03)
+    truth = TOO_SMALL
     scales = [judge(points(truth, index), 0.95, 150, index) for index in range(6)]
     below = [s for s in scales if s.laws["free"].E < 0]
     above = [s for s in scales if s.laws["free"].E > 0]
@@ -106,8 +111,8 @@ def test_at_most_half_of_what_the_confidence_leaves_is_spent_on_the_verdict(wron
 
 def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small():
     """Of 300 studies no p-value is below 1/301, which testing 17 scales makes .056: no verdict."""
-    look = first_look(points(JointTruth(), 1), 100, 1)
-    unclear = first_look(points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2), 100, 2)
+    look = looked(JointTruth(), 1)
+    unclear = looked(TOO_SMALL, 2)
     more = more_nulls_needed([look, "none", *15 * [unclear], unclear], 0.95)
     assert more == [{"zero": 17 * 2 / 0.025}, *17 * [{}]]
     alone, among = (conclude(look, 0.95, m) for m in ({}, more[0]))
@@ -123,8 +128,8 @@ def test_testing_many_noise_scales_draws_more_studies_where_a_p_value_is_small()
 
 def test_small_p_values_that_are_many_need_no_more_studies():
     """17 of 17 at 1/101 are .0099 together, four of 17 .042: these need twice as fine ones."""
-    clear = first_look(points(JointTruth(), 1), 100, 1)
-    unclear = first_look(points(JointTruth(floor=0.0, optimal=0.001, run_noise=0.03), 2), 100, 2)
+    clear = looked(JointTruth(), 1)
+    unclear = looked(TOO_SMALL, 2)
     assert more_nulls_needed(17 * [clear], 0.95) == 17 * [{}]
     for many in (2, 4):
         needed = {"zero": 17 * 2 / 0.025 / many}
@@ -138,7 +143,7 @@ def test_small_p_values_that_are_many_need_no_more_studies():
 
 def test_a_small_p_value_that_studies_stand_for_is_estimated_from_all_that_it_may_take():
     """.01 of 300 was .021 of 1,360: a word rested on which it was."""
-    clear = first_look(points(JointTruth(), 1), 100, 1)
+    clear = looked(JointTruth(), 1)
     few = replace(clear, tails=replace(clear.tails, zero_high=np.array([4 / 101])))
     assert more_nulls_needed([few, *16 * [clear]], 0.95) == [{"zero": 1360}, *16 * [{}]]
     many = replace(clear, tails=replace(clear.tails, zero_high=np.array([11 / 101])))
@@ -147,7 +152,7 @@ def test_a_small_p_value_that_studies_stand_for_is_estimated_from_all_that_it_ma
 
 def test_choosing_what_to_estimate_anew_makes_no_word_more_frequent():
     """A world of 17 noise scales without a floor: 2.5 % of studies may find one anywhere."""
-    clear, rng, m = first_look(points(JointTruth(), 1), 100, 1), np.random.default_rng(0), 17
+    clear, rng, m = looked(JointTruth(), 1), np.random.default_rng(0), 17
     found, careless = [], []
     for _ in range(4000):
         first = rng.integers(1, 102, m) / 101  # what 100 studies make of a p-value

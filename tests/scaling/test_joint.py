@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import least_squares
 
+from jstar.scaling import fast_solve, joint_solve
 from jstar.scaling.design import SIGMA, JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import exponents, fit_joint, joint_points
 from jstar.scaling.joint_many import (
@@ -21,7 +22,6 @@ from jstar.scaling.joint_many import (
     error_weights,
     snapshot_correlation,
 )
-from jstar.scaling.joint_solve import solve
 
 SIZES = np.geomspace(1e5, 1e7, 6)
 EQUAL = StudyDesign.even(SIZES, [2e6] * 6, 13, 1 / 14)  # every size sees the same images
@@ -49,17 +49,32 @@ def test_an_exact_law_comes_back(floor):
     assert all(fits.rss[f][0] > 1e3 * fits.rss[right][0] for f in wrong)
 
 
-def test_the_solver_agrees_with_lmfit():
+@pytest.fixture(params=["compiled", "NumPy"])
+def solver(request, monkeypatch):
+    """`solve` of one study from one start, theta [5] and rss, in both of its ways."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(joint_solve, "kernel", lambda: None)
+    elif fast_solve.kernel() is None:
+        pytest.skip("no compiler here")
+
+    def run(design, loss_P, start, white, **how):
+        theta, rss = joint_solve.solve(design, loss_P[None], start[None, None], white, **how)
+        return theta[0, 0], rss[0, 0]
+
+    return run
+
+
+def test_the_solver_agrees_with_lmfit(solver):
     rng = np.random.default_rng(1)
     losses, _ = simulate_design(EQUAL, JointTruth(run_noise=0.02, snapshot_noise=0.01), 1)
     points = points_of(losses)
     design, loss = points.design, points.loss_P
     weight = rng.uniform(0.5, 2.0, len(design))
     white = Whitening.of(design, weight[None], np.zeros(1), np.zeros(1))
-    start = np.array([[-1.0, 0.3, -1.0, 0.3, 0.4]])
-    theta, rss = solve(design, loss[None], start, white, free=True, tolerance=1e-14)
+    start = np.array([-1.0, 0.3, -1.0, 0.3, 0.4])
+    theta, rss = solver(design, loss, start, white, free=True, tolerance=1e-14)
     params = lmfit.Parameters()
-    for name, value in zip(("lnA", "a", "lnB", "b", "E"), theta[0] * 1.05, strict=True):
+    for name, value in zip(("lnA", "a", "lnB", "b", "E"), theta * 1.05, strict=True):
         params.add(name, value=value)
 
     def residual(p):
@@ -68,13 +83,13 @@ def test_the_solver_agrees_with_lmfit():
         return (loss - p["E"] - by_size - by_data) * weight
 
     other = lmfit.minimize(residual, params, ftol=1e-14, xtol=1e-14)
-    assert rss[0] == pytest.approx((other.residual**2).sum(), rel=1e-8)
-    assert theta[0] == pytest.approx(list(other.params.valuesdict().values()), rel=1e-5)
+    assert rss == pytest.approx((other.residual**2).sum(), rel=1e-8)
+    assert theta == pytest.approx(list(other.params.valuesdict().values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("law", [{}, {"a": 0.023, "b": 0.298, "part": 0.943, "optimal": 0.9}])
-def test_the_solver_ends_where_the_sum_of_squares_is_least(law, free):
+def test_the_solver_ends_where_the_sum_of_squares_is_least(law, free, solver):
     """Also in the valley where a small exponent imitates a floor; correlated errors, far starts."""
     truth = JointTruth(run_noise=0.003, snapshot_noise=0.005, correlation=0.9, **law)
     points = points_of(simulate_design(EQUAL, truth, 2)[0])
@@ -100,8 +115,38 @@ def test_the_solver_ends_where_the_sum_of_squares_is_least(law, free):
     )  # fmt: skip
     for start in (np.array([-0.7, 0.3, -0.7, 0.3, 0.5]), np.array([1.0, 0.05, -1.0, 0.1, -1.0])):
         start[4] = start[4] if free else 1.0 / points.unit
-        _, rss = solve(design, loss[None], start[None], white, free=free)
-        assert rss[0] <= best * (1 + 1e-4)
+        _, rss = solver(design, loss, start, white, free=free)
+        assert rss <= best * (1 + 1e-4)
+
+
+@pytest.mark.skipif(fast_solve.kernel() is None, reason="no compiler here")
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("cluster", ["size", "run", "point"])
+def test_compiled_and_not_the_solver_goes_the_same_way(cluster, free, monkeypatch):
+    """Three starts of 60 studies; some laws end at a bound, and errors are of every kind."""
+    rng, truth = np.random.default_rng(3), JointTruth(run_noise=0.03, snapshot_noise=0.01)
+    points = points_of(simulate_design(EQUAL, truth, 3)[0], cluster=cluster.replace("point", "run"))
+    design = points.design
+    if cluster == "point":
+        every = np.arange(len(design))
+        design = JointDesign.of(np.exp(design.ln_n_P), np.exp(design.ln_d_P), every, every)
+    law_QK = rng.uniform([-3, 0.02, -3, 0.02, -1], [1, 1.5, 1, 1.5, 1], (60, 5))
+    gap_QP = design.gap(law_QK)
+    noise_QP = rng.standard_normal(gap_QP.shape) * rng.choice([0.003, 0.3], (60, 1))
+    loss_QP = law_QK[:, 4:5] + gap_QP * (1 + noise_QP)
+    along_Q, ratio_Q = rng.choice([0.0, 0.9], 60), rng.choice([0.0, 0.5, 20.0], 60)
+    white = Whitening.of(design, 1 / gap_QP, along_Q, ratio_Q)
+    start_IQK = np.stack([law_QK, law_QK + 0.1, rng.permutation(law_QK)])
+    theta, rss = joint_solve.solve(design, loss_QP, start_IQK, white, free=free)
+    monkeypatch.setattr(joint_solve, "kernel", lambda: None)
+    theta_np, rss_np = joint_solve.solve(design, loss_QP, start_IQK, white, free=free)
+    np.testing.assert_allclose(rss, rss_np, rtol=1e-6)
+    ends = np.sort(np.abs(theta - theta_np).max(axis=2).ravel())
+    assert ends[-9] < 1e-3  # of 180; in a valley without an end, rounding decides where to stop
+    bound = (theta[..., [1, 3]] == LOWEST[[1, 3]]) | (theta[..., [1, 3]] == HIGHEST[[1, 3]])
+    low = theta[..., [0, 2]] <= LOWEST[[0, 2]] + 1e-9
+    assert bound.any(axis=2).sum() > 5
+    assert low.any()
 
 
 def test_components_of_the_errors_are_recovered():

@@ -18,7 +18,7 @@ from jstar.scaling.verdict import WRONG
 
 SIGMAS = (0.5, 2.0, 10.0)
 OPTIMAL = {0.5: 0.02, 2.0: 0.15, 10.0: 0.3}
-CONFIG = FitConfig(bootstrap=200)
+CONFIG = FitConfig(bootstrap=200, calibration=100)
 
 
 def study_table(direct=True, seed=0, seeds=(0, 1)):

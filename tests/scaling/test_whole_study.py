@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
-from jstar.scaling.joint import joint_points
+from jstar.scaling.joint import fit_joint, joint_points
 from jstar.scaling.joint_many import Luck
 from jstar.scaling.verdict import CORRECTED, RAW, UNDECIDED, JointScale, Studies
 from jstar.scaling.whole_study import errors_of, expected_frame, expected_verdicts, shared_share
@@ -24,10 +24,10 @@ def points(index, noise=None):
 
 def test_the_share_is_what_errors_have_in_common():
     rng = np.random.default_rng(0)
-    apart = [errors_of(points(k)) for k in range(6)]
+    apart = [errors_of(fit_joint(points(k))) for k in range(6)]
     assert shared_share(apart) < 0.15
     common = 0.05 * rng.standard_normal(len(apart[0]))
-    together = [errors_of(points(k, common)) for k in range(6)]
+    together = [errors_of(fit_joint(points(k, common))) for k in range(6)]
     assert shared_share(together) > 0.85
     assert shared_share([apart[0], None, None]) == 0.0
     assert errors_of("2 sizes, a joint law needs 3") is None

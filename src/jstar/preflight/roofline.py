@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from jstar.hardware import Gpu
 from jstar.model import DiTConfig, flops, parameters
@@ -43,9 +44,17 @@ class Machine:
         a, b = torch.randn(shape.tokens, shape.width), torch.randn(shape.width, 4 * shape.width)
         once = 2.0 * shape.tokens * shape.width * 4 * shape.width
         rate = once / _seconds(lambda: a @ b)
-        big = torch.zeros(2**22)
-        moved = 2 * big.nbytes / _seconds(lambda: big.clone())
+        moved = _memory_rate()
         return cls("this CPU", rate, rate, moved, moved, rate)
+
+
+@cache
+def _memory_rate() -> float:
+    """Bytes/s that this processor reads and writes, more than fit into a cache."""
+    import torch
+
+    big = torch.zeros(2**22)
+    return 2 * big.nbytes / _seconds(lambda: big.clone())
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -5,7 +5,7 @@ Shape letters:
     A  exponents tried    Z  values of J* tried    B  places of a break    G  compute drawn at
     S  noise scales    T  snapshots of a run    K  parameters of the joint law
     C  values of compute where sizes compare, or cross    M  sizes at one compute
-    V  windows of neighbouring snapshots    W  snapshots of one
+    V  windows of neighbouring snapshots    W  snapshots of one    I  starts of a search
 """
 
 from jstar.scaling.arrays import compare_laws, fit_law

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jstar.scaling.calibration import FEW, Shared, Tails, Worlds, draw_worlds, tails
-from jstar.scaling.joint import FLOORS, FloorFits, JointPoints, fit_joint
+from jstar.scaling.joint import FLOORS, FloorFits, JointFit, JointPoints
 
 RESOLVED = 2  # times smaller than a verdict needs: the smallest p-value that studies can give
 # By the law that is tested, the p-values that a verdict may rest on as rejections.
@@ -33,15 +33,15 @@ class FirstLook:
 
 
 def first_look(
-    points: JointPoints | str, draws: int, seed: int, shared: Shared | None = None
+    fit: JointFit | str, draws: int, seed: int, shared: Shared | None = None
 ) -> FirstLook | str:
-    """Fit one noise scale and draw its studies; `points` may be the reason why there are none.
+    """Draw the studies of a noise scale that was fitted; `fit` may be why it was not.
 
     shared: what the simulated studies of all noise scales have in common.
     """
-    if isinstance(points, str):
-        return points
-    points, fits, power = fit_joint(points)
+    if isinstance(fit, str):
+        return fit
+    points, fits, power = fit
     floors = FLOORS if np.isfinite(points.optimal) else ("zero", "free")
     worlds = draw_worlds(points, fits, power, draws, seed, floors, shared)
     return FirstLook(points, fits, power, worlds, draws, seed, tails(worlds, fits))

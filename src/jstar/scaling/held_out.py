@@ -197,6 +197,6 @@ def _drawn_ratios(
         error_QP -= points.optimal_error * rng.standard_normal((DRAWS, 1))
     loss_QP = theta[:, 4:5] + design.gap(theta) + error_QP
     same = np.zeros(DRAWS, dtype=np.int64)
-    found, _ = solve(train.design, loss_QP[:, keep], theta[same], fits.white.take(same),
-                     free=floor == "free", tolerance=ROUGH)  # fmt: skip
+    (found,), _ = solve(train.design, loss_QP[:, keep], theta[same][None], fits.white.take(same),
+                        free=floor == "free", tolerance=ROUGH)  # fmt: skip
     return _ratio(loss_QP[:, test] - found[:, 4:5], design.gap(found)[:, test])

@@ -7,7 +7,7 @@ sizes never cross. How errors are correlated: `jstar.scaling.joint_many`.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -183,7 +183,7 @@ def _fit_batch(
         white = Whitening.of(design, weight, along, parts.ratio_Q(design.ratios))
     begin["zero"][:, 4], begin["optimal"][:, 4] = 0.0, optimal_Q
     tried = [begin["zero"], begin["optimal"]]
-    fixed = _from_each(design, loss_QP, tried, white, free=False)
+    fixed = solve(design, loss_QP, np.stack(tried), white, free=False)
     theta, rss = (dict(zip(("zero", "optimal"), found, strict=True)) for found in fixed)
     tried = [free, theta["zero"], theta["optimal"]]
     theta["free"], rss["free"] = _lowest(design, loss_QP, tried, white, TOLERANCE)
@@ -199,18 +199,9 @@ def _lowest(
     design: JointDesign, loss_QP: Array, starts: list[Array], white: Whitening, tolerance: float
 ) -> tuple[Array, Array]:
     """The free law of each study from the start that leads lowest: theta [Q, 5] and rss [Q]."""
-    theta, rss = _from_each(design, loss_QP, starts, white, free=True, tolerance=tolerance)
+    theta, rss = solve(design, loss_QP, np.stack(starts), white, free=True, tolerance=tolerance)
     best_Q, rows = np.argmin(rss, axis=0), np.arange(len(loss_QP))
     return theta[best_Q, rows], rss[best_Q, rows]
-
-
-def _from_each(
-    design: JointDesign, loss_QP: Array, starts: list[Array], white: Whitening, **how: Any
-) -> tuple[Array, Array]:
-    """`solve` from each of S starts, all at once: theta [S, Q, 5] and rss [S, Q]."""
-    same = np.tile(np.arange(len(loss_QP)), len(starts))
-    theta, rss = solve(design, loss_QP[same], np.concatenate(starts), white.take(same), **how)
-    return theta.reshape(len(starts), -1, 5), rss.reshape(len(starts), -1)
 
 
 def _root(rss: dict[str, Array], floor: str, points: int, side_Q: Array) -> Array:
@@ -238,8 +229,16 @@ def _misfit(
     return np.asarray(len(design) * np.log(np.maximum(ratio, 1.0)))
 
 
-def fit_joint(points: JointPoints) -> tuple[JointPoints, FloorFits, float]:
+class JointFit(NamedTuple):
     """One study: the points with outliers marked, its three laws, and the power of its errors."""
+
+    points: JointPoints
+    fits: FloorFits
+    power: float
+
+
+def fit_joint(points: JointPoints) -> JointFit:
+    """Fit one study."""
     starts = {floor: _guess(points, floor) for floor in FLOORS}
     loss_QP, optimal_Q = points.loss_P[None], np.array([_known(points.optimal)])
     best: tuple[float, float, FloorFits] | None = None
@@ -257,7 +256,7 @@ def fit_joint(points: JointPoints) -> tuple[JointPoints, FloorFits, float]:
         points = replace(points, outlying_P=outlying)
         starts = {floor: fits.theta[floor][0] for floor in FLOORS}
         fits = fit_floors(points, loss_QP, optimal_Q, starts, power, rounds=3)
-    return points, fits, power
+    return JointFit(points, fits, power)
 
 
 def _known(optimal: float) -> float:

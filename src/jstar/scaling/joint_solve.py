@@ -3,7 +3,8 @@
 J = E + A (N/N0)^-a + B (D/D0)^-b is linear in A, B and E once (a, b) are given. They are solved
 exactly, inside their bounds, at every trial; Levenberg-Marquardt then moves in (a, b) alone. In the
 valleys of this law, where a small exponent and a large A imitate a floor, that takes about five
-steps where a search in all five needs forty.
+steps where a search in all five needs forty. One study at a time in C (joint_solve.c), or all at
+once in NumPy where no compiler is: the same steps.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -12,6 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from jstar.scaling.fast_solve import kernel, solve_compiled
 from jstar.scaling.joint_many import HIGHEST, LOWEST, JointDesign, Whitening
 from jstar.scaling.laws import Array
 
@@ -29,17 +31,35 @@ E_AND_MORE_HELD = SOME_HELD[SOME_HELD[:, 2] & SOME_HELD[:, :2].any(axis=1)]
 def solve(
     design: JointDesign,
     loss_QP: Array,
-    start_QK: Array,
+    start_IQK: Array,
     white: Whitening,
     *,
     free: bool,
     tolerance: float = TOLERANCE,
 ) -> tuple[Array, Array]:
-    """Least squares of all Q studies: theta [Q, 5] and the sum of squares [Q].
+    """Least squares of Q studies from I starts each: theta [I, Q, 5], the sum of squares [I, Q].
 
-    start_QK: ln A, a, ln B, b, E; E stays unless `free`, and A and B start where they are best.
-    One damping a study, inside LOWEST and HIGHEST; a study that has converged leaves the loop.
+    start_IQK: ln A, a, ln B, b, E; E stays unless `free`, and A and B start where they are best.
+    The search stays inside LOWEST and HIGHEST.
     """
+    if library := kernel():
+        return solve_compiled(
+            library, design, loss_QP, start_IQK, white, tolerance=tolerance, rounding=ROUNDING,
+            largest_step=LARGEST_STEP, steps=STEPS, free=free,
+        )  # fmt: skip
+    same = np.tile(np.arange(len(loss_QP)), len(start_IQK))
+    start_QK = start_IQK.reshape(-1, 5)
+    theta_QK, rss_Q = _solve_together(
+        design, loss_QP[same], start_QK, white.take(same), free, tolerance
+    )
+    return theta_QK.reshape(start_IQK.shape), rss_Q.reshape(start_IQK.shape[:2])
+
+
+def _solve_together(
+    design: JointDesign, loss_QP: Array, start_QK: Array, white: Whitening, free: bool,
+    tolerance: float,
+) -> tuple[Array, Array]:  # fmt: skip
+    """`solve` from one start a study. One damping a study; one that has converged is left out."""
     theta_QK, rss_Q = np.empty_like(start_QK), np.empty(len(start_QK))
     rows = np.arange(len(start_QK))
     level_Q = start_QK[:, 4]

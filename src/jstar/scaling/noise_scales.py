@@ -20,7 +20,7 @@ from jstar.scaling.held_out import MISS, HeldOut, rolling
 from jstar.scaling.input_checks import check_against_optimal, check_below_data, check_total
 from jstar.scaling.inputs import select, with_total
 from jstar.scaling.intervals import REFUSED_DRAWS, AlphaDraws, bootstrap
-from jstar.scaling.joint import JointPoints, joint_points
+from jstar.scaling.joint import JointFit, JointPoints, fit_joint, joint_points
 from jstar.scaling.laws import LAWS, Array, FitStatus, LawFit, LawPoints
 from jstar.scaling.onset import before, onset_frame
 from jstar.scaling.profile import profile_interval
@@ -115,10 +115,13 @@ def fit_study(
     rows = rows.assign(fitted=~(before(rows, onsets) & config.onset))
     family = len([s for s in keys if s != TOTAL])
     mine = [(rows[rows["sigma"] == s], floors[s], config) for s in keys]
-    errors = in_processes(_errors, mine[:family], "errors", "noise scales")
-    shared = Shared(config.seed, shared_share(errors))
-    begin = [(*one, k, None if keys[k] == TOTAL else shared) for k, one in enumerate(mine)]
-    looks = in_processes(_look, begin, "laws", "noise scales")
+    laws = in_processes(_law, mine, "laws", "noise scales")
+    shared = Shared(config.seed, shared_share([errors_of(law) for law in laws[:family]]))
+    begin = [
+        (law, config.calibration, _seed(config, k), None if keys[k] == TOTAL else shared)
+        for k, law in enumerate(laws)
+    ]
+    looks = in_processes(first_look, begin, "studies", "noise scales")
     # The total is one question of its own; the noise scales are many.
     more = more_nulls_needed(looks[:family], config.confidence)
     more += more_nulls_needed(looks[family:], config.confidence)
@@ -211,15 +214,14 @@ def _seed(config: FitConfig, number: int) -> int:
     return config.seed + 1_000_003 * number
 
 
-def _look(
-    rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig, number: int,
-    shared: Shared | None,
-) -> FirstLook | str:  # fmt: skip
-    """`first_look` at the rows of noise scale `number` that the joint law is fitted to."""
+def _law(
+    rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig
+) -> JointFit | str:  # fmt: skip
+    """The joint law of the rows that it is fitted to, or why there is none."""
     rows, direct = with_gap(rows, optimal[0])
     rows = rows[rows["fitted"]]
     points = _joint_points(rows, optimal, direct, cluster_of(rows, config.cluster))
-    return first_look(points, config.calibration, _seed(config, number), shared)
+    return points if isinstance(points, str) else fit_joint(points)
 
 
 def _joint_points(
@@ -228,12 +230,6 @@ def _joint_points(
     """Points of the joint law; a direct gap knows its floor."""
     error = 0.0 if direct else float(np.hypot(optimal[1], _common_error(rows)))
     return joint_points(rows, "loss_fit", (optimal[0], error), cluster)
-
-
-def _errors(rows: pd.DataFrame, optimal: tuple[float, float], config: FitConfig) -> Array | None:
-    """Distances of one noise scale's points from their law."""
-    rows, direct = with_gap(rows[rows["fitted"]], optimal[0])
-    return errors_of(_joint_points(rows, optimal, direct, cluster_of(rows, config.cluster)))
 
 
 def _common_error(rows: pd.DataFrame) -> float:

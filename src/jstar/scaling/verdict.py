@@ -145,7 +145,8 @@ def judge(
     points: JointPoints | str, confidence: float, draws: int, seed: int
 ) -> JointScale:  # fmt: skip
     """Fit, calibrate and judge one noise scale by itself."""
-    return conclude(first_look(points, draws, seed), confidence)
+    fit = points if isinstance(points, str) else fit_joint(points)
+    return conclude(first_look(fit, draws, seed), confidence)
 
 
 def conclude(

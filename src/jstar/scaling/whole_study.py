@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jstar.scaling.joint import JointPoints, fit_joint
+from jstar.scaling.joint import JointFit
 from jstar.scaling.laws import Array
 from jstar.scaling.verdict import VERDICTS, JointScale
 
@@ -20,11 +20,11 @@ LARGEST_SHARE = 0.99
 MIDDLE = (0.1, 0.5, 0.9)  # quantiles of the numbers of noise scales
 
 
-def errors_of(points: JointPoints | str) -> Array | None:
+def errors_of(fit: JointFit | str) -> Array | None:
     """Weighted distances of the points from the law with a free floor, [P]; None without a law."""
-    if isinstance(points, str):
+    if isinstance(fit, str):
         return None
-    points, fits, _ = fit_joint(points)
+    points, fits, _ = fit
     theta = fits.theta["free"]
     law_P = theta[0, 4] + points.design.gap(theta)[0]
     return np.asarray((points.loss_P - law_P) * fits.white.weight_QP[0])
