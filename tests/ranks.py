@@ -2,7 +2,7 @@
 
 They are forked from one that has loaded torch, with what torchrun sets and with its rule that the
 others end where one fails: torchrun and its processes spend ten times as long on loading torch as
-on such a test. It starts those of test_parallel.py, test_compiled.py and test_rehearse.py.
+on such a test. It starts those of test_parallel.py and test_rehearse.py.
 """
 
 import contextlib

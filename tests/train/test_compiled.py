@@ -4,13 +4,12 @@ The graphs that torch gives its compiler are counted, so none need be compiled.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from ranks import launch
 
 # 3 blocks of 2.6 MB in buckets of 1 MB; a share of 8 images in microbatches of 4.
 CHANGES = {
@@ -60,14 +59,7 @@ def measure(config, data, state, cut):
 
 @pytest.mark.parametrize("cut", [False, True], ids=["as trained", "torch's default"])
 def test_every_block_is_one_graph(cut, tiny_study, digits, tmp_path):
-    config = yaml.safe_dump(tiny_study(**CHANGES))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    more = [__file__, config, str(digits), str(tmp_path), "cut" if cut else ""]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *more], capture_output=True, text=True, timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(__file__, tiny_study(**CHANGES), digits, tmp_path, 2, ["cut" if cut else ""])
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0] == found[1]
     assert found[0]["buckets"] > 3
