@@ -177,7 +177,10 @@ SHOWN = {
         columns=("model", "length", "residual", "weights", "worst_gap", "nearest_worst_gap"),
         query="images == images.max() and stored == '0.05 0.1 0.2'",
     ),
-    "scaling_speed": Shown("The fits of a study", "scaling_speed", ""),
+    "scaling_speed": Shown(
+        "The fits of a study", "scaling_speed",
+        "`solver`: of the joint laws; NumPy where no C compiler is.",
+    ),
     "scaling_replicas": Shown(
         "Does the default study say the same again?", "scaling_replicas",
         "Replicas share no run. `fitted_from`: images at which the joint law begins.",
