@@ -20,7 +20,7 @@ from jstar.train.status import RunStatus
 START = 2.0  # a job until it works: Python, torch, the study
 READ = 2e-9  # a byte of an image, prepared
 EXPONENTIAL = 1.5e-9  # a pair of points at one noise scale
-FIT_SCALE = 1.8  # a noise scale, 1,000 draws, 300 studies (benchmarks/scaling_speed.py)
+FIT_SCALE = 0.7  # a noise scale, 300 studies of each law (benchmarks/scaling_speed.py)
 FIGURE = 2.0
 NOTEBOOK = 6.0
 REPORT = 6.0
