@@ -32,7 +32,7 @@ bench-train: $(VENV)/installed  ## images/s, FLOP/s, MFU and memory of the six s
 lint: $(VENV)/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from jstar import probe
 from jstar.bench import Measure, bench_lines, measures, table
 from jstar.records import provenance, read_json, read_table, write_table
 
@@ -16,7 +17,7 @@ TINY = 0.01
 
 
 def test_the_command_measures_all_and_writes_a_sealed_table(jstar, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe, "user_cache", lambda: tmp_path / "cache")
     monkeypatch.setattr(measures, "BLOCKS", (16, 48))
     out = tmp_path / "bench.csv"
     status, printed, err = jstar("bench", "--seconds", TINY, "--threads", 2, "--out", out)

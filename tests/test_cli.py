@@ -198,6 +198,13 @@ def test_help_waits_for_nothing_heavy():
     assert done.stderr.strip() == ""
 
 
+def test_a_study_begins_before_what_tells_of_it_is_loaded():
+    heavy = {"torch", "pandas", "lmfit", "scipy.stats", "matplotlib"}
+    code = f"import sys, jstar.run_study; sys.exit(' '.join({heavy} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_a_fit_reads_its_tables_before_what_fits_them_is_loaded():
     heavy = {"torch", "lmfit", "scipy.stats", "matplotlib"}
     code = f"import sys, jstar.scaling.stage; sys.exit(' '.join({heavy} & {{*sys.modules}}))"

@@ -26,8 +26,6 @@ from jstar.errors import JstarError, nearest
 from jstar.layout import Layout
 from jstar.pool import cpu_count, end_with_parent
 from jstar.progress import Line, clock, short
-from jstar.scaling.summary import verdict_table
-from jstar.stage_costs import seconds_left
 
 POLL_SECONDS = 2.0
 FORWARDED = (SIGINT, SIGTERM, SIGHUP)
@@ -227,7 +225,8 @@ def study_line(layout: Layout, jobs: Jobs, cores: int) -> str:
     """Stage, runs and jobs done, images a second, and the time left on so many cores."""
     parts = [layout.study.study, jobs.stages or "starts"]
     if (layout.data / "card.json").is_file():
-        from jstar.train.status import study_status  # imports torch: not before it is needed
+        from jstar.stage_costs import seconds_left  # a second, while the first jobs run
+        from jstar.train.status import study_status
 
         runs = study_status(layout.tuned())
         finished = sum(run.state == "finished" for run in runs)
@@ -243,6 +242,8 @@ def study_line(layout: Layout, jobs: Jobs, cores: int) -> str:
 
 def result_lines(study: Study) -> list[str]:
     """What a finished study found, and where its page lies."""
+    from jstar.scaling.summary import verdict_table
+
     layout = Layout(study)
     if study.kind == "scaling":
         found = verdict_table(layout.fits)

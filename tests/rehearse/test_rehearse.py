@@ -87,7 +87,7 @@ def test_a_small_study_passes(real):
 def test_two_processes_pass_each_with_its_part(tmp_path, tiny_tree, monkeypatch, jstar):
     """FSDP: inputs of both are compared, both are killed and go on, both write a checkpoint."""
     tree = small(tiny_tree)
-    tree["train"] = tree["train"] | {"parallel": "fsdp", "microbatch": 24}
+    tree["train"] = tree["train"] | {"parallel": "fsdp", "microbatch": 24, "images": 6400}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
     told, parts, measure, remove = [], [], node.measure_size, node.shutil.rmtree
 

@@ -21,10 +21,10 @@ BATCH = 64  # of the tiny study
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_answers(tmp_path, monkeypatch):
     if fast_network.network_kernel() is None:
         pytest.skip("no C compiler, or no AVX2 here")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe, "user_cache", lambda: tmp_path / "cache")
     monkeypatch.setattr(probe, "LONGEST", 0.0)  # no test asks how sure an answer is
     torch.set_num_threads(1)  # as run_tiny does: the question holds their number
 

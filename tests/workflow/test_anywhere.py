@@ -36,21 +36,22 @@ rule mine:
 def run(folder, *command):
     """A command in a folder that is no checkout: exit status and all that it printed.
 
-    `jstar study` and its jobs start as they do for users.
+    `jstar study` starts as it does for users; its jobs as in the other tests of the workflow.
     """
     program, *arguments = map(str, command)
-    start, programs = [warmed() / program], [warmed()]
-    if program == "jstar":
-        start, programs = [sys.executable, "-m", program], []
+    start = [sys.executable, "-m", program] if program == "jstar" else [warmed() / program]
     done = subprocess.run(
-        [*start, *arguments], cwd=folder, env=environment(ROOT, *programs),
+        [*start, *arguments], cwd=folder, env=environment(ROOT, warmed()),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout
 
 
 def interrupted(folder):
-    """`jstar study` in a terminal's way: Ctrl-C once a run has begun. What it printed."""
+    """`jstar study` in a terminal's way: Ctrl-C once a run has begun. What it printed.
+
+    Its jobs, too, start as they do for users.
+    """
     job = subprocess.Popen(
         [sys.executable, "-m", "jstar", "study", "tiny.yaml", "--cores", "2"], cwd=folder,
         env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
