@@ -11,8 +11,9 @@ FILES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACK
 # it here, and of the rest only what its own list names.
 FREE = {"errors", "constants", "records", "manifest", "progress", "noise", "curve", "config"}
 ROOMS = {
-    "errors": set(), "constants": set(), "extras": set(), "torch_device": set(), "private": set(),
-    "records": {"__version__"}, "manifest": set(), "progress": set(), "pool": set(),
+    "errors": set(), "constants": set(), "extras": set(), "torch_device": set(),
+    "temporary": set(), "private": {"temporary"},
+    "records": {"__version__", "temporary"}, "manifest": set(), "progress": set(), "pool": set(),
     "application": set(), "typeset": set(), "native": {"private"},
     "noise": set(), "curve": set(), "averages": set(),
     "hardware": set(), "probe": {"hardware", "native", "pool", "private"},

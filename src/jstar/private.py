@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from jstar.errors import JstarError
+from jstar.temporary import temporary
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -93,13 +94,10 @@ def open_private(path: Path, *, create: bool = False) -> int:
 
 def write_private(path: Path, content: bytes) -> None:
     """Put a file of mode 0600 in the place of whatever `path` is. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:  # by descriptor: the name may be another's by now
+    with temporary(path) as (handle, name):
+        with os.fdopen(handle, "wb", closefd=False) as file:  # the name may be another's by now
             file.write(content)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        name.replace(path)
 
 
 @cache

@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jstar import __version__
 from jstar.errors import JstarError
+from jstar.temporary import temporary
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second that `jstar --help` need not wait: read where it is used
@@ -42,28 +42,20 @@ RECORD_KEYS = (MADE, SEAL, "jstar")
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary name beside `path`, flush it to disk, then rename.
 
-    After a crash there is the old file or the new one, never half of one.
+    After a crash there is the old file or the new one, never half of one; what was begun goes when
+    the file is written the next time.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
+        with temporary(path) as (_, name):
+            write(name)
+            with name.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # it was made private; results are meant to be shared
+            name.replace(path)
     except OSError as error:
         raise JstarError(f"{path}: cannot be written ({error.strerror})") from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; results are meant to be shared
-        temporary.replace(path)
-    except OSError as error:
-        raise JstarError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -89,6 +89,12 @@ class Ranks:
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
+# A group's destructor waits for its threads and keeps Python's lock, which one of them may need to
+# forget its last work (github.com/pytorch/pytorch/issues/56297): seen with compiled blocks under
+# gloo. Groups that were left are kept until the process ends.
+_LEFT: list[Any] = []
+
+
 @contextmanager
 def join_ranks(device: str | None, minutes: float = 10) -> Iterator[Ranks]:
     """The ranks that torchrun started (one without it), on `device` or the best there is.
@@ -108,6 +114,7 @@ def join_ranks(device: str | None, minutes: float = 10) -> Iterator[Ranks]:
         dist.init_process_group("nccl", device_id=where, timeout=timedelta(minutes=minutes))
     else:
         dist.init_process_group("gloo", timeout=timedelta(minutes=minutes))
+    _LEFT.append(dist.group.WORLD)
     try:
         yield Ranks(rank, world, where)
     finally:
