@@ -131,6 +131,17 @@ def test_the_results_in_the_readme_are_those_of_the_results_page():
     assert [row for row in rows if row.replace("](#", "](docs/results.md#") not in readme] == []
 
 
+def test_the_tests_that_are_named_are_there():
+    tests = {str(path): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    name = re.compile(r"`([\w/]*\btest_\w+\.py)?(?:::)?(test_\w+)?`")
+    named = {found for page in PAGES for found in name.findall(page.read_text())}
+    named -= {("", "test_images")}  # a variable of an example
+    assert len(named) > 20
+    for file, function in named:
+        texts = [text for path, text in tests.items() if path.endswith(file)]
+        assert any(f"def {function}" in text for text in texts), (file, function)
+
+
 def test_the_examples_of_the_python_reference_run():
     found = doctest.testfile(str(ROOT / "docs/api.md"), module_relative=False)
     assert (found.failed, found.attempted > 25) == (0, True)

@@ -54,6 +54,22 @@ def test_where_one_is_killed_the_others_leave_nothing_half_written(monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_that_is_told_to_leave_in_a_destructor_leaves_without_a_word():
+    """Python prints and ignores what is raised there: the process went on, a traceback was seen."""
+    code = """
+import signal, time, weakref
+from jstar.pool import _leave
+class A: pass
+a = A()
+told = weakref.ref(a, lambda _: signal.raise_signal(signal.SIGTERM))
+signal.signal(signal.SIGTERM, _leave)
+del a
+time.sleep(100)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGALRM, "")
+
+
 def test_figures_of_which_one_is_killed_leave_whole_files_and_exit_status_2(tmp_path):
     code = """
 import os, signal, sys

@@ -68,6 +68,8 @@ def _leave(*_: Any) -> None:
     # While it sends a result the pool catches this and would wait for the next task, for ever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
+    # Raised in a destructor it is printed and ignored; the alarm then ends the process.
+    sys.unraisablehook = lambda _: None
     raise SystemExit(128 + signal.SIGTERM)
 
 
