@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
 
 import pytest
+from conftest import ROOT
 
 from jstar.private import write_private
 from jstar.records import write_atomically, write_text
@@ -75,6 +77,14 @@ def test_many_threads_write_one_file_and_none_takes_anothers(tmp_path):
     assert failed == []
     assert len({*path.read_text()}) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_no_writer_puts_another_file_in_the_place_of_the_locked_one():
+    """As safetensors' save_file does, which would also leave files of its own."""
+    sources = {path: path.read_text() for path in (ROOT / "src").rglob("*.py")}
+    assert len(sources) > 100
+    for path, text in sources.items():
+        assert not re.search(r"write_atomically\([^\n]*save_file", text), path
 
 
 def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ RECORD_KEYS = (MADE, SEAL, "jstar")
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary name beside `path`, flush it to disk, then rename.
 
+    The file is there and locked: `write` fills it and puts no other in its place.
     After a crash there is the old file or the new one, never half of one; what was begun goes when
     the file is written the next time.
     """

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jstar.scaling import fast_solve, joint_solve
 from jstar.scaling.design import JointTruth, StudyDesign, simulate_design
 from jstar.scaling.joint import joint_points
 from jstar.scaling.joint_law import law_flaw
@@ -190,3 +191,18 @@ def test_what_makes_a_law_no_description():
     for flaw in ({"status": "at bound"}, {"r2": -0.9}, {"misfit": 0.001}):
         scale = replace(evidence(zero_high=0.001), laws={"optimal": law_of(**flaw)})
         assert with_verdict(scale, scale.p, 0.95).verdict == UNDECIDED
+
+
+@pytest.mark.skipif(fast_solve.kernel() is None, reason="no compiler here")
+@pytest.mark.parametrize("floor", [0.0, 1.0, 1.4])
+def test_a_verdict_does_not_depend_on_a_compiler(floor, monkeypatch):
+    """Nor does what it rests on, beyond a simulated study or two in a tail."""
+    truth = JointTruth(floor=floor, optimal=1.0 if floor else 0.5)
+    compiled = judged(CROSSING, truth, 0, draws=200)
+    monkeypatch.setattr(joint_solve, "kernel", lambda: None)
+    plain = judged(CROSSING, truth, 0, draws=200)
+    assert compiled.verdict == plain.verdict
+    for tail, value in plain.p.items():
+        assert compiled.p[tail] == pytest.approx(value, abs=0.015)
+    for name, law in plain.laws.items():
+        assert compiled.laws[name].alpha == pytest.approx(law.alpha, rel=1e-3)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from jstar.data import Dataset
@@ -129,7 +129,7 @@ def train_classifier(dataset: Dataset, path: Path) -> FeatureNetwork:
         unit = network.features(images).square().mean().rsqrt()
         network.unit.copy_(unit)
         network.head.weight.div_(unit)  # the logits stay what they were
-    write_atomically(path, lambda p: save_file(network.state_dict(), p))
+    write_atomically(path, lambda p: p.write_bytes(save(network.state_dict())))
     return load_classifier(dataset, path)
 
 
